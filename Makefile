@@ -1,0 +1,56 @@
+# Every target sets up what it needs. PYTHON chooses the interpreter (3.11 or later).
+PYTHON ?= python3
+PROFILE ?= study
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup study smoke test lab bench lint lock clean distclean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "gcplib needs Python 3.11 or later; try make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the exact versions of requirements.lock (about 6 GB with torch) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+setup: $(READY)  ## install everything into .venv, at the locked versions
+
+study: $(READY)  ## render the data, run every notebook, write the report (PROFILE=smoke|study|evidence)
+	@$(BIN)/python -m gcplib study --profile $(PROFILE)
+
+smoke:  ## the same in a few minutes, on small data
+	@$(MAKE) --no-print-directory study PROFILE=smoke
+
+test: $(READY)  ## style, unit tests, documentation examples, notebooks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m pytest
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab --notebook-dir notebooks
+
+bench: $(READY)  ## time the pooling layers side by side
+	@$(BIN)/python -m gcplib.bench
+
+lint: $(READY)  ## format and check the code and the notebooks
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/nbstripout notebooks/*.ipynb
+
+lock:  ## renew requirements.lock from pyproject.toml and data/typefaces.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
+	  --custom-compile-command "make lock" pyproject.toml data/typefaces.txt -o requirements.lock
+
+clean:  ## remove runs and cached data
+	@rm -rf runs data/cache
+
+distclean: clean
+	@rm -rf $(VENV)

@@ -1,0 +1,82 @@
+"""Where things live on disk, and how they are written so that a half-written file is never read as whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+__all__ = ["cache_dir", "digest", "locked", "project_root", "runs_dir", "write_atomic"]
+
+
+def project_root() -> Path:
+    """Return the checkout that holds this package, or the working directory for an installed wheel.
+
+    The environment variable ``GCPLIB_ROOT`` overrides both.
+    """
+    if root := os.environ.get("GCPLIB_ROOT"):
+        return Path(root).expanduser().resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def cache_dir() -> Path:
+    """Return the folder of rendered pictures and cached features (``data/cache``; override: ``GCPLIB_CACHE``)."""
+    return Path(os.environ.get("GCPLIB_CACHE") or project_root() / "data" / "cache").expanduser().resolve()
+
+
+def runs_dir() -> Path:
+    """Return the folder of training runs and reports (``runs``; override: ``GCPLIB_RUNS``)."""
+    return Path(os.environ.get("GCPLIB_RUNS") or project_root() / "runs").expanduser().resolve()
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """Return a short name for a JSON-like value: the first digits of its SHA-256.
+
+    Keys are sorted, so equal settings have equal names on every machine.
+
+    >>> digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+@contextlib.contextmanager
+def write_atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and move it there only if the block succeeds.
+
+    A full disk, an exception or a killed process leaves the old file, or none, never a part of the new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes the file private; give it the permissions any other new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold an inter-process lock named after ``path``, so that two notebooks never make the same file twice."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / f".{path.name}.lock"):
+        yield

@@ -1,0 +1,96 @@
+"""Second moments of a set of feature vectors, and their vectors for a classifier."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["VECTOR_ORDER", "center", "covariance", "gaussian_embedding", "second_moment", "symmetric", "triu_vector"]
+
+# The order of `triu_vector`, stored in checkpoints. Other libraries changed theirs and silently lost their
+# published weights, so a new order would get a new number.
+VECTOR_ORDER = 1
+
+
+def check_features(x: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x`` is a set of features ``(..., d, M)`` with at least one position."""
+    if x.dim() < 2:
+        raise ValueError(f"features must have shape (..., channels, positions), got {tuple(x.shape)}")
+    if x.shape[-1] == 0 or x.shape[-2] == 0:
+        raise ValueError(f"features of shape {tuple(x.shape)} have no channels or no positions to pool")
+    if not x.is_floating_point():
+        raise TypeError(f"features must be floating point, got {x.dtype}; convert them with .float()")
+
+
+def symmetric(a: Tensor) -> Tensor:
+    """Return the symmetric part ``(A + A^T) / 2`` of ``(..., d, d)``."""
+    return (a + a.mT) / 2
+
+
+def center(x: Tensor) -> Tensor:
+    """Subtract the mean over positions: ``X - X 1 1^T / M``, shape ``(..., d, M)``."""
+    return x - x.mean(dim=-1, keepdim=True)
+
+
+def second_moment(x: Tensor) -> Tensor:
+    """Return ``X X^T / M``, the bilinear pooling of ``(..., d, M)``, shape ``(..., d, d)``.
+
+    Source: B-CNN (Lin et al., ICCV 2015).
+    """
+    check_features(x)
+    return x @ x.mT / x.shape[-1]
+
+
+def covariance(x: Tensor) -> Tensor:
+    """Return the covariance ``X I_bar X^T`` with ``I_bar = (I - 1 1^T / M) / M``.
+
+    Args:
+        x: uncentred features ``(..., d, M)``: d channels at M positions.
+
+    Returns:
+        ``(..., d, d)``, positive semi-definite, rank at most ``min(d, M - 1)``, same dtype and device.
+
+    Raises:
+        ValueError: no channel or no position. TypeError: not floating point.
+
+    Source: MPN-COV (Li et al., ICCV 2017), eq. 1.
+
+    >>> covariance(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
+    tensor([[1., 0.],
+            [0., 0.]])
+    """
+    check_features(x)
+    return second_moment(center(x))
+
+
+def gaussian_embedding(x: Tensor) -> Tensor:
+    """Embed the Gaussian of the features as ``[[S + m m^T, m], [m^T, 1]]``.
+
+    Args:
+        x: uncentred features ``(..., d, M)`` with mean m and covariance S.
+
+    Returns:
+        ``(..., d + 1, d + 1)``, positive semi-definite.
+
+    Source: G2DeNet (Wang et al., CVPR 2017).
+    """
+    check_features(x)
+    ones = x.new_ones(*x.shape[:-2], 1, x.shape[-1])
+    return second_moment(torch.cat([x, ones], dim=-2))
+
+
+def triu_vector(s: Tensor) -> Tensor:
+    """Return the upper triangle with its diagonal, row by row: ``(..., d, d)`` to ``(..., d (d + 1) / 2)``.
+
+    The order is frozen as ``VECTOR_ORDER``: (0,0), (0,1), ..., (0,d-1), (1,1), ...
+
+    Raises:
+        ValueError: the matrices are not square.
+
+    >>> triu_vector(torch.tensor([[1, 2], [2, 3]]))
+    tensor([1, 2, 3])
+    """
+    if s.dim() < 2 or s.shape[-1] != s.shape[-2]:
+        raise ValueError(f"expected square matrices (..., d, d), got {tuple(s.shape)}")
+    row, column = torch.triu_indices(s.shape[-1], s.shape[-1], device=s.device)
+    return s[..., row, column]

@@ -1,0 +1,78 @@
+"""Functions of one eigenvalue, each with its divided difference: all that a spectral map needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["SpectralFunction", "get_function", "list_functions", "power"]
+
+
+@dataclass(frozen=True)
+class SpectralFunction:
+    """A function f of an eigenvalue, with what is needed to differentiate ``U f(lam) U^T`` exactly.
+
+    Args:
+        name: shown in errors and plots.
+        value: ``f(lam)``, element-wise.
+        quotient: the divided difference ``f[a, b] = (f(a) - f(b)) / (a - b)``, and ``f'(a)`` where ``a = b``,
+            computed without subtracting nearly equal numbers.
+        zero: ``f(0)``. Only functions with ``f(0) = 0`` can take the thin route.
+    """
+
+    name: str
+    value: Callable[[Tensor], Tensor]
+    quotient: Callable[[Tensor, Tensor], Tensor]
+    zero: float = 0.0
+
+
+def power(exponent: float) -> SpectralFunction:
+    """Return ``f(lam) = lam ** exponent`` for a positive exponent.
+
+    With ``a >= b`` and ``t = log(b / a)``, ``f[a, b] = a^(p-1) expm1(p t) / expm1(t)``, which keeps full relative
+    precision where ``a`` and ``b`` are close or equal, and gives ``a^(p-1)`` at ``b = 0``.
+
+    Raises:
+        ValueError: the exponent is not positive.
+
+    >>> power(0.5).quotient(torch.tensor(4.0), torch.tensor(9.0))
+    tensor(0.2000)
+    """
+    if not exponent > 0:
+        raise ValueError(f"the matrix power must be positive, got {exponent}")
+    if exponent == 0.5:
+        return SpectralFunction("sqrt", torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt()))
+    if exponent == 1:
+        return SpectralFunction("identity", lambda lam: lam, lambda a, b: torch.ones_like(a + b))
+
+    def quotient(a: Tensor, b: Tensor) -> Tensor:
+        high, low = torch.maximum(a, b), torch.minimum(a, b)
+        t = torch.log(low / high)
+        ratio = torch.expm1(exponent * t) / torch.expm1(t)
+        return high ** (exponent - 1) * torch.where(low == high, torch.full_like(ratio, exponent), ratio)
+
+    return SpectralFunction(f"power {exponent:g}", lambda lam: lam**exponent, quotient)
+
+
+FUNCTIONS: dict[str, SpectralFunction] = {"sqrt": power(0.5), "identity": power(1)}
+
+
+def list_functions() -> list[str]:
+    """Return the names ``get_function`` knows."""
+    return sorted(FUNCTIONS)
+
+
+def get_function(fn: str | SpectralFunction) -> SpectralFunction:
+    """Return ``fn`` itself, or the function of that name.
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+    """
+    if isinstance(fn, SpectralFunction):
+        return fn
+    if fn not in FUNCTIONS:
+        raise ValueError(f"unknown spectral function {fn!r}; known: {', '.join(list_functions())}, or power(p)")
+    return FUNCTIONS[fn]
