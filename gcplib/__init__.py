@@ -6,9 +6,32 @@
 torch.Size([4, 2080])
 """
 
-from gcplib.models import create_backbone, create_model
-from gcplib.nn import CovariancePool, create_pool, list_pools
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gcplib.models import create_backbone, create_model
+    from gcplib.nn import CovariancePool, create_pool, list_pools
 
 __version__ = "0.1.0"
 
 __all__ = ["CovariancePool", "create_backbone", "create_model", "create_pool", "list_pools"]
+
+_PLACES = {
+    "CovariancePool": "gcplib.nn",
+    "create_backbone": "gcplib.models",
+    "create_model": "gcplib.models",
+    "create_pool": "gcplib.nn",
+    "list_pools": "gcplib.nn",
+}
+
+
+def __getattr__(name: str):
+    # Torch takes seconds to import, and drawing pictures or running notebooks does not need it.
+    if name not in _PLACES:
+        raise AttributeError(f"module 'gcplib' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

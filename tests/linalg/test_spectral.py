@@ -199,6 +199,21 @@ def test_non_finite_features_are_located(route, bad):
         covariance_map(x, route=route)
 
 
+def test_eigendecomposition_that_gives_up_in_float32_is_done_in_float64(monkeypatch):
+    x, eigh = torch.randn(4, 9), torch.linalg.eigh
+    want = covariance_map(x)
+
+    def fails_in_float32(s):
+        if s.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return eigh(s)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails_in_float32)
+    got = covariance_map(x)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want)
+
+
 def test_overflowing_covariance_is_said():
     with pytest.raises(NonFiniteError, match=r"covariance overflows torch.float32"):
         covariance_map(1e30 * torch.randn(4, 9))

@@ -1,0 +1,11 @@
+"""The study: claims and their evidence, the notebook runner, the report and the command line.
+
+Notebooks need only the names exported here:
+
+>>> verdict([Evidence("root minus average", effect=19.0, low=17.5, high=20.5, n=5)])
+'holds'
+"""
+
+from gcplib.study.claims import Evidence, claims_table, record, verdict
+
+__all__ = ["Evidence", "claims_table", "record", "verdict"]

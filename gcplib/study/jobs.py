@@ -1,0 +1,85 @@
+"""What Snakemake calls: one job of a study in a process of its own (``python -m gcplib.study.jobs``).
+
+The job's output goes to its log; what a person watches goes to the original standard output as one event a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gcplib.files import locked, write_atomic
+from gcplib.study.alive import end_with_study
+from gcplib.study.notebooks import NotebookFailed, execute
+from gcplib.study.profiles import Plan, load_plan
+from gcplib.study.progress import announce
+
+__all__ = ["USER_CACHE", "main"]
+
+USER_CACHE = "GCPLIB_USER_CACHE_HOME"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one job and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m gcplib.study.jobs", description=__doc__.splitlines()[0])
+    parser.add_argument("job", help="'data', or the name of a notebook")
+    parser.add_argument("--profile", required=True)
+    arguments = parser.parse_args(argv)
+    if (cache := os.environ.pop(USER_CACHE, None)) is not None:
+        os.environ.pop("XDG_CACHE_HOME", None)
+        os.environ |= {"XDG_CACHE_HOME": cache} if cache else {}
+    plan, name = load_plan(arguments.profile), arguments.job
+    log = plan.folder / "logs" / f"{name}.log"
+    screen = _redirect(log)
+    end_with_study(plan.folder)
+    started = time.monotonic()
+    announce(screen, "started", name)
+    try:
+        _prepare_data(plan) if name == "data" else _run_notebook(plan, name)
+    except (NotebookFailed, subprocess.CalledProcessError) as error:
+        print(error, flush=True)
+        announce(screen, "failed", name, time.monotonic() - started)
+        return 1
+    announce(screen, "done", name, time.monotonic() - started)
+    return 0
+
+
+def _redirect(log: Path) -> int:
+    """Send this process's output, and that of the kernels it starts, to the log; return the original output."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    screen = os.dup(1)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    return screen
+
+
+def _prepare_data(plan: Plan) -> None:
+    options = [text for name, value in plan.data.items() for text in (f"--{name}", str(value))]
+    subprocess.run([sys.executable, "-m", "gcplib", "data", *options, "--features"], check=True)
+    with write_atomic(plan.folder / "data.json") as path:
+        path.write_text(json.dumps({"data": dict(plan.data), "key": plan.data_key}) + "\n", encoding="utf-8")
+
+
+def _run_notebook(plan: Plan, name: str) -> None:
+    job = plan.jobs[name]
+    os.environ["GCPLIB_STUDY"] = "1"
+    os.environ["GCPLIB_PROGRESS"] = "0"  # thousands of redrawn bars do not belong into an executed copy
+    os.environ.pop("MPLBACKEND", None)  # with a backend set, the kernel would show no figures
+    output = plan.folder / "notebooks" / f"{name}.ipynb"
+    # The lock waits for a job of a killed study that is still on its way out.
+    with locked(output):
+        extra = {"key": job.key, "threads": os.environ.get("OMP_NUM_THREADS")}
+        execute(job.source, plan.profile.name, job.parameters, output, timeout=job.timeout, extra=extra)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What a person sees while a study runs: who started, finished or failed, how far the others are, and what remains."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gcplib.study.profiles import Plan
+
+__all__ = ["Progress", "announce", "duration", "parse_event"]
+
+EVENT = "[gcplib]"
+
+
+def announce(screen: int, what: str, name: str, seconds: float | None = None) -> None:
+    """Write one event of a job to the file descriptor of the screen."""
+    took = "" if seconds is None else f" after {seconds:.1f} s"
+    with contextlib.suppress(BrokenPipeError):  # nobody watches any more
+        os.write(screen, f"{EVENT} {name} {what}{took}\n".encode())
+
+
+def parse_event(line: str) -> tuple[str, str, float | None] | None:
+    """Return name, kind and seconds of an event line, or None for any other line."""
+    match = re.fullmatch(rf"{re.escape(EVENT)} (\S+) (started|done|failed)(?: after ([\d.]+) s)?", line.strip())
+    return (match[1], match[2], float(match[3]) if match[3] else None) if match else None
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as a person says it: ``42 s``, ``3 min 05 s``, ``1 h 20 min``."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@dataclass
+class Progress:
+    """Turns events into lines, with an estimate from the times of earlier runs."""
+
+    plan: Plan
+    cores: int
+    usual: Mapping[str, float]
+    started: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    expected: tuple[str, ...] = ()
+    start: float = field(default_factory=time.monotonic)
+
+    def handle(self, line: str) -> bool:
+        """Show a line of output if it is an event, and say whether it was."""
+        if not (event := parse_event(line)):
+            return False
+        name, what, seconds = event
+        if what == "started":
+            self.started[name] = time.monotonic()
+            usual = f" (about {duration(self.usual[name])} last time)" if name in self.usual else ""
+            self._print(f"{name:<{self._width}}  started{usual}")
+        else:
+            self.ended[name] = what
+            text = "done in" if what == "done" else "FAILED after"
+            self._print(f"{name:<{self._width}}  {text} {duration(seconds)}{self._remaining()}")
+        return True
+
+    def heartbeat(self) -> None:
+        """Show how far the running jobs are."""
+        now, parts = time.monotonic(), []
+        for name in self.running:
+            parts.append(f"{name} {duration(now - self.started[name])}{self._position(name)}")
+        if parts:
+            self._print("running: " + "; ".join(parts) + self._remaining())
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the jobs that have started and not ended."""
+        return [name for name in self.started if name not in self.ended]
+
+    def _print(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self.start), 60)
+        print(f"{minutes:3d}:{seconds:02d}  {text}", flush=True)
+
+    @property
+    def _width(self) -> int:
+        return max(map(len, (*self.plan.jobs, "data")))
+
+    def _position(self, name: str) -> str:
+        """How far a job is: the cell of a notebook, or the last words of another job's log."""
+        log = self.plan.folder / "logs" / f"{name}.log"
+        try:
+            text = log.read_bytes()[-200_000:].decode(errors="replace")
+        except OSError:
+            return ""
+        if name in self.plan.jobs:
+            cells = re.findall(r"^Executing Cell (\d+)-", text, flags=re.MULTILINE)
+            return f", cell {cells[-1]} of {_cells(self.plan.jobs[name].source)}" if cells else ""
+        words = [part.strip() for part in re.split(r"[\r\n]", text) if part.strip()]
+        return f" ({words[-1][-70:]})" if words else ""
+
+    def _remaining(self) -> str:
+        """The estimate: the longest job, or all the work over all the cores, whichever takes longer."""
+        left = [name for name in self.expected if name not in self.ended]
+        if not left:
+            return ""
+        count = f" · {len(left)} to go"
+        if unknown := [name for name in left if name not in self.usual]:
+            return f"{count} (no estimate yet: first run of {', '.join(unknown)})" if len(unknown) < 3 else count
+        now, times = time.monotonic(), {}
+        for name in left:
+            times[name] = max(self.usual[name] - (now - self.started.get(name, now)), 1)
+        threads = {n: min(self.plan.jobs[n].threads if n in self.plan.jobs else self.cores, self.cores) for n in left}
+        work = sum(times[name] * threads[name] for name in left) / self.cores
+        return f"{count}, about {duration(max(work, *times.values()))} left"
+
+
+def _cells(path: Path) -> int:
+    # One more than the source has: papermill adds the cell with the profile's parameters.
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return len(cells) + 1

@@ -1,0 +1,249 @@
+"""Run a whole study: check everything, let Snakemake run what is not up to date, then write the report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gcplib.files import cache_dir, runs_dir
+from gcplib.study.alive import StudyRunning, kill_tree, only_study
+from gcplib.study.jobs import USER_CACHE
+from gcplib.study.machine import cpu_count
+from gcplib.study.notebooks import check_kernel, discover, notebooks_dir
+from gcplib.study.parameters import suggest
+from gcplib.study.profiles import Plan, load_plan
+from gcplib.study.progress import Progress, duration
+from gcplib.study.report import build_report, report_path
+from gcplib.study.status import data_is_current, study_status
+
+__all__ = ["run_study"]
+
+HEARTBEAT = 20  # seconds without news after which the running jobs are listed
+FREE_BYTES = 1 << 30
+
+
+def run_study(profile: str | Path, cores: int | None = None, only: Sequence[str] | None = None) -> int:
+    """Run the notebooks of a profile that are not up to date, and write the report.
+
+    Args:
+        profile: name of a profile, or path of one.
+        cores: cores to use, all by default.
+        only: names of the notebooks to run, all of the profile by default.
+
+    Returns:
+        0 if all is well, 1 if anything failed, 130 if it was interrupted.
+
+    Raises:
+        ValueError: profile, parameters, kernel or free space are not in order; nothing has run.
+        FileNotFoundError: there is no such profile, or no Snakefile.
+    """
+    plan = load_plan(profile)
+    cores = cores or cpu_count()
+    selected = _selected(plan, only)
+    if not (snakefile := notebooks_dir() / "Snakefile").is_file():
+        raise FileNotFoundError(f"no Snakefile in {notebooks_dir()}; run from the checkout, or set GCPLIB_NOTEBOOKS")
+    check_kernel()
+    _check_space()
+    try:
+        with only_study(plan.folder) as environment, _terminable():
+            return _run(plan, cores, selected, snakefile, environment)
+    except StudyRunning as error:
+        raise ValueError(str(error)) from None
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. What is finished is kept: the same command continues ({plan.folder}).", flush=True)
+        return 130
+
+
+def _selected(plan: Plan, only: Sequence[str] | None) -> list[str]:
+    names = [name.removesuffix(".ipynb") for name in only or plan.jobs]
+    for name in names:
+        if name not in plan.jobs:
+            raise ValueError(
+                f"notebook {name!r} is not in profile {plan.profile.name!r}; {suggest(name, list(plan.jobs), 'it has')}"
+            )
+    return list(dict.fromkeys(names))
+
+
+def _check_space() -> None:
+    for folder in (runs_dir(), cache_dir()):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if (free := shutil.disk_usage(existing).free) < FREE_BYTES:
+            raise ValueError(
+                f"only {free / 1e9:.2f} GB are free for {folder}; a study needs at least 1 GB "
+                "(free some, or set GCPLIB_RUNS and GCPLIB_CACHE)"
+            )
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(plan: Plan, cores: int, selected: list[str], snakefile: Path, environment: dict[str, str]) -> int:
+    _tidy(plan)
+    before = study_status(plan)
+    expected = [name for name in selected if before[name].state != "ok"]
+    if any(plan.jobs[name].needs_data for name in expected) and not data_is_current(plan):
+        expected.insert(0, "data")
+    usual = {n: s.facts["usual_seconds"] for n, s in before.items() if s.facts.get("usual_seconds")}
+    progress = Progress(plan, cores, usual, expected=tuple(expected))
+    if expected:
+        print(
+            f"Study {plan.profile.name!r}: {_count(len(expected), 'job')} to run on {_count(cores, 'core')}; "
+            f"logs in {plan.folder / 'logs'}",
+            flush=True,
+        )
+    # With nothing out of date there is nothing to ask Snakemake, which takes seconds to start.
+    code = _snakemake(plan, cores, expected, snakefile, environment, progress) if expected else 0
+    after = study_status(plan)
+    failed = [name for name in selected if after[name].state != "ok"]
+    if not progress.started and code == 0 and _report_is_current(plan):
+        print(f"Nothing to do: study {plan.profile.name!r} is up to date.\nReport: {report_path(plan)}", flush=True)
+        return 0
+    report = build_report(plan.profile.path)
+    _summary(plan, selected, progress, code)
+    print(f"Report: {report}", flush=True)
+    return 1 if failed or code else 0
+
+
+def _snakemake(
+    plan: Plan, cores: int, expected: list[str], snakefile: Path, environment: dict[str, str], progress: Progress
+) -> int:
+    """Run Snakemake, showing the events of its jobs; everything else that it says goes to its log."""
+    outputs = ["data.json" if name == "data" else f"notebooks/{name}.ipynb" for name in expected]
+    # What is out of date was decided from the files beside the outputs; Snakemake's own memory may have been removed.
+    command = [sys.executable, "-m", "snakemake", *outputs, "--forcerun", *outputs]
+    command += ["--snakefile", str(snakefile), "--directory", str(plan.folder), "--cores", str(cores)]
+    command += ["--config", f"profile={plan.profile.path}", "--rerun-triggers", "params", "--rerun-incomplete"]
+    # The lock of only_study replaces Snakemake's own, which a killed run would leave behind.
+    command += ["--nolock", "--keep-going", "--nocolor", "--quiet", "progress", "rules", "host"]
+    package = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join(part for part in (str(package), os.environ.get("PYTHONPATH")) if part)
+    # Snakemake would make a folder in the user's cache; its jobs get the user's setting back.
+    cache = {
+        "XDG_CACHE_HOME": str(plan.folder / ".snakemake" / "cache"),
+        USER_CACHE: os.environ.get("XDG_CACHE_HOME", ""),
+    }
+    log = plan.folder / "logs" / "snakemake.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        command,
+        env=os.environ | environment | cache | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a group of its own: Ctrl-C reaches the runner alone, which then ends the group
+    )
+    try:
+        with open(log, "w", encoding="utf-8") as file:
+            for line in _lines(process, progress):
+                if not progress.handle(line):
+                    file.write(line)
+                    file.flush()
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            kill_tree(process.pid)
+
+
+def _lines(process: subprocess.Popen, progress: Progress) -> Iterator[str]:
+    """Yield the lines of a process; between them, tell how far its jobs are."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    news = time.monotonic()
+    while True:
+        try:
+            line = lines.get(timeout=1)
+        except queue.Empty:
+            if time.monotonic() - news >= HEARTBEAT:
+                progress.heartbeat()
+                news = time.monotonic()
+            continue
+        if line is None:
+            return
+        news = time.monotonic()
+        yield line
+
+
+def _tidy(plan: Plan) -> None:
+    """Remove what a killed run left half-written, and the claims of notebooks that no longer exist."""
+    for path in (plan.folder / "notebooks").glob(".*.ipynb"):
+        path.unlink(missing_ok=True)
+    existing = discover()
+    for path in (plan.folder / "claims").glob("C*-*.json"):
+        if path.stem.split("-", 1)[1] not in existing:
+            path.unlink(missing_ok=True)
+
+
+def _report_is_current(plan: Plan) -> bool:
+    report = report_path(plan)
+    if not report.is_file():
+        return False
+    made = report.stat().st_mtime
+    # The time of a folder changes when a file in it is added, replaced or removed.
+    sources = [plan.folder / "notebooks", plan.folder / "claims", plan.profile.path]
+    return all(path.stat().st_mtime <= made for path in sources if path.exists())
+
+
+def _summary(plan: Plan, selected: list[str], progress: Progress, code: int) -> None:
+    print(f"\nStudy {plan.profile.name!r} took {duration(time.monotonic() - progress.start)}:")
+    width = max(map(len, plan.jobs))
+    data_failed = progress.ended.get("data") == "failed"
+    if data_failed:
+        print(f"  FAILED   {'data':<{width}}  log: {plan.folder / 'logs' / 'data.log'}")
+        _excerpt(_tail(plan.folder / "logs" / "data.log"))
+    failures = data_failed
+    for name, status in study_status(plan).items():
+        word = {"ok": "ok", "failed": "FAILED", "not run": "skipped", "out of date": "old"}[status.state]
+        if name not in selected and status.state != "ok":
+            word = "-"  # not asked for
+        print(f"  {word:<7}  {name:<{width}}  {duration(status.seconds) if status.seconds is not None else ''}")
+        if name in selected and (failure := status.failure):
+            failures = True
+            print(f"             in cell [{failure['number']}]:")
+            _excerpt([*failure["source"].splitlines()[:12], "", failure["error"], f"log: {status.log}"])
+    if code and not failures:
+        log = plan.folder / "logs" / "snakemake.log"
+        print(f"  Snakemake stopped with code {code}; its log: {log}")
+        _excerpt(_tail(log))
+
+
+def _excerpt(lines: list[str]) -> None:
+    for line in lines:
+        print(f"             {line}".rstrip())
+
+
+def _tail(path: Path, count: int = 12) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
+    except OSError:
+        return []
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

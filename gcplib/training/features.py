@@ -1,0 +1,98 @@
+"""Features of a frozen backbone, computed once and kept in one file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gcplib.data import Typefaces
+from gcplib.files import cache_dir, digest, locked, write_atomic
+from gcplib.models import create_backbone
+from gcplib.progress import track
+
+__all__ = ["cache_features"]
+
+# Pictures a step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
+BATCH = 16
+
+
+@contextmanager
+def _all_cores():
+    """Use every core: whoever else needs these features is waiting for the lock, not computing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read(path: Path) -> Tensor | None:
+    """Return the features, memory-mapped, or None where the file is not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            features = file.get_tensor("features")
+            stored = (file.metadata() or {}).get("checksum")
+    except (SafetensorError, OSError):
+        return None
+    return features if stored == _checksum(features) else None
+
+
+def _checksum(features: Tensor) -> str:
+    # Reading every byte (a tenth of a second) is cheaper than training on altered features.
+    words = features.view(torch.int32) if features.dtype == torch.float32 else features.view(torch.int16)
+    return str(int(words.sum(dtype=torch.int64)))
+
+
+def cache_features(
+    dataset: Typefaces,
+    backbone: str = "tf_efficientnet_lite0",
+    stride: int = 16,
+    pretrained: bool | str = True,
+) -> Tensor:
+    """Return the features ``(pictures, C, H, W)`` of a data set, float32, in its order; computed at the first call.
+
+    They are kept under ``data/cache`` in a file named by a hash of data set, backbone and stride; a truncated or
+    altered file is noticed and made again.
+
+    Raises:
+        ValueError: unknown backbone or stride, or an untrained backbone, whose random weights would differ between
+            calls.
+    """
+    if pretrained is False:
+        raise ValueError("features of an untrained backbone differ at every call; give pretrained=True or a path")
+    name = digest({"data": dataset.digest, "backbone": backbone, "stride": stride, "pretrained": str(pretrained)})
+    path = cache_dir() / f"features-{name}.safetensors"
+    with locked(path):
+        if path.exists():
+            if (features := _read(path)) is not None:
+                return features
+            warnings.warn(f"{path.name} is truncated or altered; computing the features again", stacklevel=2)
+            path.unlink()
+        with _all_cores():
+            features = _compute(dataset, create_backbone(backbone, pretrained, stride).eval())
+        with write_atomic(path) as temporary:
+            save_file({"features": features}, temporary, {"checksum": _checksum(features), "data": dataset.digest})
+    return features
+
+
+@torch.inference_mode()
+def _compute(dataset: Typefaces, backbone: torch.nn.Module) -> Tensor:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone.to(device)
+    features = None
+    starts = range(0, len(dataset), BATCH)
+    for start in track(starts, f"features of {len(dataset)} pictures", unit="batch"):
+        indices = range(start, min(start + BATCH, len(dataset)))
+        out = backbone(backbone.prepare(dataset.images(indices))).float().cpu()
+        if features is None:
+            features = torch.empty(len(dataset), *out.shape[1:])
+        features[start : start + len(out)] = out
+    return features

@@ -1,0 +1,252 @@
+"""Runs as files: a finished run is read, an unfinished one continued, a missing one trained."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gcplib.data import load_typefaces
+from gcplib.files import locked, runs_dir, write_atomic
+from gcplib.models import Head, Model, create_backbone
+from gcplib.nn import create_pool
+from gcplib.progress import track
+from gcplib.training.features import cache_features
+from gcplib.training.loop import Diverged, Source, TrainingState, evaluate, make_optimizer, train_epoch
+from gcplib.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "ensure", "ensure_all"]
+
+# A checkpoint after every epoch would cost a head run more than it saves.
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk.
+
+    Attributes:
+        spec: what was run. directory: ``spec.yaml``, ``metrics.csv``, ``result.json``, ``model.safetensors``,
+        ``predictions.csv`` (picture, true and predicted class on the test set).
+    """
+
+    spec: RunSpec
+    directory: Path
+
+    @cached_property
+    def result(self) -> dict:
+        """Outcome (``finished`` or ``diverged``), accuracies in percent, times, versions."""
+        return json.loads((self.directory / "result.json").read_text())
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row an epoch."""
+        import pandas as pd
+
+        return pd.read_csv(self.directory / "metrics.csv")
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row a test picture: ``picture``, ``label``, ``prediction``."""
+        import pandas as pd
+
+        return pd.read_csv(self.directory / "predictions.csv")
+
+    def load_model(self) -> nn.Module:
+        """Return the trained network: a ``Head`` of the ``head`` stage, a whole ``Model`` of the ``full`` stage."""
+        weights = load_file(self.directory / "model.safetensors")
+        model = _make_model(self.spec, len(weights[_classifier_key(weights)]), pretrained=False)
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def _classifier_key(weights: dict[str, Tensor]) -> str:
+    return next(key for key in weights if key.endswith("classifier.bias"))
+
+
+def _make_model(spec: RunSpec, classes: int, pretrained: bool | str) -> nn.Module:
+    backbone = create_backbone(spec.backbone, pretrained, spec.stride)
+    pool = create_pool(spec.pool, backbone.out_channels, spec.reduction, **spec.options)
+    head = Head(pool, classes)
+    return head if spec.stage == "head" else Model(backbone, head)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _write_json(path: Path, value: dict) -> None:
+    with write_atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _write_rows(path: Path, rows: list[dict]) -> None:
+    with write_atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys() if rows else ["epoch"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def run_directory(spec: RunSpec) -> Path:
+    """Return the folder of a run, whether it exists or not."""
+    return runs_dir() / "train" / spec.name
+
+
+def ensure(spec: RunSpec) -> Run:
+    """Return the finished run of ``spec``, training it first if need be.
+
+    An interrupted run continues from its last checkpoint to the weights it would have reached. A run that becomes
+    non-finite ends with the outcome ``diverged`` and its history; it is not tried again.
+
+    Raises:
+        ValueError: the spec asks for something that does not exist.
+    """
+    run = Run(spec, run_directory(spec))
+    if not (run.directory / "result.json").exists():
+        with locked(run.directory):
+            # Another process may have finished it while this one waited.
+            if not (run.directory / "result.json").exists():
+                _train(spec, run.directory)
+    return run
+
+
+def _source(spec: RunSpec, dataset, backbone: nn.Module | None) -> Source:
+    device = _device()
+    labels = torch.as_tensor(dataset.labels(spec.labels))
+    if spec.stage == "head":
+        features = cache_features(dataset, spec.backbone, spec.stride, spec.pretrained)
+        return Source(lambda batch: features[batch].to(device), labels, device)
+    return Source(lambda batch: backbone.prepare(dataset.images(batch.numpy())), labels, device)
+
+
+def _train(spec: RunSpec, directory: Path) -> None:
+    start = time.perf_counter()
+    dataset = load_typefaces(spec.data)
+    torch.manual_seed(spec.seed)
+    classes = len(dataset.class_names(spec.labels))
+    model = _make_model(spec, classes, spec.pretrained if spec.stage == "full" else False).to(_device())
+    head = model if spec.stage == "head" else model.head
+    source = _source(spec, dataset, getattr(model, "backbone", None))
+    splits = {name: torch.as_tensor(dataset.indices(name)) for name in ("train", "validation", "test")}
+
+    with write_atomic(directory / "spec.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(spec.to_dict(), sort_keys=False))
+    state = TrainingState(model, make_optimizer(model, head.classifier, spec.recipe))
+    checkpoint = directory / "checkpoint.pt"
+    if checkpoint.exists():
+        state.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    saved = time.perf_counter()
+    outcome, reason = "finished", ""
+    logits = None
+    epochs = range(state.epoch, spec.recipe.epochs)
+    try:
+        for epoch in track(epochs, f"{spec.pool}, {spec.labels} labels, seed {spec.seed}", unit="epoch"):
+            row = train_epoch(state, source, splits["train"], spec.recipe, spec.seed)
+            row |= _score(evaluate(model, source, splits["validation"]), source.labels[splits["validation"]])
+            state.history.append(row)
+            state.epoch = epoch + 1
+            _write_rows(directory / "metrics.csv", state.history)
+            if time.perf_counter() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                with write_atomic(checkpoint) as temporary:
+                    torch.save(state.state_dict(), temporary)
+                saved = time.perf_counter()
+        logits = evaluate(model, source, splits["test"])
+    except Diverged as error:
+        outcome, reason = "diverged", str(error)
+        _write_rows(directory / "metrics.csv", state.history)
+    result = _summary(spec, state, logits, source.labels[splits["test"]])
+    if logits is not None:
+        rows = zip(
+            splits["test"].tolist(), source.labels[splits["test"]].tolist(), logits.argmax(1).tolist(), strict=True
+        )
+        _write_rows(
+            directory / "predictions.csv", [dict(zip(("picture", "label", "prediction"), r, strict=True)) for r in rows]
+        )
+        with write_atomic(directory / "model.safetensors") as temporary:
+            save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
+    versions = {"torch": torch.__version__, "data": dataset.digest, "device": str(source.device)}
+    seconds = time.perf_counter() - start
+    # Written last: its presence is what says that the run is whole.
+    _write_json(
+        directory / "result.json", {"outcome": outcome, "reason": reason, "seconds": seconds} | result | versions
+    )
+    checkpoint.unlink(missing_ok=True)
+
+
+def _score(logits: Tensor, labels: Tensor) -> dict:
+    return {
+        "validation_loss": functional.cross_entropy(logits, labels).item(),
+        "validation_accuracy": (logits.argmax(1) == labels).double().mean().item(),
+    }
+
+
+def _summary(spec: RunSpec, state: TrainingState, logits: Tensor | None, labels: Tensor) -> dict:
+    """Return what ``result.json`` says; a diverged run has a test accuracy of None, not of chance."""
+    last = state.history[-1] if state.history else {}
+    correct = None if logits is None else 100 * (logits.argmax(1) == labels).double().mean().item()
+    return {
+        "test_accuracy": correct,
+        "validation_accuracy": 100 * last["validation_accuracy"] if last else None,
+        "train_accuracy": 100 * last["train_accuracy"] if last else None,
+        "epochs": state.epoch,
+        "parameters": sum(p.numel() for p in state.model.parameters()),
+    }
+
+
+def _ensure_quietly(spec: RunSpec) -> None:
+    ensure(spec)
+
+
+def _single_thread() -> None:
+    os.environ["GCPLIB_PROGRESS"] = "0"
+    os.environ.pop("GCPLIB_STATUS", None)
+    torch.set_num_threads(1)
+
+
+def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
+    """Return the finished runs of ``specs``, in their order, training the missing ones.
+
+    Args:
+        specs: may repeat. workers: processes with one thread each; several small runs side by side are faster than
+            one run on several cores, because batched eigendecompositions do not use them.
+    """
+    missing = _missing(specs)
+    if missing and all(spec.stage == "head" for spec in missing):
+        # Once, on all cores, before the workers compete for them.
+        for spec in {(s.data, s.backbone, s.stride, s.pretrained): s for s in missing}.values():
+            cache_features(load_typefaces(spec.data), spec.backbone, spec.stride, spec.pretrained)
+    description = f"{len(missing)} runs to train, {len(specs) - len(missing)} on disk"
+    if workers > 1 and len(missing) > 1:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) as pool:
+            futures = [pool.submit(_ensure_quietly, spec) for spec in missing]
+            try:
+                for future in track(as_completed(futures), description, len(missing), "run"):
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    else:
+        for spec in track(missing, description, unit="run") if missing else ():
+            ensure(spec)
+    return [ensure(spec) for spec in specs]
+
+
+def _missing(specs: list[RunSpec]) -> list[RunSpec]:
+    by_name = {spec.name: spec for spec in specs}
+    return [spec for spec in by_name.values() if not (run_directory(spec) / "result.json").exists()]

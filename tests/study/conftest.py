@@ -1,0 +1,111 @@
+"""A small world of its own: tiny notebooks, and a copy of the study's sources that nothing else touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import gcplib.study
+from gcplib.study.alive import kill_tree
+
+STUDY = Path(gcplib.study.__file__).parent
+SNAKEFILE = STUDY.parents[1] / "notebooks" / "Snakefile"
+
+
+@dataclass
+class World:
+    """Folders of one test, and ways to fill and use them."""
+
+    root: Path
+    started: list[subprocess.Popen] = field(default_factory=list)
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "notebooks"
+
+    def runs(self, *parts: str) -> Path:
+        return self.root.joinpath("runs", *parts)
+
+    def profile(self, text: str, name: str = "smoke") -> Path:
+        path = self.notebooks / "profiles" / f"{name}.yaml"
+        path.write_text(text)
+        return path
+
+    def notebook(
+        self, name: str, *code: str, parameters: str = "profile = 'smoke'", heading: str = "# A title"
+    ) -> Path:
+        first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        document = new_notebook(cells=[new_markdown_cell(heading), first, *map(new_code_cell, code)])
+        # Fixed ids: a notebook written twice with the same text is the same notebook.
+        for number, cell in enumerate(document.cells):
+            cell["id"] = f"cell-{number}"
+        path = self.notebooks / f"{name}.ipynb"
+        nbformat.write(document, path)
+        return path
+
+    def environment(self) -> dict[str, str]:
+        own = {"GCPLIB_NOTEBOOKS": self.notebooks, "GCPLIB_RUNS": self.runs(), "GCPLIB_CACHE": self.root / "cache"}
+        own |= {"GCPLIB_ROOT": self.root, "PYTHONPATH": self.root / "sources"}
+        return os.environ | {name: str(value) for name, value in own.items()}
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "gcplib", *arguments]
+        process = subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.started.append(process)
+        return process
+
+    def study(self, *arguments: str) -> tuple[int, str]:
+        process = self.start("study", *arguments)
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
+
+    @staticmethod
+    def wait_for(condition, seconds: float = 60.0):
+        """Wait until something is true, and return it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if value := condition():
+                return value
+            time.sleep(0.05)
+        raise AssertionError(f"waited {seconds} s in vain")
+
+    def facts(self, name: str, profile: str = "smoke") -> dict:
+        return json.loads(self.runs(profile, "notebooks", f"{name}.json").read_text())
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """An empty folder of notebooks, with environment variables that point the library at it."""
+    world = World(tmp_path)
+    (world.notebooks / "profiles").mkdir(parents=True)
+    shutil.copy(SNAKEFILE, world.notebooks)
+    package = tmp_path / "sources" / "gcplib"
+    shutil.copytree(STUDY, package / "study", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("files.py", "__main__.py"):
+        shutil.copy(STUDY.parent / name, package)
+    # Without the layers there is no torch to import: the tests of the runner are quick, and about the runner.
+    (package / "__init__.py").write_text("")
+    for name in ("GCPLIB_NOTEBOOKS", "GCPLIB_RUNS", "GCPLIB_CACHE", "GCPLIB_ROOT"):
+        monkeypatch.setenv(name, world.environment()[name])
+    yield world
+    for process in world.started:
+        if process.poll() is None:
+            kill_tree(process.pid)
+        process.stdout.close()
