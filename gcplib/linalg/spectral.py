@@ -22,16 +22,20 @@ class _NotFiniteInside(ValueError):
 
 
 def _eigh(s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues in ascending order and eigenvectors; everything finite, or ``_NotFiniteInside``."""
     try:
         lam, u = torch.linalg.eigh(s)
-    except torch.linalg.LinAlgError as error:
-        if not torch.isfinite(s).all():
-            raise _NotFiniteInside from error
-        # LAPACK's divide and conquer now and then gives up on a harmless float32 matrix (seen at rank 9 of 64, all
-        # entries between 4e-7 and 5, where dead channels make zero rows); in float64 it does not.
-        lam, u = (value.to(s.dtype) for value in torch.linalg.eigh(s.double()))
-    # On a GPU non-finite input gives non-finite eigenvalues instead of an error.
-    if not torch.isfinite(lam).all():
+        # On a GPU non-finite input gives non-finite output instead of an error.
+        if torch.isfinite(lam).all() & torch.isfinite(u).all():
+            return lam, u
+    except torch.linalg.LinAlgError:
+        pass
+    if not torch.isfinite(s).all():
+        raise _NotFiniteInside
+    # LAPACK's divide and conquer gives up, or returns NaN without a word, on some harmless float32 matrices (seen in
+    # training at rank 9 of 64, entries between 4e-7 and 5, where dead channels make zero rows). In float64 it works.
+    lam, u = (value.to(s.dtype) for value in torch.linalg.eigh(s.double()))
+    if not (torch.isfinite(lam).all() & torch.isfinite(u).all()):
         raise _NotFiniteInside
     return lam, u
 

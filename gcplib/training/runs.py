@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gcplib.data import load_typefaces
+from gcplib.data import Typefaces, load_typefaces
 from gcplib.files import locked, runs_dir, write_atomic
 from gcplib.models import Head, Model, create_backbone
 from gcplib.nn import create_pool
@@ -71,20 +71,16 @@ class Run:
     def load_model(self) -> nn.Module:
         """Return the trained network: a ``Head`` of the ``head`` stage, a whole ``Model`` of the ``full`` stage."""
         weights = load_file(self.directory / "model.safetensors")
-        model = _make_model(self.spec, len(weights[_classifier_key(weights)]), pretrained=False)
+        classes = len(next(value for name, value in weights.items() if name.endswith("classifier.bias")))
+        backbone = create_backbone(self.spec.backbone, False, self.spec.stride)
+        head = _make_head(self.spec, backbone.out_channels, classes)
+        model = head if self.spec.stage == "head" else Model(backbone, head)
         model.load_state_dict(weights)
         return model.eval()
 
 
-def _classifier_key(weights: dict[str, Tensor]) -> str:
-    return next(key for key in weights if key.endswith("classifier.bias"))
-
-
-def _make_model(spec: RunSpec, classes: int, pretrained: bool | str) -> nn.Module:
-    backbone = create_backbone(spec.backbone, pretrained, spec.stride)
-    pool = create_pool(spec.pool, backbone.out_channels, spec.reduction, **spec.options)
-    head = Head(pool, classes)
-    return head if spec.stage == "head" else Model(backbone, head)
+def _make_head(spec: RunSpec, channels: int, classes: int) -> Head:
+    return Head(create_pool(spec.pool, channels, spec.reduction, **spec.options), classes)
 
 
 def _device() -> torch.device:
@@ -126,28 +122,30 @@ def ensure(spec: RunSpec) -> Run:
     return run
 
 
-def _source(spec: RunSpec, dataset, backbone: nn.Module | None) -> Source:
-    device = _device()
+def _model_and_source(spec: RunSpec, dataset: Typefaces) -> tuple[nn.Module, Source]:
+    device, classes = _device(), len(dataset.class_names(spec.labels))
     labels = torch.as_tensor(dataset.labels(spec.labels))
     if spec.stage == "head":
         features = cache_features(dataset, spec.backbone, spec.stride, spec.pretrained)
-        return Source(lambda batch: features[batch].to(device), labels, device)
-    return Source(lambda batch: backbone.prepare(dataset.images(batch.numpy())), labels, device)
+        torch.manual_seed(spec.seed)
+        head = _make_head(spec, features.shape[1], classes)
+        return head.to(device), Source(lambda batch: features[batch].to(device), labels, device)
+    torch.manual_seed(spec.seed)
+    backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride)
+    model = Model(backbone, _make_head(spec, backbone.out_channels, classes)).to(device)
+    return model, Source(lambda batch: backbone.prepare(dataset.images(batch.numpy())), labels, device)
 
 
 def _train(spec: RunSpec, directory: Path) -> None:
     start = time.perf_counter()
     dataset = load_typefaces(spec.data)
-    torch.manual_seed(spec.seed)
-    classes = len(dataset.class_names(spec.labels))
-    model = _make_model(spec, classes, spec.pretrained if spec.stage == "full" else False).to(_device())
-    head = model if spec.stage == "head" else model.head
-    source = _source(spec, dataset, getattr(model, "backbone", None))
+    model, source = _model_and_source(spec, dataset)
+    classifier = model.classifier if spec.stage == "head" else model.head.classifier
     splits = {name: torch.as_tensor(dataset.indices(name)) for name in ("train", "validation", "test")}
 
     with write_atomic(directory / "spec.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(spec.to_dict(), sort_keys=False))
-    state = TrainingState(model, make_optimizer(model, head.classifier, spec.recipe))
+    state = TrainingState(model, make_optimizer(model, classifier, spec.recipe))
     checkpoint = directory / "checkpoint.pt"
     if checkpoint.exists():
         state.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))

@@ -1,0 +1,37 @@
+"""Tidy tables over many runs, for seaborn and for statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from gcplib.training.runs import Run
+
+__all__ = ["metrics_table", "results_table"]
+
+
+def _describe(run: Run) -> dict:
+    spec = run.spec
+    return {
+        "pool": spec.pool,
+        **spec.options,
+        "labels": spec.labels,
+        "stage": spec.stage,
+        "seed": spec.seed,
+        "learning_rate": spec.recipe.learning_rate,
+    }
+
+
+def results_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return one row a run: what it was, its outcome, its accuracies in percent (missing where it diverged)."""
+    keys = ("outcome", "reason", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds", "parameters")
+    return pd.DataFrame([_describe(run) | {key: run.result[key] for key in keys} for run in runs])
+
+
+def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return one row an epoch of every run: what it was, and the columns of ``metrics.csv``."""
+    # The columns of the run come last in the merge, so that its peak learning rate does not hide the epoch's.
+    return pd.concat(
+        [run.metrics.assign(**_describe(run) | {"learning_rate": run.metrics.learning_rate}) for run in runs]
+    )

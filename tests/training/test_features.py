@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+import gcplib
+import gcplib.training.features as features_module
+from gcplib.files import cache_dir
+from gcplib.training import cache_features
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch, tiny_data):
+    monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_features_are_the_backbones_in_the_order_of_the_data(tiny_data, own_cache):
+    features = cache_features(tiny_data)
+    backbone = gcplib.create_backbone().eval()
+    with torch.inference_mode():
+        want = backbone(backbone.prepare(tiny_data.images([5, 17])))
+    torch.testing.assert_close(features[[5, 17]], want, atol=1e-4, rtol=1e-4)
+    assert features.shape == (len(tiny_data), 112, 4, 4)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_file_is_noticed_and_made_again(tiny_data, own_cache, damage):
+    want = cache_features(tiny_data).clone()
+    (path,) = cache_dir().glob("features-*.safetensors")
+    data = bytearray(path.read_bytes())
+    if damage == "truncated":
+        data = data[: len(data) // 2]
+    else:
+        data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="truncated or altered"):
+        got = cache_features(tiny_data)
+    assert torch.equal(got, want)
+
+
+def test_an_interrupted_computation_leaves_no_file(tiny_data, own_cache, monkeypatch):
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features_module, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        cache_features(tiny_data)
+    assert not list(cache_dir().glob("*features*.safetensors"))
+
+
+def test_untrained_backbones_are_not_cached(tiny_data):
+    with pytest.raises(ValueError, match="untrained"):
+        cache_features(tiny_data, pretrained=False)

@@ -1,0 +1,64 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from gcplib.training import Recipe, learning_rate_factor
+from gcplib.training.loop import Diverged, Source, TrainingState, make_optimizer, train_epoch
+
+
+def test_one_cycle_warms_up_and_ends_at_zero():
+    recipe = Recipe(epochs=10)
+    factors = [learning_rate_factor(recipe, t / 10) for t in range(101)]
+    assert factors[0] == pytest.approx(0.04)
+    assert max(factors) == factors[30] == pytest.approx(1)
+    assert factors[-1] == pytest.approx(0, abs=1e-12)
+    assert all(b >= a for a, b in itertools.pairwise(factors))
+    assert all(b <= a for a, b in itertools.pairwise(factors))
+
+
+def test_step_schedule_decays_at_its_milestones():
+    recipe = Recipe(schedule="step", milestones=(2, 4))
+    assert [learning_rate_factor(recipe, e) for e in (0, 1.9, 2, 3.9, 4)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert learning_rate_factor(Recipe(schedule="constant"), 3) == 1
+
+
+def _setting(recipe, inputs):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    state = TrainingState(model, make_optimizer(model, model[1], recipe))
+    labels = torch.arange(len(inputs)) % 3
+    return state, Source(lambda batch: inputs[batch], labels, torch.device("cpu"))
+
+
+def test_classifier_has_its_own_learning_rate_and_gradients_are_clipped():
+    recipe = Recipe(epochs=1, schedule="constant", classifier_factor=7.0, momentum=0.0, weight_decay=0.0, clip=1e-3)
+    state, source = _setting(recipe, torch.randn(32, 4))
+    before = [p.detach().clone() for p in state.model.parameters()]
+    train_epoch(state, source, torch.arange(32), recipe, seed=0)
+    assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([0.2, 1.4])
+    moved = sum((p.detach() - b).square().sum() for p, b in zip(state.model.parameters(), before, strict=True)).sqrt()
+    assert moved <= 1.4 * 1e-3 * 1.001  # one step of a gradient clipped to norm 0.001
+    assert moved >= 0.2 * 1e-3 * 0.5
+
+
+def test_non_finite_loss_stops_with_its_place():
+    inputs = torch.randn(32, 4)
+    inputs[3, 1] = float("inf")
+    recipe = Recipe(epochs=1, batch_size=32)
+    state, source = _setting(recipe, inputs)
+    with pytest.raises(Diverged, match="epoch 0, step 0: loss nan"):
+        train_epoch(state, source, torch.arange(32), recipe, seed=0)
+
+
+def test_the_order_depends_on_seed_and_epoch():
+    seen = []
+    recipe = Recipe(epochs=2, batch_size=32)
+    state, source = _setting(recipe, torch.randn(32, 4))
+    recording = Source(lambda batch: seen.append(batch) or source.inputs(batch), source.labels, source.device)
+    for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)):
+        state.epoch = epoch
+        train_epoch(state, recording, torch.arange(32), recipe, seed)
+    assert seen[0].equal(seen[1])
+    assert not seen[0].equal(seen[2])
+    assert not seen[0].equal(seen[3])

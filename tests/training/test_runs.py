@@ -1,0 +1,143 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+import yaml
+
+import gcplib.training.runs as runs_module
+from gcplib.training import Recipe, RunSpec, cache_features, ensure, ensure_all, metrics_table, results_table
+
+QUICK = Recipe(epochs=3, batch_size=8, learning_rate=0.05)
+
+
+@pytest.fixture
+def own_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def spec(tiny_spec, own_runs):
+    return RunSpec(pool="mpn_cov", reduction=8, data=tiny_spec, recipe=QUICK)
+
+
+def test_a_run_leaves_its_files_and_is_not_trained_again(spec, monkeypatch):
+    run = ensure(spec)
+    assert RunSpec.from_dict(yaml.safe_load((run.directory / "spec.yaml").read_text())) == spec
+    assert run.result["outcome"] == "finished"
+    assert run.metrics.epoch.tolist() == [0, 1, 2]
+    assert run.metrics.notna().all().all()
+    right = (run.predictions.label == run.predictions.prediction).mean()
+    assert run.result["test_accuracy"] == pytest.approx(100 * right)
+    assert len(run.predictions) == 4 * spec.data.test
+    assert not list(run.directory.glob("checkpoint*"))
+
+    monkeypatch.setattr(runs_module, "train_epoch", None)  # training again would call it
+    assert ensure(spec).result == run.result
+
+
+def test_training_learns_and_the_model_can_be_loaded(spec, tiny_data):
+    longer = dataclasses.replace(spec, recipe=dataclasses.replace(QUICK, epochs=20), labels="coarse")
+    run = ensure(longer)
+    assert run.metrics.train_loss.iloc[-1] < 0.5 * run.metrics.train_loss.iloc[0]
+    logits = run.load_model()(cache_features(tiny_data)[run.predictions.picture.tolist()])
+    assert logits.argmax(1).tolist() == run.predictions.prediction.tolist()
+
+
+def test_an_interrupted_run_continues_to_the_same_weights(spec, monkeypatch):
+    whole = ensure(spec).load_model().state_dict()
+    again = dataclasses.replace(spec, seed=0)
+    directory = runs_module.run_directory(again)
+    for file in directory.iterdir():
+        file.unlink()
+    monkeypatch.setattr(runs_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    train_epoch = runs_module.train_epoch
+
+    def killed_in_the_last_epoch(state, *args):
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(state, *args)
+
+    monkeypatch.setattr(runs_module, "train_epoch", killed_in_the_last_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(again)
+    assert not (directory / "result.json").exists()
+    epochs = []
+    monkeypatch.setattr(
+        runs_module, "train_epoch", lambda state, *a: epochs.append(state.epoch) or train_epoch(state, *a)
+    )
+    resumed = ensure(again)
+    assert epochs == [2]
+    for name, value in resumed.load_model().state_dict().items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_divergence_is_an_outcome(spec):
+    wild = dataclasses.replace(spec, pool="cov", recipe=dataclasses.replace(QUICK, learning_rate=1e18, clip=0.0))
+    run = ensure(wild)
+    assert run.result["outcome"] == "diverged"
+    assert "step" in run.result["reason"]
+    assert run.result["test_accuracy"] is None
+    json.dumps(run.result, allow_nan=False)
+    table = results_table([run])
+    assert table.outcome.tolist() == ["diverged"]
+
+
+def test_full_stage_trains_the_backbone(spec):
+    full = dataclasses.replace(spec, stage="full", recipe=dataclasses.replace(QUICK, epochs=1, learning_rate=0.01))
+    run = ensure(full)
+    from gcplib import create_backbone
+
+    trained, start = run.load_model().backbone.state_dict(), create_backbone().state_dict()
+    changed = [name for name in start if name.endswith("weight") and not torch.equal(trained[name], start[name])]
+    assert len(changed) > 50
+
+
+def test_many_runs_in_two_processes_are_those_of_one(spec):
+    specs = [dataclasses.replace(spec, seed=seed, pool=pool) for pool in ("gap", "mpn_cov") for seed in (0, 1)]
+    several = ensure_all([*specs, specs[0]], workers=2)
+    assert [run.spec for run in several] == [*specs, specs[0]]
+    want = several[3].load_model().state_dict()
+    for file in several[3].directory.iterdir():
+        file.unlink()
+    for name, value in ensure(specs[3]).load_model().state_dict().items():
+        assert torch.equal(value, want[name])
+    assert set(metrics_table(several[:4]).groupby(["pool", "seed"]).size()) == {3}
+
+
+def test_every_part_of_a_spec_counts(spec):
+    others = [
+        dataclasses.replace(spec, seed=1),
+        dataclasses.replace(spec, labels="coarse"),
+        dataclasses.replace(spec, options={"exponent": 0.25}),
+        dataclasses.replace(spec, recipe=dataclasses.replace(QUICK, clip=1.0)),
+        dataclasses.replace(spec, data=dataclasses.replace(spec.data, seed=1)),
+    ]
+    assert len({s.name for s in [spec, *others]}) == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pol": "gap"}, r"unknown keys in spec: \['pol'\]"),
+        ({"recipe": {"epoch": 3}}, r"unknown keys in recipe: \['epoch'\]"),
+        ({"recipe": {"learning_rate": "1e-3"}}, r"recipe.learning_rate must be .*float.*'1e-3' \(str\)"),
+        ({"recipe": {"epochs": True}}, r"recipe.epochs must be .*int.*True \(bool\)"),
+        ({"recipe": {"schedule": "warm"}}, r"unknown schedule 'warm'; known: one_cycle"),
+        ({"pool": "mpn"}, r"unknown pool 'mpn'; known: gap"),
+        ({"labels": "middle"}, r"unknown labels 'middle'; known: fine, coarse"),
+        ({"recipe": {"epochs": 0}}, r"recipe.epochs must be at least 1, got 0"),
+        ({"version": 99}, r"version 99"),
+    ],
+)
+def test_a_wrong_spec_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        RunSpec.from_dict(values)
+
+
+def test_integers_are_taken_for_floats_and_none_for_no_reduction():
+    spec = RunSpec.from_dict({"recipe": {"learning_rate": 1, "milestones": [2, 3]}, "reduction": None})
+    assert spec.recipe.learning_rate == 1.0
+    assert spec.recipe.milestones == (2, 3)
+    assert spec.reduction is None
