@@ -21,6 +21,10 @@ class Interval:
     high: float
     n: int
 
+    def shift(self, offset: float) -> Interval:
+        """Return the interval of the values plus a constant, such as a threshold fixed beforehand."""
+        return Interval(self.mean + offset, self.low + offset, self.high + offset, self.n)
+
     def __str__(self) -> str:
         if self.n == 1:
             return f"{self.mean:.1f} (n = 1, no interval)"

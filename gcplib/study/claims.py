@@ -24,6 +24,8 @@ from gcplib.study.machine import describe_machine
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gcplib.analysis import Interval
+
 __all__ = ["Claim", "Evidence", "claims", "claims_table", "forget_claims", "read_records", "record", "verdict"]
 
 HOLDS, PARTLY, FAILS, UNTESTED = "holds", "holds in part", "does not hold here", "not tested"
@@ -80,6 +82,11 @@ class Evidence:
         if int(self.n) != self.n or self.n < 1:
             raise ValueError(f"evidence {self.name!r}: n must be a whole number of at least 1, got {self.n}")
         object.__setattr__(self, "n", int(self.n))
+
+    @classmethod
+    def of(cls, name: str, interval: Interval, unit: str = "points") -> Evidence:
+        """Make evidence of an interval (``gcplib.analysis.mean_interval`` or ``paired_difference``)."""
+        return cls(name, interval.mean, interval.low, interval.high, interval.n, unit)
 
     @property
     def amount(self) -> str:

@@ -47,7 +47,11 @@ class Recipe:
     milestones: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("learning_rate", "classifier_factor", "momentum", "weight_decay", "clip"):
+            # A NumPy number, as a table gives it, would not survive YAML, and hash differently.
+            object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("epochs", "batch_size"):
+            object.__setattr__(self, name, int(getattr(self, name)))
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "classifier_factor"):

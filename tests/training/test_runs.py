@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -134,6 +135,10 @@ def test_every_part_of_a_spec_counts(spec):
 def test_a_wrong_spec_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         RunSpec.from_dict(values)
+
+
+def test_numpy_numbers_make_the_same_run():
+    assert RunSpec(recipe=Recipe(learning_rate=np.float64(0.2), epochs=np.int64(12))).name == RunSpec().name
 
 
 def test_integers_are_taken_for_floats_and_none_for_no_reduction():

@@ -1,0 +1,111 @@
+"""Describing pictures without training: powers of the covariance as vectors, compared by their angle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcplib.linalg import center, covariance, power, rank_tolerance, spectral_map
+
+__all__ = [
+    "average_descriptors",
+    "nearest_neighbour_hits",
+    "power_descriptors",
+    "root_estimate_error",
+    "same_picture_hits",
+    "spectra",
+]
+
+# Pictures decomposed at a time: bounds the memory at any number of pictures.
+BLOCK = 256
+
+
+def spectra(features: Tensor) -> Tensor:
+    """Return the eigenvalues of each picture's covariance, largest first: ``(B, C, H, W)`` to ``(B, C)``."""
+    blocks = [torch.linalg.eigvalsh(covariance(block.flatten(2).double())) for block in features.split(BLOCK)]
+    return torch.cat(blocks).clamp_min(0).flip(-1)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors.flatten(1).float())
+
+
+def average_descriptors(features: Tensor) -> Tensor:
+    """Return the average of each feature map as a vector of length one: ``(B, C, H, W)`` to ``(B, C)``."""
+    return _unit(features.flatten(2).mean(-1))
+
+
+def power_descriptors(features: Tensor, exponents: Sequence[float]) -> Iterable[tuple[float, Tensor]]:
+    """Yield each exponent with the covariances to that power, as vectors of length one.
+
+    Args:
+        features: ``(B, C, H, W)`` or ``(B, C, M)``. exponents: positive.
+
+    Yields:
+        The exponent and ``(B, C * C)``; inner products are cosines between matrices.
+    """
+    covariances = torch.cat([covariance(block.flatten(2)) for block in features.split(BLOCK)])
+    for exponent in exponents:
+        fn = power(exponent)
+        yield exponent, _unit(torch.cat([spectral_map(block, fn) for block in covariances.split(BLOCK)]))
+
+
+def nearest_neighbour_hits(reference: Tensor, labels: Tensor, query: Tensor, truth: Tensor) -> np.ndarray:
+    """Return for every query ``(Q, D)`` whether its nearest reference picture ``(R, D)`` by angle has its label."""
+    nearest = torch.cat([(block @ reference.T).argmax(1) for block in query.split(BLOCK)])
+    return (labels[nearest] == truth).numpy()
+
+
+def same_picture_hits(features: Tensor, positions: int, exponent: float, seed: int) -> np.ndarray:
+    """Return for every picture whether two disjoint sets of its positions find each other among all pictures.
+
+    Each set has ``positions`` positions, drawn once per picture. A descriptor that is estimated well from few
+    positions is closest to its other half.
+
+    Raises:
+        ValueError: the feature maps have fewer than twice as many positions.
+    """
+    flat = features.flatten(2)
+    if 2 * positions > flat.shape[-1]:
+        raise ValueError(f"two sets of {positions} positions do not fit into {flat.shape[-1]}")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(len(flat), flat.shape[-1], generator=generator).argsort(-1)
+    halves = []
+    for part in (order[:, :positions], order[:, positions : 2 * positions]):
+        chosen = flat.gather(2, part.unsqueeze(1).expand(-1, flat.shape[1], -1))
+        halves.append(next(iter(power_descriptors(chosen, [exponent])))[1])
+    first, second = halves
+    return ((first @ second.T).argmax(1) == torch.arange(len(first))).numpy()
+
+
+def root_estimate_error(population: Tensor, positions: int, draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Return how far estimates of a covariance from few positions are from the covariance itself.
+
+    Of all positions ``(d, N)``, the covariance of which is the truth, ``positions`` are drawn at random, and
+
+    - ``sample`` is their covariance S;
+    - ``root`` is ``c (S / c)^(1/2)`` with ``c = tr(S) / d``: the maximiser of the likelihood regularised by the von
+      Neumann divergence from the identity at unit weight (MPN-COV, section 3), in units of the mean variance.
+
+    Returns:
+        For both, ``draws`` values of the entropy loss per channel, ``(tr(T^-1 E) - log det(T^-1 E)) / d - 1``, zero
+        where the estimate E is the truth T. Eigenvalues of E below the rank tolerance count as the tolerance, because
+        the loss of a singular estimate is infinite.
+    """
+    truth = covariance(population.double())
+    whiten = torch.linalg.inv(torch.linalg.cholesky(truth))
+    generator = torch.Generator().manual_seed(seed)
+    channels, size = population.shape
+    losses: dict[str, list[float]] = {"sample": [], "root": []}
+    for _ in range(draws):
+        chosen = population[:, torch.randperm(size, generator=generator)[:positions]].double()
+        lam, u = torch.linalg.eigh(center(chosen) @ center(chosen).T / positions)
+        mean = lam.mean()
+        lam = lam.clamp_min(rank_tolerance(torch.float32) * lam.max())
+        for name, values in (("sample", lam), ("root", (lam * mean).sqrt())):
+            ratio = torch.linalg.eigvalsh(whiten @ (u * values) @ u.T @ whiten.T)
+            losses[name].append(float((ratio - ratio.log()).sum() / channels - 1))
+    return {name: np.array(values) for name, values in losses.items()}
