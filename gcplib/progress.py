@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 __all__ = ["progress_wanted", "track"]
@@ -19,15 +21,32 @@ def progress_wanted() -> bool:
 def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Yield ``items`` behind a progress bar with the time that remains.
 
-    Where ``GCPLIB_STATUS`` names a file, the state is also appended there, a line an item, for whoever started
+    Where ``GCPLIB_STATUS`` names a file, it holds the state of the outermost bar as one line, for whoever started
     this process and wants to show how far it is.
     """
     from tqdm.auto import tqdm
 
-    status = os.environ.get("GCPLIB_STATUS")
-    with tqdm(items, desc=description, total=total, unit=unit, disable=not progress_wanted()) as bar:
-        for done, item in enumerate(bar):
-            if status:
-                with open(status, "a") as file:
-                    file.write(f"{description}: {done} of {bar.total or '?'}\n")
-            yield item
+    global _depth
+    status = os.environ.get("GCPLIB_STATUS") if _depth == 0 else None
+    start, _depth = time.monotonic(), _depth + 1
+    try:
+        with tqdm(items, desc=description, total=total, unit=unit, disable=not progress_wanted()) as bar:
+            for done, item in enumerate(bar):
+                if status:
+                    _write_status(status, description, done, bar.total, time.monotonic() - start)
+                yield item
+    finally:
+        _depth -= 1
+        if status:
+            Path(status).unlink(missing_ok=True)
+
+
+# Bars within a bar say nothing about the whole, so only the outermost writes its state.
+_depth = 0
+
+
+def _write_status(path: str, description: str, done: int, total: int | None, seconds: float) -> None:
+    text = f"{description}: {done} of {total or '?'} done"
+    if done and total:
+        text += f", about {seconds / done * (total - done):.0f} s left"
+    Path(path).write_text(text)

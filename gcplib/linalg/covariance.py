@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 __all__ = ["VECTOR_ORDER", "center", "covariance", "gaussian_embedding", "second_moment", "symmetric", "triu_vector"]
 
@@ -41,6 +43,22 @@ def second_moment(x: Tensor) -> Tensor:
     return x @ x.mT / x.shape[-1]
 
 
+class _Covariance(Function):
+    """``dl/dX = (G + G^T) X_c / M``: already centred, because the rows of ``X_c`` sum to zero."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = center(x)
+        ctx.save_for_backward(x)
+        return (x @ x.mT).div_(x.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return (g + g.mT).div_(x.shape[-1]) @ x
+
+
 def covariance(x: Tensor) -> Tensor:
     """Return the covariance ``X I_bar X^T`` with ``I_bar = (I - 1 1^T / M) / M``.
 
@@ -60,7 +78,7 @@ def covariance(x: Tensor) -> Tensor:
             [0., 0.]])
     """
     check_features(x)
-    return second_moment(center(x))
+    return _Covariance.apply(x)
 
 
 def gaussian_embedding(x: Tensor) -> Tensor:

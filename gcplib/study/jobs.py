@@ -18,7 +18,7 @@ from gcplib.files import locked, write_atomic
 from gcplib.study.alive import end_with_study
 from gcplib.study.notebooks import NotebookFailed, execute
 from gcplib.study.profiles import Plan, load_plan
-from gcplib.study.progress import announce
+from gcplib.study.progress import announce, status_file
 
 __all__ = ["USER_CACHE", "main"]
 
@@ -74,6 +74,9 @@ def _run_notebook(plan: Plan, name: str) -> None:
     os.environ["GCPLIB_STUDY"] = "1"
     os.environ["GCPLIB_PROGRESS"] = "0"  # thousands of redrawn bars do not belong into an executed copy
     os.environ.pop("MPLBACKEND", None)  # with a backend set, the kernel would show no figures
+    status = status_file(plan, name)
+    status.unlink(missing_ok=True)  # of a study that was killed
+    os.environ["GCPLIB_STATUS"] = str(status)
     output = plan.folder / "notebooks" / f"{name}.ipynb"
     # The lock waits for a job of a killed study that is still on its way out.
     with locked(output):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gcplib.study.profiles import Plan
 
-__all__ = ["Progress", "announce", "duration", "parse_event"]
+__all__ = ["Progress", "announce", "duration", "parse_event", "status_file"]
 
 EVENT = "[gcplib]"
 
@@ -98,9 +98,10 @@ class Progress:
             return ""
         if name in self.plan.jobs:
             cells = re.findall(r"^Executing Cell (\d+)-", text, flags=re.MULTILINE)
-            return f", cell {cells[-1]} of {_cells(self.plan.jobs[name].source)}" if cells else ""
+            where = f", cell {cells[-1]} of {_cells(self.plan.jobs[name].source)}" if cells else ""
+            return where + _status_line(status_file(self.plan, name))
         words = [part.strip() for part in re.split(r"[\r\n]", text) if part.strip()]
-        return f" ({words[-1][-70:]})" if words else ""
+        return f" ({words[-1][-90:]})" if words else ""
 
     def _remaining(self) -> str:
         """The estimate: the longest job, or all the work over all the cores, whichever takes longer."""
@@ -116,6 +117,19 @@ class Progress:
         threads = {n: min(self.plan.jobs[n].threads if n in self.plan.jobs else self.cores, self.cores) for n in left}
         work = sum(times[name] * threads[name] for name in left) / self.cores
         return f"{count}, about {duration(max(work, *times.values()))} left"
+
+
+def status_file(plan: Plan, name: str) -> Path:
+    """Return the file in which a notebook's kernel says how far its longest loop is (``gcplib.progress.track``)."""
+    return plan.folder / "logs" / f"{name}.status"
+
+
+def _status_line(path: Path) -> str:
+    try:
+        text = path.read_text()
+    except OSError:
+        return ""
+    return f" ({text})" if text else ""
 
 
 def _cells(path: Path) -> int:

@@ -13,6 +13,12 @@ def test_covariance_is_numpys(shape):
     np.testing.assert_allclose(got, np.stack(want), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 3), (3, 5, 1)])
+def test_covariance_gradient(shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(covariance, x)
+
+
 def test_covariance_ignores_the_mean_and_second_moment_does_not():
     x = torch.randn(4, 9, dtype=torch.float64)
     torch.testing.assert_close(covariance(x + 3), covariance(x))
