@@ -193,12 +193,20 @@ def _report_parser(commands: Any) -> None:
         "python -m gcplib report --profile study",
     )
     _profile_option(parser)
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="also copy the verdicts and the headline figure to data/evidence and renew the table of the README",
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    from gcplib.study.evidence import keep_evidence
     from gcplib.study.report import build_report
 
     print(f"Report: {build_report(arguments.profile)}")
+    for path in keep_evidence(arguments.profile) if arguments.keep else ():
+        print(f"Kept: {path}")
 
 
 def _profile_option(parser: argparse.ArgumentParser) -> None:

@@ -83,7 +83,7 @@ def cache_features(
     return features
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: its tensors could not be trained on
 def _compute(dataset: Typefaces, backbone: torch.nn.Module) -> Tensor:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone.to(device)

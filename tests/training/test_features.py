@@ -20,6 +20,10 @@ def test_features_are_the_backbones_in_the_order_of_the_data(tiny_data, own_cach
         want = backbone(backbone.prepare(tiny_data.images([5, 17])))
     torch.testing.assert_close(features[[5, 17]], want, atol=1e-4, rtol=1e-4)
     assert features.shape == (len(tiny_data), 112, 4, 4)
+    # Both the computed and the stored ones can be trained on.
+    for found in (features, cache_features(tiny_data)):
+        layer = torch.nn.Conv2d(112, 2, 1)
+        layer(found[:2]).sum().backward()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])

@@ -1,0 +1,68 @@
+"""Keep what a study measured: verdicts with their provenance, a figure, and the README's block that shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from gcplib.files import project_root, write_atomic
+from gcplib.study.claims import Evidence, claims, read_records, verdict
+from gcplib.study.report import report_path
+
+__all__ = ["keep_evidence", "readme_block"]
+
+BEGIN, END = "<!-- verdicts: written by python -m gcplib report --keep -->", "<!-- end of verdicts -->"
+# The figure of the README: the headline figure of this number in this notebook.
+FIGURE = "07_train_fine_grained-02.png"
+
+
+def keep_evidence(profile: str) -> list[Path]:
+    """Copy a finished study's verdicts and headline figure to ``data/evidence`` and renew the README's block.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: the study has no records or no figure yet.
+        ValueError: a record was made by hand, not by the study, so that its parameters are not the profile's.
+    """
+    records = read_records(profile)
+    figure = report_path(profile).parent / "figures" / FIGURE
+    if not records or not figure.is_file():
+        raise FileNotFoundError(f"study {profile!r} has no verdicts or no figure {FIGURE}; run it first")
+    if by_hand := [record["notebook"] for record in records if record["by"] != "study"]:
+        raise ValueError(f"{sorted(set(by_hand))} ran by hand; run the study {profile!r}, then keep it")
+    folder, readme = project_root() / "data" / "evidence", project_root() / "README.md"
+    verdicts, picture = folder / f"{profile}_verdicts.json", folder / "accuracy.png"
+    with write_atomic(verdicts) as temporary:
+        temporary.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with write_atomic(picture) as temporary:
+        shutil.copyfile(figure, temporary)
+    text = readme.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"README.md must hold the lines {BEGIN!r} and {END!r} once each")
+    block = f"{BEGIN}\n{readme_block(records)}\n{END}"
+    with write_atomic(readme) as temporary:
+        temporary.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
+    return [verdicts, picture, readme]
+
+
+def readme_block(records: list[dict]) -> str:
+    """Return the records as the Markdown of the README: a table of claims, then what they were measured on."""
+    lines = ["| claim | verdict | measured effect, 95 % interval |", "|---|---|---|"]
+    for claim in claims().values():
+        found = [Evidence(**item) for record in records if record["claim"] == claim.id for item in record["evidence"]]
+        if found:
+            effects = "<br>".join(f"{e.name}: **{e.amount}** {e.unit} {e.interval}, n = {e.n}" for e in found)
+            lines.append(f"| {claim.id} {claim.text} | **{verdict(found)}** | {effects} |")
+    first = records[0]
+    machine = first["machine"]
+    lines += [
+        "",
+        f"Profile `{first['profile']}`, {first['data']}. {machine['cpu']}, {machine['cores']} cores"
+        f"{', ' + machine['gpu'] if machine['gpu'] else ''}; "
+        f"torch {machine['versions']['torch']}, commit `{machine['commit']}`, {first['date'][:10]}.",
+    ]
+    return "\n".join(lines)
