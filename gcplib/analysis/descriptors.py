@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gcplib.linalg import center, covariance, power, rank_tolerance, spectral_map
+from gcplib.linalg import center, covariance, rank_tolerance, triu_vector
 
 __all__ = [
     "average_descriptors",
@@ -38,19 +38,26 @@ def average_descriptors(features: Tensor) -> Tensor:
     return _unit(features.flatten(2).mean(-1))
 
 
-def power_descriptors(features: Tensor, exponents: Sequence[float]) -> Iterable[tuple[float, Tensor]]:
-    """Yield each exponent with the covariances to that power, as vectors of length one.
+def power_descriptors(features: Tensor, exponents: Sequence[float]) -> dict[float, Tensor]:
+    """Return the covariances to each power, as vectors of length one.
 
     Args:
         features: ``(B, C, H, W)`` or ``(B, C, M)``. exponents: positive.
 
-    Yields:
-        The exponent and ``(B, C * C)``; inner products are cosines between matrices.
+    Returns:
+        For each exponent ``(B, C (C + 1) / 2)``, float32; off-diagonal entries count twice, as they do in the matrix,
+        so that inner products are the cosines between matrices.
     """
-    covariances = torch.cat([covariance(block.flatten(2)) for block in features.split(BLOCK)])
-    for exponent in exponents:
-        fn = power(exponent)
-        yield exponent, _unit(torch.cat([spectral_map(block, fn) for block in covariances.split(BLOCK)]))
+    channels = features.shape[1]
+    weight = triu_vector(torch.full((channels, channels), 2**0.5).fill_diagonal_(1))
+    found: dict[float, list[Tensor]] = {exponent: [] for exponent in exponents}
+    for block in features.split(BLOCK):
+        # One decomposition for all powers.
+        lam, u = torch.linalg.eigh(covariance(block.flatten(2).double()))
+        lam = lam.clamp_min(0).unsqueeze(-2)
+        for exponent in exponents:
+            found[exponent].append(_unit(triu_vector((u * lam**exponent) @ u.mT) * weight))
+    return {exponent: torch.cat(blocks) for exponent, blocks in found.items()}
 
 
 def nearest_neighbour_hits(reference: Tensor, labels: Tensor, query: Tensor, truth: Tensor) -> np.ndarray:
@@ -59,8 +66,10 @@ def nearest_neighbour_hits(reference: Tensor, labels: Tensor, query: Tensor, tru
     return (labels[nearest] == truth).numpy()
 
 
-def same_picture_hits(features: Tensor, positions: int, exponent: float, seed: int) -> np.ndarray:
-    """Return for every picture whether two disjoint sets of its positions find each other among all pictures.
+def same_picture_hits(
+    features: Tensor, positions: int, exponents: Sequence[float], seed: int
+) -> dict[float, np.ndarray]:
+    """Return by power, for every picture, whether two disjoint sets of its positions find each other among all.
 
     Each set has ``positions`` positions, drawn once per picture. A descriptor that is estimated well from few
     positions is closest to its other half.
@@ -76,9 +85,9 @@ def same_picture_hits(features: Tensor, positions: int, exponent: float, seed: i
     halves = []
     for part in (order[:, :positions], order[:, positions : 2 * positions]):
         chosen = flat.gather(2, part.unsqueeze(1).expand(-1, flat.shape[1], -1))
-        halves.append(next(iter(power_descriptors(chosen, [exponent])))[1])
-    first, second = halves
-    return ((first @ second.T).argmax(1) == torch.arange(len(first))).numpy()
+        halves.append(power_descriptors(chosen, exponents))
+    own = torch.arange(len(flat))
+    return {p: ((halves[0][p] @ halves[1][p].T).argmax(1) == own).numpy() for p in exponents}
 
 
 def root_estimate_error(population: Tensor, positions: int, draws: int, seed: int) -> dict[str, np.ndarray]:

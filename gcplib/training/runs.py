@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.data import Typefaces, load_typefaces
-from gcplib.files import locked, runs_dir, write_atomic
+from gcplib.files import cache_dir, locked, runs_dir, write_atomic
 from gcplib.models import Head, Model, create_backbone
 from gcplib.nn import create_pool
 from gcplib.progress import track
@@ -211,10 +212,24 @@ def _ensure_quietly(spec: RunSpec) -> None:
     ensure(spec)
 
 
-def _single_thread() -> None:
+def _start_worker(parent: int) -> None:
     os.environ["GCPLIB_PROGRESS"] = "0"
     os.environ.pop("GCPLIB_STATUS", None)
     torch.set_num_threads(1)
+
+    def end_with_parent() -> None:
+        # A killed kernel cannot end its workers, and nothing else would.
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@cache
+def _pool(workers: int, *_places: Path) -> ProcessPoolExecutor:
+    """Return the worker processes for these folders, kept between calls: importing torch takes them many seconds."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (os.getpid(),))
 
 
 def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
@@ -231,14 +246,15 @@ def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
             cache_features(load_typefaces(spec.data), spec.backbone, spec.stride, spec.pretrained)
     description = f"{len(missing)} runs to train, {len(specs) - len(missing)} on disk"
     if workers > 1 and len(missing) > 1:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) as pool:
-            futures = [pool.submit(_ensure_quietly, spec) for spec in missing]
-            try:
-                for future in track(as_completed(futures), description, len(missing), "run"):
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        pool = _pool(workers, runs_dir(), cache_dir())
+        futures = [pool.submit(_ensure_quietly, spec) for spec in missing]
+        try:
+            for future in track(as_completed(futures), description, len(missing), "run"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            _pool.cache_clear()
+            raise
     else:
         for spec in track(missing, description, unit="run") if missing else ():
             ensure(spec)

@@ -15,10 +15,12 @@ from gcplib.linalg import covariance, powm
 
 def test_power_descriptors_are_unit_vectors_of_powers():
     x = torch.randn(5, 6, 4, 5)
-    found = dict(power_descriptors(x, [0.5, 1.0]))
-    want = powm(covariance(x.flatten(2)), 0.5).flatten(1)
-    torch.testing.assert_close(found[0.5], want / want.norm(dim=1, keepdim=True), atol=1e-5, rtol=1e-4)
+    found = power_descriptors(x, [0.5, 1.0])
+    roots = powm(covariance(x.flatten(2)), 0.5).flatten(1)
+    roots = roots / roots.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found[0.5] @ found[0.5].T, roots @ roots.T, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found[1.0].norm(dim=1), torch.ones(5))
+    assert found[0.5].shape == (5, 21)
 
 
 def test_spectra_fall_and_sum_to_the_variance():
@@ -43,9 +45,9 @@ def test_average_descriptors():
 def test_halves_of_distinct_pictures_find_each_other_and_need_enough_positions():
     scales = torch.logspace(-1, 1, 6)
     x = torch.stack([torch.randn(6, 10, 10) * scales.roll(shift)[:, None, None] for shift in range(6)])
-    assert same_picture_hits(x, 40, 0.5, seed=0).all()
+    assert same_picture_hits(x, 40, [0.5], seed=0)[0.5].all()
     with pytest.raises(ValueError, match="two sets of 51 positions do not fit into 100"):
-        same_picture_hits(x, 51, 0.5, seed=0)
+        same_picture_hits(x, 51, [0.5], seed=0)
 
 
 def test_estimates_from_everything_are_the_truth_and_the_root_wins_where_it_should():
