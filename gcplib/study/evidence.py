@@ -7,9 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from gcplib.files import project_root, write_atomic
+from gcplib.files import project_root, runs_dir, write_atomic
 from gcplib.study.claims import Evidence, claims, read_records, verdict
-from gcplib.study.report import report_path
 
 __all__ = ["keep_evidence", "readme_block"]
 
@@ -29,7 +28,7 @@ def keep_evidence(profile: str) -> list[Path]:
         ValueError: a record was made by hand, not by the study, so that its parameters are not the profile's.
     """
     records = read_records(profile)
-    figure = report_path(profile).parent / "figures" / FIGURE
+    figure = runs_dir() / profile / "report" / "figures" / FIGURE
     if not records or not figure.is_file():
         raise FileNotFoundError(f"study {profile!r} has no verdicts or no figure {FIGURE}; run it first")
     if by_hand := [record["notebook"] for record in records if record["by"] != "study"]:
