@@ -1,5 +1,6 @@
 """Pure tensor mathematics of covariance pooling: no modules, no files."""
 
+from gcplib.linalg.approximations import newton_schulz_function, pade_function, taylor_function
 from gcplib.linalg.covariance import VECTOR_ORDER, center, covariance, gaussian_embedding, second_moment, triu_vector
 from gcplib.linalg.functions import SpectralFunction, list_functions, power
 from gcplib.linalg.gradients import list_rules
@@ -20,6 +21,8 @@ __all__ = [
     "list_functions",
     "list_rules",
     "newton_schulz",
+    "newton_schulz_function",
+    "pade_function",
     "power",
     "powm",
     "rank_tolerance",
@@ -27,5 +30,6 @@ __all__ = [
     "spectral_dtype",
     "spectral_map",
     "sqrtm",
+    "taylor_function",
     "triu_vector",
 ]

@@ -21,12 +21,21 @@ class SpectralFunction:
         quotient: the divided difference ``f[a, b] = (f(a) - f(b)) / (a - b)``, and ``f'(a)`` where ``a = b``,
             computed without subtracting nearly equal numbers.
         zero: ``f(0)``. Only functions with ``f(0) = 0`` can take the thin route.
+        scale: None, or ``trace`` or ``norm`` (Frobenius): then ``C = sqrt(t) f(S / t)`` with t that of the matrix, and
+            the gradient runs through t as well.
+        smooth: whether f is defined and differentiable around 0, as polynomials are. If not, eigenvalues at rounding
+            noise count as zero, and the derivative between null directions is taken as zero.
     """
 
     name: str
     value: Callable[[Tensor], Tensor]
     quotient: Callable[[Tensor, Tensor], Tensor]
     zero: float = 0.0
+    scale: str | None = None
+    smooth: bool = False
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def power(exponent: float) -> SpectralFunction:
@@ -46,7 +55,7 @@ def power(exponent: float) -> SpectralFunction:
     if exponent == 0.5:
         return SpectralFunction("sqrt", torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt()))
     if exponent == 1:
-        return SpectralFunction("identity", lambda lam: lam, lambda a, b: torch.ones_like(a + b))
+        return SpectralFunction("identity", lambda lam: lam, lambda a, b: torch.ones_like(a + b), smooth=True)
 
     def quotient(a: Tensor, b: Tensor) -> Tensor:
         high, low = torch.maximum(a, b), torch.minimum(a, b)

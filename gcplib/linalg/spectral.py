@@ -50,28 +50,60 @@ def _clean(lam: Tensor, rank: int, tolerance: float) -> tuple[Tensor, Tensor]:
     return torch.where(keep, lam, torch.zeros_like(lam)), keep
 
 
-def _weights(fn: SpectralFunction, rule: str, lam: Tensor, keep: Tensor) -> Tensor:
-    """Return W of the rule. Between null directions f has no derivative in general; 0 is the smallest choice."""
+def _scale(fn: SpectralFunction, lam: Tensor) -> Tensor:
+    """Return the t of ``C = sqrt(t) f(S / t)``, shape ``(..., 1)``; 1 for functions without one."""
+    if fn.scale is None:
+        return torch.ones_like(lam[..., :1])
+    return lam.sum(-1, keepdim=True) if fn.scale == "trace" else lam.square().sum(-1, keepdim=True).sqrt()
+
+
+def _values(fn: SpectralFunction, lam: Tensor, t: Tensor) -> Tensor:
+    """Return ``sqrt(t) f(lam / t)``; a zero matrix has no scale and gives zeros."""
+    return fn.value(lam / torch.where(t > 0, t, torch.ones_like(t))) * t.sqrt()
+
+
+def _weighted(
+    fn: SpectralFunction, rule: str, inner: Tensor, lam: Tensor, keep: Tensor, t: Tensor, f: Tensor
+) -> Tensor:
+    """Return ``A * W``, and for functions with a scale what reaches S through it, in the basis of the eigenvectors.
+
+    With ``C = sqrt(t) f(S / t)``, dC/dt has the eigenvalues ``f_i / (2 t) - lam_i f'_i / t``.
+    """
+    t = torch.where(t > 0, t, torch.ones_like(t))
+    # Between null directions f may have no derivative; 0 is the smallest choice. Smooth functions keep all.
     either = keep.unsqueeze(-1) | keep.unsqueeze(-2)
-    weights = get_rule(rule)(fn, lam)
-    return torch.where(either, weights, torch.zeros_like(weights))
+    weights = get_rule(rule)(fn, lam / t) / t.unsqueeze(-1).sqrt()
+    weights = torch.where(either, weights, torch.zeros_like(weights))
+    weighted = inner * weights
+    if fn.scale is not None:
+        diagonal = inner.diagonal(dim1=-2, dim2=-1)
+        slope = weights.diagonal(dim1=-2, dim2=-1)
+        through_scale = (diagonal * (f / 2 - lam * slope) / t).sum(-1, keepdim=True)
+        toward = torch.ones_like(lam) if fn.scale == "trace" else lam / t
+        weighted = weighted + torch.diag_embed(through_scale * toward)
+    return weighted
 
 
 class _MatrixMap(Function):
     @staticmethod
     def forward(ctx, s, fn, rule, tolerance, rank):
         lam, u = _eigh(s)
-        lam, keep = _clean(lam, rank, tolerance)
-        ctx.save_for_backward(u, lam, keep)
+        if fn.smooth:
+            keep = torch.ones_like(lam, dtype=torch.bool)
+        else:
+            lam, keep = _clean(lam, rank, tolerance)
+        t = _scale(fn, lam)
+        f = _values(fn, lam, t)
+        ctx.save_for_backward(u, lam, keep, t, f)
         ctx.fn, ctx.rule = fn, rule
-        return (u * fn.value(lam).unsqueeze(-2)) @ u.mT
+        return (u * f.unsqueeze(-2)) @ u.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
-        u, lam, keep = ctx.saved_tensors
+        u, lam, keep, t, f = ctx.saved_tensors
         inner = u.mT @ symmetric(g) @ u
-        return u @ (inner * _weights(ctx.fn, ctx.rule, lam, keep)) @ u.mT, None, None, None, None
+        return u @ _weighted(ctx.fn, ctx.rule, inner, lam, keep, t, f) @ u.mT, None, None, None, None
 
 
 class _ThinMap(Function):
@@ -104,20 +136,21 @@ class _ThinMap(Function):
             lam, keep = _clean(lam, rank, tolerance)
             inverse_root = torch.where(keep, lam, torch.ones_like(lam)).rsqrt() * keep
             u = x @ (v * (inverse_root * positions**-0.5).unsqueeze(-2))
-        f = fn.value(lam)
-        ctx.save_for_backward(u, lam, v, f, keep)
+        t = _scale(fn, lam)
+        f = _values(fn, lam, t)
+        ctx.save_for_backward(u, lam, v, keep, t, f)
         ctx.fn, ctx.rule, ctx.positions = fn, rule, positions
         return (u * f.unsqueeze(-2)) @ u.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
-        u, lam, v, f, keep = ctx.saved_tensors
+        u, lam, v, keep, t, f = ctx.saved_tensors
         gu = symmetric(g) @ u
         inner = u.mT @ gu
         to_null = (torch.where(keep, f / lam, torch.zeros_like(f))).unsqueeze(-2)
-        weights = _weights(ctx.fn, ctx.rule, lam, keep)
-        left = u @ (inner * weights - inner * to_null) + gu * to_null
+        weighted = _weighted(ctx.fn, ctx.rule, inner, lam, keep, t, f)
+        left = u @ (weighted - inner * to_null) + gu * to_null
         scale = 2 * ctx.positions**-0.5 * lam.sqrt()
         return center(left * scale.unsqueeze(-2) @ v.mT), None, None, None, None
 

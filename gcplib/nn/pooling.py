@@ -14,6 +14,7 @@ from gcplib.linalg import (
     covariance,
     covariance_map,
     newton_schulz,
+    newton_schulz_function,
     power,
     second_moment,
     spectral_dtype,
@@ -150,18 +151,28 @@ class CovariancePool(_MatrixPool):
 
 
 class NewtonSchulzPool(_MatrixPool):
-    """Covariance pooling with the square root by ``steps`` Newton-Schulz steps (iSQRT-COV, CVPR 2018)."""
+    """Covariance pooling with the square root by ``steps`` Newton-Schulz steps (iSQRT-COV, CVPR 2018).
+
+    Args:
+        in_channels: channels of the feature map. reduction: channels after a 1x1 reduction, or None.
+        steps: of the iteration; the paper uses 5.
+        route: ``products`` runs the iteration; ``full``, ``thin`` or ``svd`` evaluate the function that it computes on
+            the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
+            the eigenvalues on a CPU, where they are cheaper, and the products elsewhere.
+    """
 
     min_positions = 2
 
-    def __init__(self, in_channels: int, reduction: int | None = None, steps: int = 5):
+    def __init__(self, in_channels: int, reduction: int | None = None, steps: int = 5, route: str = "auto"):
         super().__init__(in_channels, reduction)
-        if steps < 1:
-            raise ValueError(f"Newton-Schulz needs at least one step, got {steps}")
-        self.steps = steps
+        self.fn, self.steps, self.route = newton_schulz_function(steps), steps, route
+        if route != "products":
+            check_map(self.fn, "exact", route)
 
     def matrix(self, x: Tensor) -> Tensor:
-        return newton_schulz(covariance(x), self.steps)
+        if self.route == "products" or (self.route == "auto" and x.device.type != "cpu"):
+            return newton_schulz(covariance(x), self.steps)
+        return covariance_map(x, self.fn, route=self.route)
 
 
 class BilinearPool(_MatrixPool):
@@ -204,7 +215,7 @@ def create_pool(name: str, in_channels: int, reduction: int | None = None, **opt
 
     Args:
         name: ``gap`` average; ``bcnn`` bilinear with signed root; ``cov`` covariance; ``mpn_cov`` its matrix power
-            (``exponent=0.5``, ``rule``, ``route``); ``isqrt_cov`` Newton-Schulz (``steps=5``).
+            (``exponent=0.5``, ``rule``, ``route``); ``isqrt_cov`` Newton-Schulz (``steps=5``, ``route``).
         in_channels: channels of the feature map ``(B, C, H, W)``.
         reduction: channels after a 1x1 reduction, or None.
 

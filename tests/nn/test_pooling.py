@@ -38,6 +38,19 @@ def test_pools_are_what_they_say():
     torch.testing.assert_close(create_pool("bcnn", 6)(x), triu_vector(signed))
 
 
+@pytest.mark.parametrize("positions", [4, 49])
+def test_newton_schulz_routes_agree_in_float32(positions):
+    x = torch.relu(torch.randn(4, 24, positions, positions // 4))
+    results = {}
+    for route in ("products", "auto", "full", "thin"):
+        features = x.clone().requires_grad_()
+        out = create_pool("isqrt_cov", 24, route=route)(features)
+        results[route] = out, torch.autograd.grad(out, features, torch.ones_like(out))[0]
+    for route in ("auto", "full", "thin"):
+        for got, want in zip(results[route], results["products"], strict=True):
+            assert (got - want).norm() < 1e-5 * want.norm()
+
+
 @pytest.mark.parametrize("name", list_pools())
 def test_pools_do_not_depend_on_the_order_of_positions(name):
     x = torch.randn(2, 6, 1, 12)
@@ -85,6 +98,7 @@ def test_unknown_pool_lists_the_known_ones():
         ("mpn_cov", {"exponent": -1}, ValueError),
         ("mpn_cov", {"route": "none"}, ValueError),
         ("isqrt_cov", {"steps": 0}, ValueError),
+        ("isqrt_cov", {"route": "none"}, ValueError),
         ("gap", {"steps": 5}, TypeError),
         ("gap", {"reduction": 0}, ValueError),
         ("cov", {"reduction": True}, ValueError),
