@@ -90,7 +90,7 @@ def test_imports_point_one_way():
         "linalg": set(),
         "nn": {"linalg"},
         "models": {"nn"},
-        "data": {"files"},
+        "data": {"files", "progress"},
         "training": {"linalg", "nn", "models", "data", "files", "progress"},
         "analysis": {"linalg", "nn", "models", "data", "files", "progress"},
     }

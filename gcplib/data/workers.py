@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 
 from gcplib.data import rendering
 from gcplib.data.fonts import Family
+from gcplib.progress import progress_wanted
 
 __all__ = ["draw_all"]
 
@@ -41,7 +42,8 @@ def draw_all(
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = 1 if total < _FEW else cores
     results: list[list[tuple[str, bytes]]] = [[] for _ in tasks]
-    with tqdm(total=total, desc="Rendering Typefaces", unit=" pictures", disable=not progress) as bar:
+    hidden = not (progress and progress_wanted())
+    with tqdm(total=total, desc="Rendering Typefaces", unit=" pictures", disable=hidden) as bar:
         if workers <= 1:
             for place, task in enumerate(tasks):
                 results[place] = rendering.draw_pictures(*task)
