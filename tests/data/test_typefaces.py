@@ -283,9 +283,10 @@ def test_show_titles_are_class_names(small, labels):
         small.show(n=0)
 
 
-def test_progress_bar_counts_pictures_and_can_be_silent(cache, capsys):
-    load_typefaces(TypefacesSpec(families=2, train=1, validation=1, test=1, pixels=64))
-    assert "6/6" in capsys.readouterr().err
-    load_typefaces(TypefacesSpec(families=3, train=1, validation=1, test=1, pixels=64), progress=False)
+@pytest.mark.parametrize(("wanted", "progress", "shown"), [("1", True, True), ("1", False, False), ("0", True, False)])
+def test_progress_bar_counts_pictures_and_can_be_silent(cache, capsys, monkeypatch, wanted, progress, shown):
+    monkeypatch.setenv("GCPLIB_PROGRESS", wanted)
+    load_typefaces(TypefacesSpec(families=2, train=1, validation=1, test=1, pixels=64), progress=progress)
     output = capsys.readouterr()
-    assert output.err == output.out == ""
+    assert output.out == ""
+    assert ("6/6" in output.err) if shown else (output.err == "")
