@@ -127,6 +127,16 @@ def train_epoch(state: TrainingState, source: Source, indices: Tensor, recipe: R
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, source: Source, indices: Tensor, batch_size: int = 64) -> Tensor:
-    """Return the logits ``(len(indices), classes)`` on the CPU."""
+    """Return the logits ``(len(indices), classes)`` on the CPU.
+
+    Raises:
+        Diverged: features or logits are not finite, as when the last step of an epoch went too far.
+    """
     model.eval()
-    return torch.cat([model(source.inputs(batch)).float().cpu() for batch in indices.split(batch_size)])
+    try:
+        logits = torch.cat([model(source.inputs(batch)).float().cpu() for batch in indices.split(batch_size)])
+    except NonFiniteError as error:
+        raise Diverged(f"evaluation: {error}") from error
+    if bad := int((~torch.isfinite(logits)).any(1).sum()):
+        raise Diverged(f"evaluation: logits of {bad} of {len(logits)} pictures are not finite")
+    return logits

@@ -30,8 +30,13 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row an epoch of every run: what it was, and the columns of ``metrics.csv``."""
-    # The columns of the run come last in the merge, so that its peak learning rate does not hide the epoch's.
-    return pd.concat(
-        [run.metrics.assign(**_describe(run) | {"learning_rate": run.metrics.learning_rate}) for run in runs]
-    )
+    """Return one row an epoch of every run: what it was, and the columns of ``metrics.csv``.
+
+    A run that diverged in its first epoch has no row.
+    """
+    tables = []
+    for run in runs:
+        # The peak learning rate of the run would hide the epoch's own.
+        description = {key: value for key, value in _describe(run).items() if key != "learning_rate"}
+        tables.append(run.metrics.assign(**description))
+    return pd.concat([table for table in tables if len(table)], ignore_index=True)

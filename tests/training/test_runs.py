@@ -85,6 +85,31 @@ def test_divergence_is_an_outcome(spec):
     assert table.outcome.tolist() == ["diverged"]
 
 
+@pytest.mark.parametrize("pool", ["gap", "mpn_cov"])
+def test_divergence_seen_only_in_evaluation_is_an_outcome_too(spec, monkeypatch, pool):
+    train_epoch = runs_module.train_epoch
+
+    def last_step_goes_too_far(state, *args):
+        row = train_epoch(state, *args)
+        for parameter in state.model.parameters():
+            parameter.data.fill_(float("nan"))
+        return row
+
+    monkeypatch.setattr(runs_module, "train_epoch", last_step_goes_too_far)
+    run = ensure(dataclasses.replace(spec, pool=pool))
+    assert run.result["outcome"] == "diverged"
+    assert run.result["reason"].startswith("evaluation: ")
+    assert run.result["test_accuracy"] is None
+
+
+def test_tables_hold_runs_that_diverged_at_once(spec):
+    wild = dataclasses.replace(spec, pool="cov", recipe=dataclasses.replace(QUICK, learning_rate=1e18, clip=0.0))
+    runs = [ensure(wild), ensure(spec)]
+    assert runs[0].metrics.empty
+    assert results_table(runs).outcome.tolist() == ["diverged", "finished"]
+    assert metrics_table(runs).pool.tolist() == ["mpn_cov"] * 3
+
+
 def test_full_stage_trains_the_backbone(spec):
     full = dataclasses.replace(spec, stage="full", recipe=dataclasses.replace(QUICK, epochs=1, learning_rate=0.01))
     run = ensure(full)
