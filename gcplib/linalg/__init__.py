@@ -2,34 +2,57 @@
 
 from gcplib.linalg.approximations import newton_schulz_function, pade_function, taylor_function
 from gcplib.linalg.covariance import VECTOR_ORDER, center, covariance, gaussian_embedding, second_moment, triu_vector
-from gcplib.linalg.functions import SpectralFunction, list_functions, power
-from gcplib.linalg.gradients import list_rules
+from gcplib.linalg.functions import SpectralFunction, get_function, list_functions, power
+from gcplib.linalg.gradients import (
+    GradientRule,
+    clip,
+    get_rule,
+    list_rules,
+    newton,
+    pade,
+    pade_released,
+    power_iteration,
+    taylor,
+    top_n,
+)
 from gcplib.linalg.iterations import newton_schulz
-from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, powm, spectral_map, sqrtm
+from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, invsqrtm, logm, powm, spectral_map, sqrtm
 from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, spectral_dtype
 
 __all__ = [
     "ROUTES",
     "VECTOR_ORDER",
+    "GradientRule",
     "NonFiniteError",
     "SpectralFunction",
     "center",
     "check_map",
+    "clip",
     "covariance",
     "covariance_map",
     "gaussian_embedding",
+    "get_function",
+    "get_rule",
+    "invsqrtm",
     "list_functions",
     "list_rules",
+    "logm",
+    "newton",
     "newton_schulz",
     "newton_schulz_function",
+    "pade",
     "pade_function",
+    "pade_released",
     "power",
+    "power_iteration",
     "powm",
     "rank_tolerance",
     "second_moment",
     "spectral_dtype",
     "spectral_map",
     "sqrtm",
+    "taylor",
     "taylor_function",
+    "top_n",
     "triu_vector",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ class SpectralFunction:
             the gradient runs through t as well.
         smooth: whether f is defined and differentiable around 0, as polynomials are. If not, eigenvalues at rounding
             noise count as zero, and the derivative between null directions is taken as zero.
+        positive: whether f needs positive eigenvalues, as the logarithm does: a singular matrix is then an error.
     """
 
     name: str
@@ -33,27 +36,35 @@ class SpectralFunction:
     zero: float = 0.0
     scale: str | None = None
     smooth: bool = False
+    positive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not self.smooth:
+            raise ValueError(f"{self.name}: a function with a scale must be smooth around 0")
 
     def __str__(self) -> str:
         return self.name
 
 
+@cache
 def power(exponent: float) -> SpectralFunction:
-    """Return ``f(lam) = lam ** exponent`` for a positive exponent.
+    """Return ``f(lam) = lam ** exponent``; negative exponents need positive definite matrices.
 
     With ``a >= b`` and ``t = log(b / a)``, ``f[a, b] = a^(p-1) expm1(p t) / expm1(t)``, which keeps full relative
     precision where ``a`` and ``b`` are close or equal, and gives ``a^(p-1)`` at ``b = 0``.
 
     Raises:
-        ValueError: the exponent is not positive.
+        ValueError: the exponent is zero or not finite.
 
     >>> power(0.5).quotient(torch.tensor(4.0), torch.tensor(9.0))
     tensor(0.2000)
     """
-    if not exponent > 0:
-        raise ValueError(f"the matrix power must be positive, got {exponent}")
+    if not (exponent != 0 and isfinite(exponent)):
+        raise ValueError(f"the matrix power must be a finite number other than 0, got {exponent}")
     if exponent == 0.5:
-        return SpectralFunction("sqrt", torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt()))
+        return SpectralFunction("sqrt", torch.sqrt, _root_quotient)
+    if exponent == -0.5:
+        return SpectralFunction("invsqrt", torch.rsqrt, _inverse_root_quotient, positive=True)
     if exponent == 1:
         return SpectralFunction("identity", lambda lam: lam, lambda a, b: torch.ones_like(a + b), smooth=True)
 
@@ -63,10 +74,30 @@ def power(exponent: float) -> SpectralFunction:
         ratio = torch.expm1(exponent * t) / torch.expm1(t)
         return high ** (exponent - 1) * torch.where(low == high, torch.full_like(ratio, exponent), ratio)
 
-    return SpectralFunction(f"power {exponent:g}", lambda lam: lam**exponent, quotient)
+    return SpectralFunction(f"power {exponent:g}", lambda lam: lam**exponent, quotient, positive=exponent < 0)
 
 
-FUNCTIONS: dict[str, SpectralFunction] = {"sqrt": power(0.5), "identity": power(1)}
+def _root_quotient(a: Tensor, b: Tensor) -> Tensor:
+    return (a.sqrt() + b.sqrt()).reciprocal_()
+
+
+def _inverse_root_quotient(a: Tensor, b: Tensor) -> Tensor:
+    return -_root_quotient(a, b) * a.rsqrt() * b.rsqrt()
+
+
+def _log_quotient(a: Tensor, b: Tensor) -> Tensor:
+    # With t = log(low / high): (log a - log b) / (a - b) = t / (high expm1(t)), and 1 / a where they are equal.
+    high, low = torch.maximum(a, b), torch.minimum(a, b)
+    t = torch.log(low / high)
+    return torch.where(low == high, torch.ones_like(t), t / torch.expm1(t)) / high
+
+
+FUNCTIONS: dict[str, SpectralFunction] = {
+    "sqrt": power(0.5),
+    "identity": power(1),
+    "invsqrt": power(-0.5),
+    "log": SpectralFunction("log", torch.log, _log_quotient, zero=float("-inf"), positive=True),
+}
 
 
 def list_functions() -> list[str]:

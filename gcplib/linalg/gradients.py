@@ -1,43 +1,287 @@
 """Gradient rules of the eigendecomposition: each is one matrix W between the eigenvectors.
 
-For ``C = U f(lam) U^T``, every rule computes ``dl/dS = U [(U^T sym(G) U) * W] U^T`` and differs only in W.
+For ``C = U f(lam) U^T``, every rule computes ``dl/dS = U [(U^T sym(G) U) * W] U^T`` and differs only in W. The
+published ones replace ``K_ij = 1 / (lam_i - lam_j)`` in the textbook gradient of the eigendecomposition, which makes
+
+    W_ij = f_i K_ij + f_j K_ji,    W_ii = f'(lam_i).
+
+The exact K is antisymmetric and W the divided difference ``(f_i - f_j) / (lam_i - lam_j)``: K cancels, and the exact
+rule never forms it. Approximations that are not antisymmetric where eigenvalues coincide do not cancel there; each
+entry says what it does instead. All published layers run in float64 and set eigenvalues up to ``eps`` to ``eps``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
+import torch
 from torch import Tensor
 
+from gcplib.linalg.approximations import newton_schulz_function
 from gcplib.linalg.functions import SpectralFunction
 
-__all__ = ["GradientRule", "get_rule", "list_rules"]
+__all__ = [
+    "GradientRule",
+    "clip",
+    "get_rule",
+    "list_rules",
+    "newton",
+    "pade",
+    "pade_released",
+    "power_iteration",
+    "taylor",
+    "top_n",
+]
 
-GradientRule = Callable[[SpectralFunction, Tensor], Tensor]
 
+@dataclass(frozen=True)
+class GradientRule:
+    """How to differentiate a spectral map.
 
-def exact(fn: SpectralFunction, lam: Tensor) -> Tensor:
-    """Return the Daleckii-Krein weights ``W_ij = f[lam_i, lam_j]``, ``W_ii = f'(lam_i)``, from ``(..., n)``.
-
-    For the square root this is ``1 / (sqrt(lam_i) + sqrt(lam_j))``: no difference of eigenvalues anywhere.
+    Args:
+        name: shown in errors and plots.
+        weights: ``W(fn, lam)``, ``(..., n)`` to ``(..., n, n)``, in units of ``f / lam``.
+        released: work as the published code does: eigenvalues up to ``eps`` of the dtype are set to ``eps``, and every
+            direction takes part, null ones too. Needs the full matrix.
+        drop: so many of the smallest eigenvalues are set to ``eps`` in the forward pass as well.
+        surrogate: the function that is differentiated in place of f.
+        through_scale: whether a function with a scale is differentiated through it as well.
     """
+
+    name: str
+    weights: Callable[[SpectralFunction, Tensor], Tensor]
+    released: bool = True
+    drop: int = 0
+    surrogate: SpectralFunction | None = None
+    through_scale: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _exact(fn: SpectralFunction, lam: Tensor) -> Tensor:
     return fn.quotient(lam.unsqueeze(-1), lam.unsqueeze(-2))
 
 
-RULES: dict[str, GradientRule] = {"exact": exact}
+def _lyapunov(fn: SpectralFunction, lam: Tensor) -> Tensor:
+    f = fn.value(lam)
+    return 1 / (f.unsqueeze(-1) + f.unsqueeze(-2))
+
+
+def _nothing(fn: SpectralFunction, lam: Tensor) -> Tensor:
+    return lam.new_zeros(*lam.shape, lam.shape[-1])
+
+
+def _from_k(k: Callable[[Tensor, Tensor], Tensor], fn: SpectralFunction, lam: Tensor) -> Tensor:
+    """Return W from an approximation of ``1 / (a - b)``."""
+    matrix = k(lam.unsqueeze(-1), lam.unsqueeze(-2))
+    matrix = _repair(matrix.masked_fill(torch.eye(lam.shape[-1], dtype=torch.bool, device=lam.device), 0))
+    rows = fn.value(lam).unsqueeze(-1) * matrix
+    return rows + rows.mT + torch.diag_embed(fn.quotient(lam, lam))
+
+
+def _repair(k: Tensor) -> Tensor:
+    """Replace infinities by the largest and smallest finite entry of the matrix, and NaN by the largest.
+
+    The published code does this over the whole batch, so that one picture's gradient depends on its neighbours; here
+    every matrix has its own.
+    """
+    finite = torch.where(torch.isfinite(k), k, torch.zeros_like(k))
+    high, low = finite.amax((-2, -1), keepdim=True), finite.amin((-2, -1), keepdim=True)
+    k = torch.where(torch.isposinf(k) | torch.isnan(k), high, k)
+    return torch.where(torch.isneginf(k), low, k)
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    return 1 / (a - b)
+
+
+def _largest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``1 / a`` or ``-1 / b``, of the larger one, and the ratio r of the two: ``K = first / (1 - r)``."""
+    high = torch.maximum(a, b)
+    return torch.where(a >= b, 1 / high, -1 / high), torch.minimum(a, b) / high
+
+
+@cache
+def clip(bound: float = 1e10) -> GradientRule:
+    """SVD-Trunc: K clipped to ``[-bound, bound]``.
+
+    Trap: where eigenvalues coincide ``1 / 0`` is ``+bound`` on both sides, so ``W = 2 f bound`` in place of f': it does
+    bound K, but not the gradient in any useful sense.
+
+    Source: Song et al., ICCV 2021 (``bound=1e10`` is theirs).
+    """
+    if not bound > 0:
+        raise ValueError(f"the bound on K must be positive, got {bound}")
+    name = "clip" if bound == 1e10 else f"clip({bound:g})"
+    return GradientRule(name, partial(_from_k, lambda a, b: _difference(a, b).clamp(-bound, bound)))
+
+
+@cache
+def top_n(drop: int = 50) -> GradientRule:
+    """SVD-TopN: the ``drop`` smallest eigenvalues are set to ``eps`` in the forward pass, K as in ``original``.
+
+    Trap: all dropped eigenvalues coincide, and where they do K is the largest finite entry on both sides.
+
+    Source: Song et al., ICCV 2021 (50 of 256).
+    """
+    if isinstance(drop, bool) or not isinstance(drop, int) or drop < 1:
+        raise ValueError(f"top_n drops a positive number of eigenvalues, got {drop!r}")
+    name = "top_n" if drop == 50 else f"top_n({drop})"
+    return GradientRule(name, partial(_from_k, _difference), drop=drop)
+
+
+@cache
+def taylor(degree: int = 100, name: str | None = None) -> GradientRule:
+    """SVD-Taylor: ``K = (1 + r + ... + r^degree) / lam_i`` with r the ratio of the smaller to the larger eigenvalue.
+
+    Bounded by ``(degree + 1) / lam``. Trap: where eigenvalues coincide the bound is reached with the same sign on both
+    sides, so that ``W = 2 (degree + 1) / sqrt(lam)``, for degree 100 404 times the exact one; close to it, where the
+    signs differ, W is too small instead.
+
+    Source: Song et al., ICCV 2021 (degree 100); robust differentiable SVD (Wang et al., TPAMI 2021).
+    """
+    if degree < 0:
+        raise ValueError(f"the degree of the Taylor polynomial must not be negative, got {degree}")
+
+    def k(a: Tensor, b: Tensor) -> Tensor:
+        first, ratio = _largest(a, b)
+        t = ratio.log()
+        # The geometric sum without cancellation; at r = 1 it is degree + 1.
+        total = torch.where(ratio == 1, torch.full_like(t, degree + 1), torch.expm1((degree + 1) * t) / torch.expm1(t))
+        return first * total
+
+    return GradientRule(name or ("taylor" if degree == 100 else f"taylor({degree})"), partial(_from_k, k))
+
+
+def power_iteration(terms: int = 20) -> GradientRule:
+    """SVD-PI as it was meant: power iteration for the gradient equals a Taylor polynomial of low degree.
+
+    The released code multiplies by ``I - U U^T`` with all eigenvectors in U, and drops the eigenvalues' part: its
+    gradient is zero up to rounding, which is the rule ``power_iteration_released``.
+
+    Source: Song et al., ICCV 2021 (20 terms); Wang et al., NeurIPS 2019; the equality: Wang et al., TPAMI 2021.
+    """
+    return taylor(terms, "power_iteration" if terms == 20 else f"power_iteration({terms})")
+
+
+@cache
+def newton(steps: int = 10) -> GradientRule:
+    """SVD-Newton: the forward pass of the exact root, the gradient of ``steps`` Newton-Schulz steps.
+
+    Trap: it is the gradient of another function; eigenvalues far under the trace have next to none.
+
+    Source: Song et al., ICCV 2021 (10 steps).
+    """
+    name = "newton" if steps == 10 else f"newton({steps})"
+    return GradientRule(name, _exact, surrogate=newton_schulz_function(steps))
+
+
+@cache
+def pade(bound: float = 101.0) -> GradientRule:
+    """SVD-Pade as it was meant: the exact quotient up to a bound, ``K = 1 / (lam_i max(1 - r, 1 / bound))``.
+
+    The [50/50] approximant of ``1 / (1 - r)`` *is* ``1 / (1 - r)``, a rational function already, and caps nothing but
+    by rounding (``pade_released``). Here the cap is that of the degree-100 Taylor polynomial, so the two differ only in
+    how they get there. Where eigenvalues coincide K is ``bound / lam`` on both sides, as with ``taylor``.
+
+    Source: Song et al., ICCV 2021; the ratio clamp is the simple alternative of Wang et al., TPAMI 2021.
+    """
+    if not bound >= 1:
+        raise ValueError(f"the bound on K lam must be at least 1, got {bound}")
+
+    def k(a: Tensor, b: Tensor) -> Tensor:
+        first, _ = _largest(a, b)
+        return first / ((a - b).abs() / torch.maximum(a, b)).clamp(min=1 / bound)
+
+    return GradientRule("pade" if bound == 101 else f"pade({bound:g})", partial(_from_k, k))
+
+
+@cache
+def _pade_coefficients(degree: int, digits: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    # mpmath comes with torch. The linear system is singular and its solution rounding noise, as in the released code.
+    import mpmath
+
+    with mpmath.workdps(digits):
+        series = mpmath.taylor(lambda r: 1 / (1 - r), 0, 2 * degree)
+        return tuple(tuple(map(float, c)) for c in mpmath.pade(series, degree, degree))
+
+
+@cache
+def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
+    """SVD-Pade as released: the [50/50] approximant of ``1 / (1 - r)`` with coefficients solved for in 20 digits.
+
+    Traps: its numerator and denominator share their other roots up to rounding, so it equals the exact quotient to
+    1e-11 up to r = 0.9999 and caps only near 1e15, wherever rounding happens to; other digits give other coefficients.
+    At r = 1 it is infinite or arbitrary.
+
+    Source: Song et al., ICCV 2021.
+    """
+
+    def horner(coefficients: tuple[float, ...], r: Tensor) -> Tensor:
+        value = torch.full_like(r, coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            value = value * r + coefficient
+        return value
+
+    def k(a: Tensor, b: Tensor) -> Tensor:
+        p, q = _pade_coefficients(degree, digits)
+        first, ratio = _largest(a, b)
+        return first * horner(p, ratio) / horner(q, ratio)
+
+    name = "pade_released" if (degree, digits) == (50, 20) else f"pade_released({degree}, {digits})"
+    return GradientRule(name, partial(_from_k, k))
+
+
+# The published variants, with the papers' settings. `exact` is the Daleckii-Krein theorem, `lyapunov` what the
+# iterative solver for `C X + X C = G` converges to: exact for the square root, and how MPA and MTP are published.
+# `original` (MPN-COV) trusts K; where eigenvalues coincide it takes the largest finite entry, on both sides.
+RULES: dict[str, GradientRule] = {
+    rule.name: rule
+    for rule in (
+        GradientRule("exact", _exact, released=False),
+        GradientRule("lyapunov", _lyapunov, released=False, through_scale=False),
+        GradientRule("original", partial(_from_k, _difference)),
+        clip(),
+        top_n(),
+        power_iteration(),
+        GradientRule("power_iteration_released", _nothing),
+        newton(),
+        taylor(),
+        pade(),
+        pade_released(),
+    )
+}
+
+
+FACTORIES = {make.__name__: make for make in (clip, top_n, power_iteration, newton, taylor, pade, pade_released)}
 
 
 def list_rules() -> list[str]:
     """Return the names ``get_rule`` knows."""
-    return sorted(RULES)
+    return list(RULES)
 
 
-def get_rule(rule: str) -> GradientRule:
-    """Return the gradient rule of that name.
+def get_rule(rule: str | GradientRule) -> GradientRule:
+    """Return ``rule`` itself, or the gradient rule of that name, with the papers' setting or one in brackets.
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
+
+    >>> get_rule("taylor(9)").name
+    'taylor(9)'
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown gradient rule {rule!r}; known: {', '.join(list_rules())}")
-    return RULES[rule]
+    if isinstance(rule, GradientRule):
+        return rule
+    if rule in RULES:
+        return RULES[rule]
+    setting = re.fullmatch(r"(\w+)\(([-+.\w]+)\)", rule)
+    if setting and setting[1] in FACTORIES:
+        number = float(setting[2])
+        return FACTORIES[setting[1]](int(number) if number.is_integer() else number)
+    raise ValueError(
+        f"unknown gradient rule {rule!r}; known: {', '.join(list_rules())}, with a setting for example top_n(12)"
+    )

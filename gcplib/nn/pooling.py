@@ -196,6 +196,8 @@ class BilinearPool(_MatrixPool):
 
 
 def _mpn_cov(in_channels: int, reduction: int | None = None, exponent: float = 0.5, **options) -> CovariancePool:
+    if not exponent > 0:
+        raise ValueError(f"the matrix power of a covariance must be positive, got {exponent}: covariances are singular")
     return CovariancePool(in_channels, power(exponent), reduction, **options)
 
 
