@@ -29,7 +29,7 @@ def _kept(lam: Tensor, rank: int, fn: SpectralFunction) -> Tensor:
     keep[..., : lam.shape[-1] - rank] = False
     if fn.positive and not bool(keep.all()):
         worst = (lam[..., 0] / lam[..., -1].clamp(min=torch.finfo(lam.dtype).tiny)).min()
-        raise ValueError(
+        raise NonFiniteError(
             f"{fn.name} needs positive definite matrices, but the smallest eigenvalue is {worst.item():.2g} of the "
             "largest; add a multiple of the identity first"
         )

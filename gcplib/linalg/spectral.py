@@ -29,8 +29,8 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
         ``(..., d, d)``. Eigenvalues under ``rank_tolerance`` of the largest count as zero.
 
     Raises:
-        ValueError: not square; unknown function or rule; a singular matrix where f needs a positive definite one.
-        NonFiniteError: NaN or infinity in the matrices, or a result beyond the dtype. TypeError: half precision.
+        ValueError: not square, unknown function or rule. TypeError: half precision.
+        NonFiniteError: NaN or infinity in the matrices, a singular one where f(0) is infinite, or an overflow.
 
     Source: Daleckii-Krein; matrix back-propagation (Ionescu et al., ICCV 2015).
 
@@ -40,7 +40,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     """
     if s.dim() < 2 or s.shape[-1] != s.shape[-2]:
         raise ValueError(f"expected square matrices (..., d, d), got {tuple(s.shape)}")
-    fn, rule = _check_rule(fn, rule, s.shape[-1])
+    fn, rule = check_map(fn, rule, "full", s.shape[-1])
     rank_tolerance(s.dtype)
     try:
         with torch.autocast(s.device.type, enabled=False):
@@ -81,19 +81,15 @@ def _batch(x: Tensor) -> Tensor:
     return x.flatten(0, -3) if x.dim() > 2 else x.unsqueeze(0)
 
 
-def _check_rule(
-    fn: str | SpectralFunction, rule: str | GradientRule, size: int
+def check_map(
+    fn: str | SpectralFunction, rule: str | GradientRule, route: str, channels: int
 ) -> tuple[SpectralFunction, GradientRule]:
-    fn, rule = get_function(fn), get_rule(rule)
-    if rule.released and (fn.scale is not None or (rule.surrogate and fn is not get_function("sqrt"))):
-        raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
-    if rule.drop >= size:
-        raise ValueError(f"gradient rule {rule} drops {rule.drop} eigenvalues, but there are {size}; use top_n(fewer)")
-    return fn, rule
+    """Return the spectral function and the gradient rule, or say what cannot work together.
 
-
-def check_map(fn: str | SpectralFunction, rule: str | GradientRule, route: str) -> SpectralFunction:
-    """Return the spectral function, or raise ``ValueError`` for an unknown name or a route it cannot take."""
+    Raises:
+        ValueError: unknown function, rule or route; a route the function or rule cannot take; a rule of the square root
+            for another function, or one that drops as many eigenvalues as there are channels.
+    """
     fn, rule = get_function(fn), get_rule(rule)
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}")
@@ -102,7 +98,11 @@ def check_map(fn: str | SpectralFunction, rule: str | GradientRule, route: str) 
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")
         if rule.name != "exact":
             raise ValueError(f"route {route!r} has the exact gradient only; gradient rule {rule} needs the full one")
-    return fn
+    if rule.released and (fn.scale is not None or (rule.surrogate and fn is not get_function("sqrt"))):
+        raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
+    if rule.drop >= channels:
+        raise ValueError(f"gradient rule {rule} drops {rule.drop} eigenvalues of {channels}; use for example top_n(12)")
+    return fn, rule
 
 
 def covariance_map(
@@ -133,9 +133,8 @@ def covariance_map(
             [0., 0.]])
     """
     check_features(x)
-    check_map(fn, rule, route)
     channels, positions = x.shape[-2:]
-    fn, rule = _check_rule(fn, rule, channels)
+    fn, rule = check_map(fn, rule, route, channels)
     rank_tolerance(x.dtype)
     if route == "auto":
         route = "thin" if positions <= channels and fn.zero == 0 and rule.name == "exact" else "full"

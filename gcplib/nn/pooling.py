@@ -1,125 +1,38 @@
-"""Pooling layers: a feature map in, one vector a picture out; and the registry that names them."""
+"""Covariance pools, and the registry that names every pool: a feature map in, one vector a picture out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import (
-    VECTOR_ORDER,
+    GradientRule,
     SpectralFunction,
     check_map,
     covariance,
     covariance_map,
+    logm,
     newton_schulz,
     newton_schulz_function,
+    pade_function,
     power,
-    second_moment,
-    spectral_dtype,
-    triu_vector,
+    taylor_function,
+    top_n,
 )
+from gcplib.nn.base import AveragePool, MatrixPool
+from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
 
-__all__ = ["AveragePool", "BilinearPool", "CovariancePool", "NewtonSchulzPool", "create_pool", "list_pools"]
-
-# Under the signed square root of B-CNN: its slope is infinite at zero. The value is the published one.
-SIGNED_ROOT_OFFSET = 1e-8
+__all__ = ["CovariancePool", "LogPool", "NewtonSchulzPool", "create_pool", "list_pools"]
 
 # Measured on two cores: at 64 channels the products of five steps take 0.7 of the time of one eigendecomposition, at
 # 128 0.9, at 256 1.3 and more.
 MOST_CHANNELS_FOR_PRODUCTS = 128
 
 
-class Reduction(nn.Sequential):
-    """1x1 convolution, batch norm, ReLU: fewer channels before a second-order pool (iSQRT-COV, section 4.1)."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
-        )
-        nn.init.kaiming_normal_(self[0].weight, mode="fan_out", nonlinearity="relu")
-
-
-class AveragePool(nn.Module):
-    """Global average pooling, the first-order baseline: ``(B, C, H, W)`` to ``(B, d)``.
-
-    Args:
-        in_channels: C. reduction: channels d after an optional 1x1 reduction; None keeps C.
-    """
-
-    min_positions = 1
-
-    def __init__(self, in_channels: int, reduction: int | None = None):
-        super().__init__()
-        for name, value in (("in_channels", in_channels), ("reduction", reduction)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        self.in_channels = in_channels
-        self.channels = reduction or in_channels
-        self.reduction = Reduction(in_channels, reduction) if reduction else nn.Identity()
-
-    @property
-    def out_features(self) -> int:
-        """Length of the pooled vector: what the classifier needs to know."""
-        return self.channels
-
-    def pool(self, x: Tensor) -> Tensor:
-        """Pool reduced features ``(B, d, M)`` in a dtype the spectral part can run in."""
-        return x.mean(-1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool ``(B, C, H, W)`` to ``(B, out_features)``.
-
-        Half-precision features are pooled in float32, also under autocast; the vector is returned in that dtype.
-
-        Raises:
-            ValueError: wrong number of dimensions or channels, or too few positions to pool.
-        """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"expected features (B, {self.in_channels}, H, W), got {tuple(x.shape)}")
-        if x.shape[2] * x.shape[3] < self.min_positions:
-            raise ValueError(
-                f"{type(self).__name__} needs at least {self.min_positions} positions, got a map of {x.shape[2]} x "
-                f"{x.shape[3]}; use larger pictures or features of a smaller stride"
-            )
-        x = self.reduction(x).flatten(2)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.pool(x.to(spectral_dtype(x.dtype)))
-
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, out_features={self.out_features}"
-
-
-class _MatrixPool(AveragePool):
-    """What the second-order pools share: a matrix ``(B, d, d)``, vectorised by its upper triangle in row order."""
-
-    def __init__(self, in_channels: int, reduction: int | None = None):
-        super().__init__(in_channels, reduction)
-        self.register_buffer("vector_order", torch.tensor(VECTOR_ORDER))
-
-    @property
-    def out_features(self) -> int:
-        return self.channels * (self.channels + 1) // 2
-
-    def matrix(self, x: Tensor) -> Tensor:
-        """Return the representation ``(B, d, d)`` of reduced features ``(B, d, M)``."""
-        raise NotImplementedError
-
-    def pool(self, x: Tensor) -> Tensor:
-        return triu_vector(self.matrix(x))
-
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        stored = state_dict.get(prefix + "vector_order")
-        if stored is not None and int(stored) != VECTOR_ORDER:
-            raise RuntimeError(
-                f"the checkpoint was written with vector order {int(stored)}, this version uses {VECTOR_ORDER}: "
-                "its classifier weights would be read in the wrong order"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class CovariancePool(_MatrixPool):
+class CovariancePool(MatrixPool):
     """Global covariance pooling: a spectral function of the covariance of a feature map.
 
     ``C = U f(lam) U^T`` with ``U diag(lam) U^T`` the covariance over positions; the exact square root by default.
@@ -129,6 +42,7 @@ class CovariancePool(_MatrixPool):
         fn: ``sqrt``, ``identity`` or a ``SpectralFunction`` such as ``power(0.25)``.
         reduction: channels after a 1x1 reduction, or None. 64 to 256 are usual: the vector has d (d + 1) / 2 numbers.
         rule: gradient rule (``gcplib.linalg.list_rules``). route: see ``gcplib.linalg.covariance_map``.
+        compute_dtype: ``float32`` or ``float64`` for the spectral part, or None for the features' own.
 
     Source: MPN-COV (Li et al., ICCV 2017).
 
@@ -143,18 +57,20 @@ class CovariancePool(_MatrixPool):
         in_channels: int,
         fn: str | SpectralFunction = "sqrt",
         reduction: int | None = None,
-        rule: str = "exact",
+        rule: str | GradientRule = "exact",
         route: str = "auto",
+        compute_dtype: str | None = None,
     ):
-        super().__init__(in_channels, reduction)
-        # Unknown names fail here, not in the first training step.
-        self.fn, self.rule, self.route = check_map(fn, rule, route), rule, route
+        super().__init__(in_channels, reduction, compute_dtype)
+        # What cannot work fails here, not in the first training step.
+        self.fn, self.rule = check_map(fn, rule, route, self.channels)
+        self.route = route
 
     def matrix(self, x: Tensor) -> Tensor:
         return covariance_map(x, self.fn, self.rule, self.route)
 
 
-class NewtonSchulzPool(_MatrixPool):
+class NewtonSchulzPool(MatrixPool):
     """Covariance pooling with the square root by ``steps`` Newton-Schulz steps (iSQRT-COV, CVPR 2018).
 
     Args:
@@ -172,7 +88,7 @@ class NewtonSchulzPool(_MatrixPool):
         super().__init__(in_channels, reduction)
         self.fn, self.steps, self.route = newton_schulz_function(steps), steps, route
         if route != "products":
-            check_map(self.fn, "exact", route)
+            check_map(self.fn, "exact", route, self.channels)
 
     def matrix(self, x: Tensor) -> Tensor:
         channels, positions = x.shape[-2:]
@@ -182,17 +98,37 @@ class NewtonSchulzPool(_MatrixPool):
         return covariance_map(x, self.fn, route=self.route)
 
 
-class BilinearPool(_MatrixPool):
-    """Bilinear pooling (B-CNN, ICCV 2015): ``X X^T / M``, signed square root, division by its Frobenius norm.
+class LogPool(MatrixPool):
+    """The logarithm of the shrunk covariance: the log-Euclidean map of positive definite matrices to a vector space.
 
-    The published vector holds every off-diagonal entry twice; the upper triangle holds each once, after the same
-    normalisation, so a linear classifier sees the same information.
+    ``log((1 - a) S + a tr(S) / d I)``: covariances are singular where positions are fewer than channels, and the
+    logarithm of zero is infinite, so some shrinkage is part of the method.
+
+    Args:
+        in_channels: C. reduction: channels d after a 1x1 reduction, or None. shrinkage: a, between 0 and 1.
+
+    Source: O2P (Carreira et al., ECCV 2012), DeepO2P (Ionescu et al., ICCV 2015).
     """
 
+    min_positions = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int | None = None,
+        shrinkage: float = 0.02,
+        compute_dtype: str | None = None,
+    ):
+        super().__init__(in_channels, reduction, compute_dtype)
+        if not 0 < shrinkage <= 1:
+            raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")
+        self.shrinkage = shrinkage
+
     def matrix(self, x: Tensor) -> Tensor:
-        moment = second_moment(x)
-        root = moment.sign() * (moment.abs() + SIGNED_ROOT_OFFSET).sqrt()
-        return nn.functional.normalize(root.flatten(1)).view_as(root)
+        s = covariance(x)
+        mean = s.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        eye = torch.eye(self.channels, dtype=s.dtype, device=s.device)
+        return logm((1 - self.shrinkage) * s + self.shrinkage * mean * eye)
 
 
 def _mpn_cov(in_channels: int, reduction: int | None = None, exponent: float = 0.5, **options) -> CovariancePool:
@@ -201,16 +137,35 @@ def _mpn_cov(in_channels: int, reduction: int | None = None, exponent: float = 0
     return CovariancePool(in_channels, power(exponent), reduction, **options)
 
 
-def _cov(in_channels: int, reduction: int | None = None) -> CovariancePool:
-    return CovariancePool(in_channels, "identity", reduction)
+def _svd_top_n(in_channels: int, reduction: int | None = None, drop: int | None = None, **options) -> CovariancePool:
+    # The paper drops 50 of 256: the same share of any other number of channels, unless told otherwise.
+    drop = drop or max(1, (reduction or in_channels) * 50 // 256)
+    return CovariancePool(in_channels, "sqrt", reduction, **{"rule": top_n(drop), "compute_dtype": "float64"} | options)
 
 
+def _svd(rule: str) -> Callable[..., nn.Module]:
+    """The exact root with a published gradient, in float64, as the papers run it."""
+    return partial(CovariancePool, rule=rule, compute_dtype="float64")
+
+
+# Every published variant, one line each.
 POOLS: dict[str, Callable[..., nn.Module]] = {
     "gap": AveragePool,
     "bcnn": BilinearPool,
-    "cov": _cov,
+    "cbp": CompactBilinearPool,
+    "cov": partial(CovariancePool, fn="identity"),
+    "log": LogPool,
     "mpn_cov": _mpn_cov,
     "isqrt_cov": NewtonSchulzPool,
+    "mpa": partial(CovariancePool, fn=pade_function(), rule="lyapunov"),
+    "mtp": partial(CovariancePool, fn=taylor_function(), rule="lyapunov"),
+    "svd_original": _svd("original"),
+    "svd_clip": _svd("clip"),
+    "svd_top_n": _svd_top_n,
+    "svd_power_iteration": _svd("power_iteration"),
+    "svd_newton": _svd("newton"),
+    "svd_taylor": _svd("taylor"),
+    "svd_pade": _svd("pade"),
 }
 
 
@@ -223,8 +178,12 @@ def create_pool(name: str, in_channels: int, reduction: int | None = None, **opt
     """Make a pooling layer by name.
 
     Args:
-        name: ``gap`` average; ``bcnn`` bilinear with signed root; ``cov`` covariance; ``mpn_cov`` its matrix power
-            (``exponent=0.5``, ``rule``, ``route``); ``isqrt_cov`` Newton-Schulz (``steps=5``, ``route``).
+        name: ``gap`` average; ``bcnn`` bilinear with signed root, ``cbp`` its sketch (``sketch=8192``); ``cov``
+            covariance; ``mpn_cov`` its matrix power (``exponent=0.5``, ``rule``, ``route``); ``log`` its logarithm
+            (``shrinkage=0.02``); ``isqrt_cov`` the root by Newton-Schulz (``steps=5``, ``route``), ``mpa`` by a Pade
+            approximant, ``mtp`` by a Taylor polynomial; ``svd_original``, ``svd_clip``, ``svd_top_n``,
+            ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
+            gradient rules (``rule``), in float64 (``compute_dtype``).
         in_channels: channels of the feature map ``(B, C, H, W)``.
         reduction: channels after a 1x1 reduction, or None.
 
