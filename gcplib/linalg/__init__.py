@@ -1,6 +1,6 @@
 """Pure tensor mathematics of covariance pooling: no modules, no files."""
 
-from gcplib.linalg.approximations import newton_schulz_function, pade_function, taylor_function
+from gcplib.linalg.approximations import accelerated_function, newton_schulz_function, pade_function, taylor_function
 from gcplib.linalg.covariance import VECTOR_ORDER, center, covariance, gaussian_embedding, second_moment, triu_vector
 from gcplib.linalg.functions import SpectralFunction, get_function, list_functions, power
 from gcplib.linalg.gradients import (
@@ -15,7 +15,7 @@ from gcplib.linalg.gradients import (
     taylor,
     top_n,
 )
-from gcplib.linalg.iterations import newton_schulz
+from gcplib.linalg.iterations import accelerated_newton_schulz, lyapunov, newton_schulz, pade_root, taylor_root
 from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, invsqrtm, logm, powm, spectral_map, sqrtm
 from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, spectral_dtype
 
@@ -25,6 +25,8 @@ __all__ = [
     "GradientRule",
     "NonFiniteError",
     "SpectralFunction",
+    "accelerated_function",
+    "accelerated_newton_schulz",
     "center",
     "check_map",
     "clip",
@@ -37,12 +39,14 @@ __all__ = [
     "list_functions",
     "list_rules",
     "logm",
+    "lyapunov",
     "newton",
     "newton_schulz",
     "newton_schulz_function",
     "pade",
     "pade_function",
     "pade_released",
+    "pade_root",
     "power",
     "power_iteration",
     "powm",
@@ -53,6 +57,7 @@ __all__ = [
     "sqrtm",
     "taylor",
     "taylor_function",
+    "taylor_root",
     "top_n",
     "triu_vector",
 ]

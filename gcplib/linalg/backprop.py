@@ -5,6 +5,9 @@ All take one batch dimension, share it out over the CPU threads, and save what t
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -15,7 +18,7 @@ from gcplib.linalg.eigen import eigh
 from gcplib.linalg.functions import SpectralFunction
 from gcplib.linalg.gradients import GradientRule
 from gcplib.linalg.parallel import batch_parts, over_batch
-from gcplib.linalg.tolerance import NonFiniteError, raise_non_finite, rank_tolerance
+from gcplib.linalg.tolerance import NonFiniteError, raise_non_finite, rank_tolerance, require
 
 __all__ = ["FullMap", "MatrixMap", "ThinMap", "from_gram", "from_svd"]
 
@@ -27,12 +30,8 @@ def _kept(lam: Tensor, rank: int, fn: SpectralFunction) -> Tensor:
     """
     keep = lam > rank_tolerance(lam.dtype) * lam[..., -1:]
     keep[..., : lam.shape[-1] - rank] = False
-    if fn.positive and not bool(keep.all()):
-        worst = (lam[..., 0] / lam[..., -1].clamp(min=torch.finfo(lam.dtype).tiny)).min()
-        raise NonFiniteError(
-            f"{fn.name} needs positive definite matrices, but the smallest eigenvalue is {worst.item():.2g} of the "
-            "largest; add a multiple of the identity first"
-        )
+    if fn.positive:
+        require(keep.all(), f"{fn.name} of a singular matrix", partial(_raise_singular, fn, lam))
     return keep
 
 
@@ -44,17 +43,25 @@ def _scale(fn: SpectralFunction, lam: Tensor) -> Tensor | None:
     return torch.where(t > 0, t, torch.ones_like(t))
 
 
-def _check_finite(what: str, value: Tensor, lam: Tensor) -> None:
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(value).all()):
-        span = f"{lam.min().item():.3g} to {lam.max().item():.3g}"
-        raise NonFiniteError(f"{what} is not finite in {lam.dtype}, with eigenvalues from {span}")
+def _raise_singular(fn: SpectralFunction, lam: Tensor) -> NoReturn:
+    worst = (lam[..., 0] / lam[..., -1].clamp(min=torch.finfo(lam.dtype).tiny)).min()
+    raise NonFiniteError(
+        f"{fn.name} needs positive definite matrices, but the smallest eigenvalue is {worst.item():.2g} of the "
+        "largest; add a multiple of the identity first"
+    )
+
+
+def _raise_overflow(what: str, lam: Tensor) -> NoReturn:
+    raise NonFiniteError(
+        f"{what} overflows {lam.dtype}, with eigenvalues from {lam.min().item():.3g} to {lam.max().item():.3g}"
+    )
 
 
 def _values(fn: SpectralFunction, lam: Tensor) -> Tensor:
     """Return ``sqrt(t) f(lam / t)``; a zero matrix has no scale and gives zeros."""
     t = _scale(fn, lam)
     f = fn.value(lam) if t is None else fn.value(lam / t) * t.sqrt() * (lam[..., -1:] > 0)
-    _check_finite(fn.name, f, lam)
+    require(torch.isfinite(f).all(), f"{fn.name} overflows", partial(_raise_overflow, fn.name, lam))
     return f
 
 
@@ -70,7 +77,8 @@ def _weighted(fn: SpectralFunction, rule: GradientRule, inner: Tensor, lam: Tens
         # Between null directions f may have no derivative; 0 is the smallest choice.
         weights = weights.masked_fill_(~(keep.unsqueeze(-1) | keep.unsqueeze(-2)), 0)
     slope = weights.diagonal(dim1=-2, dim2=-1)
-    _check_finite(f"the gradient of {fn.name}", slope, lam)
+    what = f"the gradient of {fn.name}"
+    require(torch.isfinite(slope).all(), f"{what} overflows", partial(_raise_overflow, what, lam))
     weighted = inner * weights
     if t is not None and rule.through_scale:
         diagonal = inner.diagonal(dim1=-2, dim2=-1)
@@ -178,8 +186,7 @@ def from_gram(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tenso
 
 def from_svd(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the same from X itself: no product is formed, so the condition number is not squared."""
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(x).all()):
-        raise_non_finite("centred features", x)
+    require(torch.isfinite(x).all(), "features are not finite", partial(raise_non_finite, "centred features", x))
     u, s, vt = torch.linalg.svd(x * x.shape[-1] ** -0.5, full_matrices=False)
     u, s, v = u.flip(-1), s.flip(-1), vt.mT.flip(-1)
     keep = _kept(s, rank, fn)

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from gcplib.linalg.tolerance import check_matrices
+
 __all__ = ["VECTOR_ORDER", "center", "covariance", "gaussian_embedding", "second_moment", "symmetric", "triu_vector"]
 
 # The order of `triu_vector`, stored in checkpoints. Other libraries changed theirs and silently lost their
@@ -108,7 +110,6 @@ def triu_vector(s: Tensor) -> Tensor:
     >>> triu_vector(torch.tensor([[1, 2], [2, 3]]))
     tensor([1, 2, 3])
     """
-    if s.dim() < 2 or s.shape[-1] != s.shape[-2]:
-        raise ValueError(f"expected square matrices (..., d, d), got {tuple(s.shape)}")
+    check_matrices(s)
     row, column = torch.triu_indices(s.shape[-1], s.shape[-1], device=s.device)
     return s[..., row, column]

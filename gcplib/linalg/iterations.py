@@ -1,49 +1,238 @@
-"""Square roots by matrix products alone: Newton-Schulz."""
+"""Square roots by matrix products alone: Newton-Schulz and its accelerated forms, MPA, MTP, and the Lyapunov solver.
+
+What each computes, eigenvalue by eigenvalue, is in ``approximations``.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from gcplib.linalg.tolerance import raise_non_finite
+from gcplib.linalg.approximations import (
+    NEWTON_SCHULZ,
+    PADE_DENOMINATOR,
+    PADE_NUMERATOR,
+    Step,
+    accelerated_steps,
+    taylor_coefficients,
+)
+from gcplib.linalg.covariance import symmetric
+from gcplib.linalg.tolerance import check_matrices, raise_non_finite, require
 
-__all__ = ["newton_schulz"]
+__all__ = ["accelerated_newton_schulz", "lyapunov", "newton_schulz", "pade_root", "taylor_root"]
+
+
+def _cubic(step: Step) -> tuple[float, float, float, float]:
+    """Return the coefficients of ``1 - (1 - v) (a + b v)^2`` by rising powers of v."""
+    a, b = step
+    return 1 - a * a, a * a - 2 * a * b, 2 * a * b - b * b, b * b
+
+
+class _Iteration(Function):
+    """``C = sqrt(t) y``, t the trace, after the steps ``y <- y (a + b v)``, ``v <- 1 - (1 - v) (a + b v)^2`` from
+    ``y = S / t``, ``v = I - S / t``: three products a step.
+
+    With v in place of ``w = z y = I - v`` nothing cancels: v goes to zero where the iteration has converged.
+
+    The backward pass needs no adjoint recursion. Given t, the result is a polynomial of one symmetric matrix, and the
+    derivative of such a map is self-adjoint: its gradient is its derivative *in the direction* sym(G), the same
+    iteration once more, with tangents. All iterates are symmetric and commute, so ``d(v v) = v dv + (v dv)^T`` is one
+    product. That makes five products a step, and one for each y, which is computed again and not stored; the usual
+    recursion takes ten and stores two matrices a step.
+    """
+
+    @staticmethod
+    def forward(ctx, s, steps):
+        t = _scale(s, "trace")
+        a = s / t
+        saved, square = [a], a @ a
+        (first, slope), *rest = steps
+        y = (first + slope) * a - slope * square
+        for number, (constant, slope) in enumerate(rest):
+            # v of the step before, squared, is at hand.
+            v = _plus_identity(-a) if number == 0 else saved[-1]
+            square = _plus_identity(square - 2 * a) if number == 0 else v @ v
+            k0, k1, k2, k3 = _cubic(steps[number])
+            v = _plus_identity(torch.baddbmm(square, square, v, beta=k2, alpha=k3).add_(v, alpha=k1), k0)
+            saved.append(v)
+            y = torch.baddbmm(y, y, v, beta=constant, alpha=slope)
+        c = y * t.sqrt()
+        ctx.save_for_backward(t, c, *saved)
+        ctx.steps = steps
+        return c
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        with torch.autocast(g.device.type, enabled=False):
+            t, c, a, *vs = ctx.saved_tensors
+            e, (constant, slope) = symmetric(g), ctx.steps[0]
+            dsquare = a @ e
+            dsquare = dsquare + dsquare.mT
+            dy = (constant + slope) * e - slope * dsquare
+            if vs:
+                square = a @ a
+                y = (constant + slope) * a - slope * square
+                v, dv = _plus_identity(-a), -e
+                square_dv = torch.bmm(_plus_identity(square - 2 * a), dv)
+                dv = _cubic_tangent(_cubic(ctx.steps[0]), v, dv, dsquare - 2 * e, square_dv)
+            for number, v in enumerate(vs, 1):
+                constant, slope = ctx.steps[number]
+                dy = torch.baddbmm(torch.baddbmm(dy, dy, v, beta=constant, alpha=slope), y, dv, alpha=slope)
+                if number < len(vs):
+                    y = torch.baddbmm(y, y, v, beta=constant, alpha=slope)
+                    half = v @ dv
+                    dv = _cubic_tangent(_cubic((constant, slope)), v, dv, half + half.mT, v @ half)
+            # What reaches S through t: once as the factor of C, once as the divisor of S.
+            through_t = _inner(e, c) / (2 * t) - _inner(dy, a) / t.sqrt()
+            ds = dy / t.sqrt()
+            ds.diagonal(dim1=-2, dim2=-1).add_(through_t.squeeze(-1))
+            return ds, None
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum((-2, -1), keepdim=True)
+
+
+def _cubic_tangent(k: tuple[float, ...], v: Tensor, dv: Tensor, dsquare: Tensor, square_dv: Tensor) -> Tensor:
+    """Return the tangent of ``k0 + k1 v + k2 v^2 + k3 v^3``, with ``d(v^3) = d(v^2) v + v^2 dv``."""
+    tangent = torch.baddbmm(k[2] * dsquare, dsquare, v, alpha=k[3]).add_(square_dv, alpha=k[3])
+    return tangent.add_(dv, alpha=k[1]) if k[1] else tangent
+
+
+def _plus_identity(s: Tensor, number: float = 1.0) -> Tensor:
+    """Add a multiple of the identity in place."""
+    s.diagonal(dim1=-2, dim2=-1).add_(number)
+    return s
+
+
+def _scale(s: Tensor, kind: str) -> Tensor:
+    """Return the trace or the norm, ``(..., 1, 1)``; 1 for a zero matrix, which has no scale and stays zero."""
+    t = s.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] if kind == "trace" else s.norm(dim=(-2, -1), keepdim=True)
+    require(torch.isfinite(t).all(), "matrices are not finite", lambda: raise_non_finite("matrices", s))
+    return torch.where(t > 0, t, torch.ones_like(t))
+
+
+def _iterate(s: Tensor, steps: tuple[Step, ...]) -> Tensor:
+    check_matrices(s)
+    with torch.autocast(s.device.type, enabled=False):
+        return _Iteration.apply(s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0), steps).view(s.shape)
 
 
 def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
     """Approximate the square root of ``S`` by coupled Newton-Schulz iteration after division by the trace.
 
     ``Y_0 = S / tr(S)``, ``Z_0 = I``; ``T = (3 I - Z Y) / 2``, ``Y <- Y T``, ``Z <- T Z``; ``C = sqrt(tr(S)) Y``.
-    With few steps this is a function of its own, not the square root: eigenvalues below about 1 % of the trace
-    come out too small (34 % at 1 % of the trace, 76 % at 0.1 %, five steps), and their gradients with them.
+    With few steps this is a function of its own, not the square root (``newton_schulz_function``): eigenvalues below
+    about 1 % of the trace come out too small (34 % at 1 % of the trace, 76 % at 0.1 %, five steps), and their gradients
+    with them.
 
     Args:
         s: symmetric positive semi-definite ``(..., d, d)``, floating point.
         steps: number of iterations; the papers use 5.
 
     Returns:
-        ``(..., d, d)``; a zero matrix stays zero.
+        ``(..., d, d)``; a zero matrix stays zero. The gradient takes half the products and half the memory of the
+        published recursion.
 
     Raises:
         ValueError: not square or fewer than one step. NonFiniteError: NaN or infinity in ``s``.
 
     Source: iSQRT-COV (Li et al., CVPR 2018), eqs. 1-6; ``steps=5`` is the paper's choice.
     """
-    if s.dim() < 2 or s.shape[-1] != s.shape[-2]:
-        raise ValueError(f"expected square matrices (..., d, d), got {tuple(s.shape)}")
     if steps < 1:
         raise ValueError(f"Newton-Schulz needs at least one step, got {steps}")
-    trace = s.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    if not torch.isfinite(trace).all():
-        raise_non_finite("matrices", s)
-    # A zero matrix has no direction to normalise: divide by one instead, and its root is zero again.
-    positive = trace > 0
-    safe = torch.where(positive, trace, torch.ones_like(trace))
+    return _iterate(s, (NEWTON_SCHULZ,) * steps)
+
+
+def accelerated_newton_schulz(s: Tensor, steps: int = 4, smallest: float = 1e-3) -> Tensor:
+    """Approximate the square root as ``newton_schulz`` does, with the best cubic in every step.
+
+    Each step has the coefficients that minimise the largest relative error over eigenvalues from ``smallest`` to 1 of
+    the trace: same products a step, fewer steps (``accelerated_function`` tells the error).
+
+    Args:
+        s: symmetric positive semi-definite ``(..., d, d)``. steps: number of iterations.
+        smallest: the smallest eigenvalue over the trace that should come out right, between 0 and 1.
+
+    Raises:
+        ValueError: not square, fewer than one step, or ``smallest`` out of range. NonFiniteError: NaN or infinity.
+
+    Source: Polar Express (Amsel et al., 2025), degree 3, whose optimum is that of Chen and Chow (2014), in closed form.
+    """
+    return _iterate(s, accelerated_steps(steps, smallest))
+
+
+def _matrix_polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    """Return the polynomial of a matrix with these coefficients, of the highest power first, by Horner's rule."""
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    value = coefficients[0] * x + coefficients[1] * eye
+    for coefficient in coefficients[2:]:
+        value = value @ x + coefficient * eye
+    return value
+
+
+def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
+    """Return MTP, the matrix Taylor polynomial of the root about the identity: ``terms - 1`` products.
+
+    The same function as ``spectral_map(s, taylor_function(terms))``; differentiated by autograd.
+
+    Raises:
+        ValueError: not square, no term. NonFiniteError: NaN or infinity.
+
+    Source: fast differentiable matrix square root (Song et al., ICLR 2022).
+    """
+    check_matrices(s)
+    t = _scale(s, "norm")
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-    y = s / safe
-    t = (3 * eye - y) / 2
-    y, z = y @ t, t
-    for _ in range(steps - 1):
-        t = (3 * eye - z @ y) / 2
-        y, z = y @ t, t @ z
-    return y * safe.sqrt()
+    return _matrix_polynomial(taylor_coefficients(terms), s / t - eye) * t.sqrt()
+
+
+def pade_root(s: Tensor) -> Tensor:
+    """Return MPA, the matrix Pade approximant [5/5] of the root about the identity: eight products and one solve.
+
+    The same function as ``spectral_map(s, pade_function())``; differentiated by autograd.
+
+    Raises:
+        ValueError: not square. NonFiniteError: NaN or infinity.
+
+    Source: fast differentiable matrix square root (Song et al., ICLR 2022).
+    """
+    check_matrices(s)
+    t = _scale(s, "norm")
+    rest = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device) - s / t
+    numerator, denominator = (_matrix_polynomial(c, rest) for c in (PADE_NUMERATOR, PADE_DENOMINATOR))
+    return torch.linalg.solve(denominator, numerator) * t.sqrt()
+
+
+def lyapunov(root: Tensor, g: Tensor, steps: int = 8) -> Tensor:
+    """Solve ``C X + X C = G`` by the sign iteration: the published backward pass of MPA and MTP.
+
+    ``B_0 = C / |C|_F``, ``H_0 = G / |C|_F``; ``H <- (H (3 - B^2) - B^2 H + B H B) / 2``, ``B <- B (3 - B^2) / 2``;
+    ``X = H / 2``. Eight steps are exact to 1e-11 for a well-conditioned C, and far from it at condition 1e4; null
+    directions of C keep half of what they should lose, for ever. In the eigenbasis the solution is
+    ``G_ij / (c_i + c_j)``, which is the rule ``lyapunov``.
+
+    Args:
+        root: symmetric positive semi-definite C, ``(..., d, d)``. g: symmetric ``(..., d, d)``. steps: iterations.
+
+    Raises:
+        ValueError: shapes that differ, not square, or fewer than one step. NonFiniteError: NaN or infinity.
+
+    Source: fast differentiable matrix square root (Song et al., ICLR 2022); ``steps=8`` is the paper's choice.
+    """
+    if root.shape != g.shape:
+        raise ValueError(f"root and gradient must have one shape, got {tuple(root.shape)} and {tuple(g.shape)}")
+    if steps < 1:
+        raise ValueError(f"the Lyapunov solver needs at least one step, got {steps}")
+    check_matrices(root)
+    scale = _scale(root, "norm")
+    b, h = root / scale, g / scale
+    for _ in range(steps):
+        square = b @ b
+        left = square @ h
+        h = (3 * h - h @ square - left + b @ h @ b) / 2
+        b = (3 * b - b @ square) / 2
+    return h / 2

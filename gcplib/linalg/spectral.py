@@ -9,7 +9,7 @@ from gcplib.linalg.backprop import FullMap, MatrixMap, ThinMap, from_gram, from_
 from gcplib.linalg.covariance import check_features, covariance, symmetric
 from gcplib.linalg.functions import SpectralFunction, get_function, power
 from gcplib.linalg.gradients import GradientRule, get_rule
-from gcplib.linalg.tolerance import NonFiniteError, raise_non_finite, rank_tolerance
+from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance
 
 __all__ = ["ROUTES", "check_map", "covariance_map", "invsqrtm", "logm", "powm", "spectral_map", "sqrtm"]
 
@@ -38,8 +38,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     tensor([[2., 0.],
             [0., 3.]])
     """
-    if s.dim() < 2 or s.shape[-1] != s.shape[-2]:
-        raise ValueError(f"expected square matrices (..., d, d), got {tuple(s.shape)}")
+    check_matrices(s)
     fn, rule = check_map(fn, rule, "full", s.shape[-1])
     rank_tolerance(s.dtype)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 import torch
@@ -36,6 +37,23 @@ def rank_tolerance(dtype: torch.dtype) -> float:
 def spectral_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype the spectral part runs in: ``dtype`` itself, or float32 for half precisions."""
     return dtype if dtype in RANK_FACTOR else torch.float32
+
+
+def check_matrices(s: Tensor) -> None:
+    """Raise ``ValueError`` unless ``s`` is square matrices ``(..., d, d)``."""
+    if s.dim() < 2 or s.shape[-1] != s.shape[-2]:
+        raise ValueError(f"expected square matrices (..., d, d), got {tuple(s.shape)}")
+
+
+def require(ok: Tensor, message: str, otherwise: Callable[[], NoReturn]) -> None:
+    """Call ``otherwise``, which says what is wrong and where, unless the one-element tensor ``ok`` is true.
+
+    In a compiled graph, where no value can be looked at, the graph itself fails with the short message.
+    """
+    if torch.compiler.is_compiling():
+        torch._assert_async(ok, message)
+    elif not bool(ok):
+        otherwise()
 
 
 def raise_non_finite(name: str, value: Tensor) -> NoReturn:
