@@ -39,8 +39,8 @@ class _Iteration(Function):
     The backward pass needs no adjoint recursion. Given t, the result is a polynomial of one symmetric matrix, and the
     derivative of such a map is self-adjoint: its gradient is its derivative *in the direction* sym(G), the same
     iteration once more, with tangents. All iterates are symmetric and commute, so ``d(v v) = v dv + (v dv)^T`` is one
-    product. That makes five products a step, and one for each y, which is computed again and not stored; the usual
-    recursion takes ten and stores two matrices a step.
+    product. That makes five products a step, and one for each y, which is computed again and not stored: 25 for five
+    steps, with five matrices stored, where the published recursion takes 40 and stores eleven.
     """
 
     @staticmethod
@@ -58,38 +58,34 @@ class _Iteration(Function):
             v = _plus_identity(torch.baddbmm(square, square, v, beta=k2, alpha=k3).add_(v, alpha=k1), k0)
             saved.append(v)
             y = torch.baddbmm(y, y, v, beta=constant, alpha=slope)
-        c = y * t.sqrt()
-        ctx.save_for_backward(t, c, *saved)
+        ctx.save_for_backward(t, *saved)
         ctx.steps = steps
-        return c
+        return y * t.sqrt()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         with torch.autocast(g.device.type, enabled=False):
-            t, c, a, *vs = ctx.saved_tensors
+            t, a, *vs = ctx.saved_tensors
             e, (constant, slope) = symmetric(g), ctx.steps[0]
-            dsquare = a @ e
+            square, dsquare = a @ a, a @ e
             dsquare = dsquare + dsquare.mT
-            dy = (constant + slope) * e - slope * dsquare
+            y, dy = (constant + slope) * a - slope * square, (constant + slope) * e - slope * dsquare
             if vs:
-                square = a @ a
-                y = (constant + slope) * a - slope * square
                 v, dv = _plus_identity(-a), -e
                 square_dv = torch.bmm(_plus_identity(square - 2 * a), dv)
                 dv = _cubic_tangent(_cubic(ctx.steps[0]), v, dv, dsquare - 2 * e, square_dv)
             for number, v in enumerate(vs, 1):
                 constant, slope = ctx.steps[number]
                 dy = torch.baddbmm(torch.baddbmm(dy, dy, v, beta=constant, alpha=slope), y, dv, alpha=slope)
+                y = torch.baddbmm(y, y, v, beta=constant, alpha=slope)
                 if number < len(vs):
-                    y = torch.baddbmm(y, y, v, beta=constant, alpha=slope)
                     half = v @ dv
                     dv = _cubic_tangent(_cubic((constant, slope)), v, dv, half + half.mT, v @ half)
             # What reaches S through t: once as the factor of C, once as the divisor of S.
-            through_t = _inner(e, c) / (2 * t) - _inner(dy, a) / t.sqrt()
-            ds = dy / t.sqrt()
-            ds.diagonal(dim1=-2, dim2=-1).add_(through_t.squeeze(-1))
-            return ds, None
+            through_t = _inner(e, y) / 2 - _inner(dy, a)
+            dy.diagonal(dim1=-2, dim2=-1).add_(through_t.squeeze(-1))
+            return dy.div_(t.sqrt()), None
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -1,8 +1,64 @@
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
-from pytorchcv.models.isqrtcovresnet import iSQRTCOVPool
+from pytorchcv.models.isqrtcovresnet import NewtonSchulzSqrt, iSQRTCOVPool
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gcplib.linalg import NonFiniteError, covariance, newton_schulz, sqrtm, triu_vector
+from gcplib.linalg import (
+    NonFiniteError,
+    accelerated_function,
+    accelerated_newton_schulz,
+    covariance,
+    lyapunov,
+    newton_schulz,
+    newton_schulz_function,
+    pade_function,
+    pade_root,
+    spectral_map,
+    sqrtm,
+    taylor_function,
+    taylor_root,
+    triu_vector,
+)
+
+DOUBLE = torch.float64
+
+
+class Products(TorchDispatchMode):
+    """Counts batched products of square matrices."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
+            first = args[-2]
+            self.count += first.shape[-1] == first.shape[-2]
+        return func(*args, **(kwargs or {}))
+
+
+def cost(function, s):
+    """Return square products forward and backward, and bytes saved between, in matrices the size of ``s``."""
+    s, stored = s.clone().requires_grad_(), {}
+
+    def pack(tensor):
+        stored[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with Products() as forward, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = function(s)
+    with Products() as backward:
+        torch.autograd.grad(out, s, torch.randn_like(out))
+    return forward.count, backward.count, sum(stored.values()) / (s.numel() * s.element_size())
+
+
+def test_gradient_takes_half_the_products_and_half_the_memory_of_the_published_recursion():
+    s = covariance(torch.randn(2, 32, 64))
+    theirs = cost(lambda s: NewtonSchulzSqrt.apply(s, 5), s)
+    ours = cost(newton_schulz, s)
+    assert ours[0] == theirs[0] == 12
+    assert (ours[1], theirs[1]) == (25, 40)
+    assert ours[2] < 0.5 * theirs[2]
 
 
 def test_values_and_feature_gradient_are_pytorchcvs():
@@ -30,9 +86,76 @@ def test_small_eigenvalues_are_damped(lam, want):
     assert newton_schulz(s, 5)[1, 1].item() == pytest.approx(want, rel=1e-3)
 
 
-def test_gradient():
-    x = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: newton_schulz(covariance(x)), x)
+@pytest.mark.parametrize("size", [(4, 9), (6, 4)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_gradient(steps, size):
+    x = torch.randn(2, *size, dtype=DOUBLE, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: newton_schulz(covariance(x), steps), x)
+    assert torch.autograd.gradcheck(lambda x: accelerated_newton_schulz(covariance(x), steps), x)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_accelerated_steps_are_their_function(steps):
+    x, g = torch.randn(2, 5, 12, dtype=DOUBLE), torch.randn(2, 5, 5, dtype=DOUBLE)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    got = accelerated_newton_schulz(covariance(ours), steps, 1e-2)
+    want = spectral_map(covariance(theirs), accelerated_function(steps, 1e-2))
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(got, ours, g)[0], torch.autograd.grad(want, theirs, g)[0])
+
+
+@pytest.mark.parametrize("smallest", [1e-1, 1e-2, 1e-3, 1e-4])
+def test_accelerated_steps_reach_an_accuracy_in_fewer_steps(smallest):
+    x = torch.logspace(np.log10(smallest), 0, 2000, dtype=DOUBLE)
+
+    def error(fn):
+        return float((fn.value(x) / x.sqrt() - 1).abs().max())
+
+    # The error of the best composition is the same at both ends of its range: that is what makes it the best.
+    fn = accelerated_function(3, smallest)
+    assert 1 - fn.value(x[0]) / x[0].sqrt() == pytest.approx(error(fn), rel=1e-6)
+    steps = next(n for n in range(1, 30) if error(newton_schulz_function(n)) < 1e-2)
+    assert error(accelerated_function(round(0.7 * steps), smallest)) < 1e-2
+
+
+@pytest.mark.parametrize(("root", "fn"), [(taylor_root, taylor_function()), (pade_root, pade_function())])
+@pytest.mark.parametrize("size", [(5, 12), (6, 4)])
+def test_taylor_and_pade_by_products_are_their_functions(root, fn, size):
+    x, g = torch.randn(2, *size, dtype=DOUBLE), torch.randn(2, size[0], size[0], dtype=DOUBLE)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    got, want = root(covariance(ours)), spectral_map(covariance(theirs), fn)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(got, ours, g)[0], torch.autograd.grad(want, theirs, g)[0])
+
+
+def test_lyapunov_solver():
+    root = sqrtm(covariance(torch.randn(5, 200, dtype=DOUBLE)))
+    g = torch.randn(5, 5, dtype=DOUBLE)
+    g = g + g.T
+    want = scipy.linalg.solve_continuous_lyapunov(root.numpy(), g.numpy())
+    np.testing.assert_allclose(lyapunov(root, g), want, rtol=1e-9, atol=1e-9)
+    # Eight steps are not enough where the root is ill-conditioned, twenty are.
+    root = torch.diag(torch.logspace(0, -4, 5, dtype=DOUBLE))
+    want = torch.from_numpy(scipy.linalg.solve_continuous_lyapunov(root.numpy(), g.numpy()))
+    assert (lyapunov(root, g) - want).norm() > 0.3 * want.norm()
+    assert (lyapunov(root, g, 40) - want).norm() < 1e-6 * want.norm()
+
+
+def test_lyapunov_solver_keeps_half_of_the_block_between_range_and_null_space():
+    root, g = torch.diag(torch.tensor([1.0, 0.0], dtype=DOUBLE)), torch.ones(2, 2, dtype=DOUBLE)
+    for steps in (8, 30):
+        assert lyapunov(root, g, steps)[0, 1].item() == pytest.approx(0.5)  # the equation says 1
+
+
+def test_float32_is_close_to_float64():
+    x, g = torch.randn(2, 48, 60, dtype=DOUBLE), torch.randn(2, 48, 48, dtype=DOUBLE)
+    found = []
+    for dtype in (torch.float32, DOUBLE):
+        y = x.to(dtype).requires_grad_()
+        out = newton_schulz(covariance(y))
+        found.append((out.double(), torch.autograd.grad(out, y, g.to(dtype))[0].double()))
+    for single, double in zip(*found, strict=True):
+        assert (single - double).norm() < 1e-5 * double.norm()
 
 
 def test_zero_stays_zero_with_a_finite_gradient():
@@ -48,5 +171,11 @@ def test_bad_input():
         newton_schulz(torch.eye(2), 0)
     with pytest.raises(ValueError, match=r"square.*\(2, 3\)"):
         newton_schulz(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="between 0 and 1, got 2"):
+        accelerated_newton_schulz(torch.eye(2), smallest=2)
+    with pytest.raises(ValueError, match="at least one term"):
+        taylor_root(torch.eye(2), 0)
+    with pytest.raises(ValueError, match="one shape"):
+        lyapunov(torch.eye(2), torch.eye(3))
     with pytest.raises(NonFiniteError, match="hold 1 non-finite"):
         newton_schulz(torch.tensor([[float("nan"), 0.0], [0.0, 1.0]]))

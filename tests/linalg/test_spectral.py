@@ -11,6 +11,8 @@ from gcplib.linalg import (
     SpectralFunction,
     covariance,
     covariance_map,
+    invsqrtm,
+    logm,
     power,
     powm,
     spectral_map,
@@ -146,10 +148,66 @@ def test_float32_gradient_where_channels_are_dependent():
         assert relative(gradient(x.float(), route, g)[1], want[1]) < 1e-3
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("name", ["log", "invsqrt", power(-0.25)], ids=str)
+def test_functions_of_positive_definite_matrices(name):
+    s = covariance(torch.randn(2, 5, 40, dtype=DOUBLE))
+    oracle = {"log": scipy.linalg.logm, "invsqrt": lambda a: np.linalg.inv(scipy.linalg.sqrtm(a))}.get(
+        name, lambda a: scipy.linalg.fractional_matrix_power(a, -0.25)
+    )
+    for got, matrix in zip(spectral_map(s, name), s, strict=True):
+        np.testing.assert_allclose(got, oracle(matrix.numpy()), rtol=1e-9, atol=1e-12)
+    x = torch.randn(5, 12, dtype=DOUBLE, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: covariance_map(x, name), x)
+    repeated = torch.eye(3, dtype=DOUBLE).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: spectral_map((s + s.T) / 2, name), repeated)
+    with pytest.raises(NonFiniteError, match="positive definite"):
+        covariance_map(torch.randn(5, 4), name)
+
+
+def test_named_forms():
+    s = covariance(torch.randn(4, 30, dtype=DOUBLE))
+    torch.testing.assert_close(invsqrtm(s) @ s @ invsqrtm(s), torch.eye(4, dtype=DOUBLE))
+    torch.testing.assert_close(torch.linalg.matrix_exp(logm(s)), s)
+    torch.testing.assert_close(powm(s, -0.5), invsqrtm(s))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+@pytest.mark.parametrize("route", ROUTES)
+def test_square_root_and_gradient_scale_as_they_must(scale, route):
+    # Eigenvalues of that size in float32: C(cX) = c C(X) and dC/dX does not change.
+    x, g = torch.randn(6, 9), torch.randn(6, 6, dtype=DOUBLE)
+    root, grad = gradient(x, route, g)
+    scaled_root, scaled_grad = gradient(x * scale**0.5, route, g)
+    torch.testing.assert_close(scaled_root / scale**0.5, root, rtol=1e-4, atol=1e-5)
+    assert relative(scaled_grad, grad) < 1e-3
+
+
+def test_an_overflow_is_said():
+    with pytest.raises(NonFiniteError, match=r"power -2 overflows torch.float32"):
+        powm(1e-30 * torch.eye(3), -2)
+    s = (1e-30 * torch.eye(3)).requires_grad_()
+    root = invsqrtm(s)
+    with pytest.raises(NonFiniteError, match=r"the gradient of invsqrt overflows"):
+        root.sum().backward()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_autocast_changes_nothing(route):
+    x, g = torch.randn(2, 6, 9), torch.randn(2, 6, 6)
+    results = []
+    for enabled in (False, True):
+        y = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = covariance_map(y, route=route)
+            results.append((out, torch.autograd.grad(out, y, g)[0]))
+    for got, want in zip(*results, strict=True):
+        assert torch.equal(got, want)
+
+
+@settings(max_examples=80, deadline=None)
 @given(
     lam=st.lists(
-        st.one_of(st.just(0.0), st.sampled_from([1.0, 1.0 + 1e-7, 2.0]), st.floats(1e-12, 1e6)), min_size=2, max_size=6
+        st.one_of(st.just(0.0), st.sampled_from([1.0, 1.0 + 1e-7, 2.0]), st.floats(1e-30, 1e30)), min_size=2, max_size=6
     ),
     route=st.sampled_from(["auto", *ROUTES]),
     dtype=st.sampled_from([torch.float32, DOUBLE]),
