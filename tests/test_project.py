@@ -85,6 +85,13 @@ def test_readme_shows_the_kept_verdicts():
     assert block == readme_block(records)
 
 
+def test_readme_has_one_line_for_every_pool():
+    from gcplib import list_pools
+
+    section = (ROOT / "README.md").read_text().partition("## Every published variant")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list_pools()
+
+
 def test_imports_point_one_way():
     allowed = {
         "linalg": set(),

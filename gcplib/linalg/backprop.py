@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from gcplib.linalg.covariance import center
+from gcplib.linalg.covariance import center, twice_symmetric_product
 from gcplib.linalg.eigen import eigh
 from gcplib.linalg.functions import SpectralFunction
 from gcplib.linalg.gradients import GradientRule
@@ -97,6 +97,8 @@ def _decompose(s: Tensor, rank: int, fn: SpectralFunction, rule: GradientRule) -
         lam[..., : rule.drop] = eps
     elif not fn.smooth:
         keep = _kept(lam, rank, fn)
+        if not torch.compiler.is_compiling() and bool(keep.all()):
+            return u, lam, None
         return u, torch.where(keep, lam, torch.zeros_like(lam)), keep
     return u, lam, None
 
@@ -233,7 +235,7 @@ class ThinMap(Function):
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
             u, lam, to_null, back = saved[4 * index : 4 * index + 4]
             to_null = to_null.unsqueeze(-2)
-            gu = (g[part] + g[part].mT) @ u
+            gu = twice_symmetric_product(g[part], u)
             inner = u.mT @ gu
             weighted = _weighted(fn, rule, inner, lam, None).sub_(inner * to_null)
             return (torch.bmm(torch.baddbmm(gu.mul_(to_null), u, weighted), back, out=out),)

@@ -31,6 +31,15 @@ def symmetric(a: Tensor) -> Tensor:
     return (a + a.mT) / 2
 
 
+def twice_symmetric_product(g: Tensor, x: Tensor) -> Tensor:
+    """Return ``(G + G^T) X`` of ``(..., d, d)`` and ``(..., d, n)``."""
+    if 4 * x.shape[-1] <= x.shape[-2]:
+        # Reading G across its rows to add the transpose costs more than a second thin product: measured on two cores,
+        # 105 against 10 ms at 4 x 2048 channels and 49 columns, and even at 256 channels.
+        return (g @ x).add_(g.mT @ x)
+    return (g + g.mT) @ x
+
+
 def center(x: Tensor) -> Tensor:
     """Subtract the mean over positions: ``X - X 1 1^T / M``, shape ``(..., d, M)``."""
     return x - x.mean(dim=-1, keepdim=True)
@@ -58,7 +67,7 @@ class _Covariance(Function):
     @once_differentiable
     def backward(ctx, g):
         (x,) = ctx.saved_tensors
-        return (g + g.mT).div_(x.shape[-1]) @ x
+        return twice_symmetric_product(g, x).div_(x.shape[-1])
 
 
 def covariance(x: Tensor) -> Tensor:
