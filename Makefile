@@ -43,7 +43,7 @@ bench: $(READY)  ## time the pooling layers side by side
 lint: $(READY)  ## format and check the code and the notebooks
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
-	@$(BIN)/nbstripout notebooks/*.ipynb
+	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
 lock:  ## renew requirements.lock from pyproject.toml and data/typefaces.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras \

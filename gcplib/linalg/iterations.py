@@ -200,7 +200,8 @@ def pade_root(s: Tensor) -> Tensor:
     t = _scale(s, "norm")
     rest = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device) - s / t
     numerator, denominator = (_matrix_polynomial(c, rest) for c in (PADE_NUMERATOR, PADE_DENOMINATOR))
-    return torch.linalg.solve(denominator, numerator) * t.sqrt()
+    # The denominator is positive definite, and everything commutes.
+    return torch.cholesky_solve(numerator, torch.linalg.cholesky(denominator)) * t.sqrt()
 
 
 def lyapunov(root: Tensor, g: Tensor, steps: int = 8) -> Tensor:

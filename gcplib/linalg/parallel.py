@@ -7,9 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-__all__ = ["batch_parts", "over_batch"]
+__all__ = ["batch_parts", "over_batch", "use_threads"]
 
 Work = Callable[[int, slice, Tensor | None], tuple]
 
@@ -27,10 +28,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
 
 
+def use_threads(count: int) -> None:
+    """Let what torch computes in *this* thread take so many threads of its own.
+
+    Unlike ``torch.set_num_threads``, which reaches into the whole process: on MKL it makes later decompositions in
+    other threads several times slower, and a batched ``torch.linalg.solve`` after it may never return (pytorch issues
+    142815, 141358). OpenMP's own limit, which torch and MKL obey, belongs to the thread.
+    """
+    torch.get_num_threads()  # torch sets up a new thread at its first call, and would undo the limit
+    threadpool_limits(count, user_api="openmp")
+
+
 def _threads(count: int) -> ThreadPoolExecutor:
     global _pool, _pool_size
     if _pool is None or _pool_size < count:
-        _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="gcplib"), count
+        # One thread each: with more, they get in each other's way.
+        _pool = ThreadPoolExecutor(count, thread_name_prefix="gcplib", initializer=use_threads, initargs=(1,))
+        _pool_size = count
     return _pool
 
 
@@ -61,24 +75,15 @@ def over_batch(work: Work, parts: list[slice], like: Tensor, shape: tuple[int, .
     if len(parts) == 1:
         out, *rest = work(0, parts[0], None)
         return out, rest
-    out = like.new_empty(shape)
-    threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    out, inference = like.new_empty(shape), torch.is_inference_mode_enabled()
 
     def alone(index: int) -> tuple:
-        # One thread each: with more, they get in each other's way.
-        torch.set_num_threads(1)
         with torch.inference_mode(inference), torch.no_grad():
             return work(index, parts[index], out[parts[index]])
 
-    futures = [_threads(len(parts) - 1).submit(alone, index) for index in range(1, len(parts))]
-    try:
-        results = [alone(0)]
-    finally:
-        errors = [future.exception() for future in futures]
-        # The number of threads is partly the process's: give it back as it was.
-        torch.set_num_threads(threads)
+    futures = [_threads(len(parts)).submit(alone, index) for index in range(len(parts))]
+    errors = [future.exception() for future in futures]
     for error in errors:
         if error is not None:
             raise error
-    results += [future.result() for future in futures]
-    return out, [value for result in results for value in result[1:]]
+    return out, [value for future in futures for value in future.result()[1:]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gcplib.data import Typefaces
 from gcplib.files import cache_dir, digest, locked, write_atomic
+from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
 from gcplib.progress import track
 
@@ -21,17 +22,6 @@ __all__ = ["cache_features"]
 
 # Pictures a step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
 BATCH = 16
-
-
-@contextmanager
-def _all_cores():
-    """Use every core: whoever else needs these features is waiting for the lock, not computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read(path: Path) -> Tensor | None:
@@ -76,8 +66,10 @@ def cache_features(
                 return features
             warnings.warn(f"{path.name} is truncated or altered; computing the features again", stacklevel=2)
             path.unlink()
-        with _all_cores():
-            features = _compute(dataset, create_backbone(backbone, pretrained, stride).eval())
+        # On every core: whoever else needs these features is waiting for the lock, not computing.
+        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(os.cpu_count() or 1,)) as all_cores:
+            network = create_backbone(backbone, pretrained, stride).eval()
+            features = all_cores.submit(_compute, dataset, network).result()
         with write_atomic(path) as temporary:
             save_file({"features": features}, temporary, {"checksum": _checksum(features), "data": dataset.digest})
     return features
