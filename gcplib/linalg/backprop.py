@@ -125,7 +125,7 @@ class MatrixMap(Function):
             u, lam, keep = _decompose(s[part], s.shape[-1], fn, rule)
             return _compose(u, _values(fn, lam), out), u, lam, keep
 
-        ctx.parts, ctx.fn, ctx.rule = batch_parts(s), fn, rule
+        ctx.parts, ctx.fn, ctx.rule = batch_parts(s, s.shape[-1]), fn, rule
         out, saved = over_batch(work, ctx.parts, s, s.shape)
         ctx.save_for_backward(*saved)
         return out
@@ -158,7 +158,7 @@ class FullMap(Function):
             u, lam, keep = _decompose(s, rank, fn, rule)
             return _compose(u, _values(fn, lam), out), centred, u, lam, keep
 
-        ctx.parts, ctx.fn, ctx.rule = batch_parts(x), fn, rule
+        ctx.parts, ctx.fn, ctx.rule = batch_parts(x, channels), fn, rule
         out, saved = over_batch(work, ctx.parts, x, (batch, channels, channels))
         ctx.save_for_backward(*saved)
         return out
@@ -222,7 +222,7 @@ class ThinMap(Function):
             back = center((v * (lam / positions).sqrt().unsqueeze(-2)).mT)
             return c, u, lam if fn.smooth else safe, f / safe, back
 
-        ctx.parts, ctx.fn, ctx.rule = batch_parts(x), fn, rule
+        ctx.parts, ctx.fn, ctx.rule = batch_parts(x, positions), fn, rule
         out, saved = over_batch(work, ctx.parts, x, (batch, channels, channels))
         ctx.save_for_backward(*saved)
         return out

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
+from gcplib.linalg.parallel import FEWEST_ROWS, use_threads
 from gcplib.linalg.tolerance import NonFiniteError, raise_non_finite
 
 __all__ = ["eigh"]
@@ -17,7 +20,9 @@ def _finite(lam: Tensor, u: Tensor) -> bool:
 
 def _eigh(s: Tensor) -> tuple[Tensor, Tensor]:
     try:
-        lam, u = torch.linalg.eigh(s)
+        # A decomposition of this size is as fast on one thread, and does not wait for others where cores are busy.
+        with use_threads(1) if s.device.type == "cpu" and s.shape[-1] < FEWEST_ROWS else nullcontext():
+            lam, u = torch.linalg.eigh(s)
         # On a GPU non-finite input gives non-finite output instead of an error.
         if _finite(lam, u):
             return lam, u

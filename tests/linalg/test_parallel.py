@@ -1,15 +1,17 @@
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from gcplib.linalg import NonFiniteError, covariance_map, spectral_map
-from gcplib.linalg.parallel import batch_parts, over_batch
+from gcplib.linalg import NonFiniteError, covariance_map, parallel, spectral_map
+from gcplib.linalg.parallel import batch_parts, over_batch, use_threads
 
 
 @pytest.fixture
-def three_threads():
+def three_threads(monkeypatch):
+    monkeypatch.setattr(parallel, "FEWEST_ROWS", 1)  # share out the small matrices of these tests too
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -34,9 +36,9 @@ def test_threads_do_not_change_the_result(batch, route, three_threads):
 
 def test_parts_cover_the_batch_once(three_threads):
     for batch in range(8):
-        covered = [i for part in batch_parts(torch.empty(batch, 2)) for i in range(batch)[part]]
+        covered = [i for part in batch_parts(torch.empty(batch, 2), 2) for i in range(batch)[part]]
         assert covered == list(range(batch))
-    assert len(batch_parts(torch.empty(7, 2))) == 3
+    assert len(batch_parts(torch.empty(7, 2), 2)) == 3
 
 
 def test_parts_run_side_by_side_on_one_thread_each(three_threads):
@@ -49,13 +51,28 @@ def test_parts_run_side_by_side_on_one_thread_each(three_threads):
         return (out.fill_(index),)
 
     x = torch.empty(6)
-    out, rest = over_batch(work, batch_parts(x), x, (6,))
+    out, rest = over_batch(work, batch_parts(x, 9), x, (6,))
     assert out.tolist() == [0, 0, 1, 1, 2, 2]
     assert rest == []
     assert max(start for start, *_ in seen) < min(end for _, end, *_ in seen)
     assert {threads for _, _, threads, _ in seen} == {1}
     assert not any(grad for *_, grad in seen)
     # And the caller's number is what it was, for new threads too.
+    assert torch.get_num_threads() == 3
+
+
+def test_small_matrices_and_single_pictures_stay_together(three_threads):
+    assert batch_parts(torch.empty(1, 500), 500) == [slice(0, 1)]
+    parallel.FEWEST_ROWS = 128
+    assert len(batch_parts(torch.empty(7, 2), 127)) == 1
+    assert len(batch_parts(torch.empty(7, 2), 128)) == 3
+
+
+def test_the_number_of_threads_is_that_of_one_thread_alone(three_threads):
+    with use_threads(1):
+        assert torch.get_num_threads() == 1
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 3
     assert torch.get_num_threads() == 3
 
 
