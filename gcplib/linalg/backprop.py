@@ -39,7 +39,12 @@ def _scale(fn: SpectralFunction, lam: Tensor) -> Tensor | None:
     """Return the t of ``C = sqrt(t) f(S / t)``, shape ``(..., 1)``, 1 for zero matrices; None for functions without."""
     if fn.scale is None:
         return None
-    t = lam.sum(-1, keepdim=True) if fn.scale == "trace" else lam.square().sum(-1, keepdim=True).sqrt()
+    if fn.scale == "trace":
+        t = lam.sum(-1, keepdim=True)
+    else:
+        # Divided by the largest first: the squares of small numbers are zero in float32.
+        top = torch.where(lam[..., -1:] > 0, lam[..., -1:], torch.ones_like(lam[..., -1:]))
+        t = top * (lam / top).square().sum(-1, keepdim=True).sqrt()
     return torch.where(t > 0, t, torch.ones_like(t))
 
 

@@ -67,7 +67,8 @@ class _Covariance(Function):
     @once_differentiable
     def backward(ctx, g):
         (x,) = ctx.saved_tensors
-        return twice_symmetric_product(g, x).div_(x.shape[-1])
+        with torch.autocast(g.device.type, enabled=False):
+            return twice_symmetric_product(g, x).div_(x.shape[-1])
 
 
 def covariance(x: Tensor) -> Tensor:
@@ -89,7 +90,8 @@ def covariance(x: Tensor) -> Tensor:
             [0., 0.]])
     """
     check_features(x)
-    return _Covariance.apply(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return _Covariance.apply(x)
 
 
 def gaussian_embedding(x: Tensor) -> Tensor:

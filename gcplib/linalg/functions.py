@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ def power(exponent: float) -> SpectralFunction:
     if exponent == 0.5:
         return SpectralFunction("sqrt", torch.sqrt, _root_quotient)
     if exponent == -0.5:
-        return SpectralFunction("invsqrt", torch.rsqrt, _inverse_root_quotient, positive=True)
+        return SpectralFunction("invsqrt", torch.rsqrt, _inverse_root_quotient, inf, positive=True)
     if exponent == 1:
         return SpectralFunction("identity", lambda lam: lam, lambda a, b: torch.ones_like(a + b), smooth=True)
 
@@ -74,7 +74,8 @@ def power(exponent: float) -> SpectralFunction:
         ratio = torch.expm1(exponent * t) / torch.expm1(t)
         return high ** (exponent - 1) * torch.where(low == high, torch.full_like(ratio, exponent), ratio)
 
-    return SpectralFunction(f"power {exponent:g}", lambda lam: lam**exponent, quotient, positive=exponent < 0)
+    zero = inf if exponent < 0 else 0.0
+    return SpectralFunction(f"power {exponent:g}", lambda lam: lam**exponent, quotient, zero, positive=exponent < 0)
 
 
 def _root_quotient(a: Tensor, b: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ FUNCTIONS: dict[str, SpectralFunction] = {
     "sqrt": power(0.5),
     "identity": power(1),
     "invsqrt": power(-0.5),
-    "log": SpectralFunction("log", torch.log, _log_quotient, zero=float("-inf"), positive=True),
+    "log": SpectralFunction("log", torch.log, _log_quotient, -inf, positive=True),
 }
 
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from math import inf
 
 import torch
 from torch import Tensor
@@ -105,6 +106,11 @@ def _largest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(a >= b, 1 / high, -1 / high), torch.minimum(a, b) / high
 
 
+def _check_count(what: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{what} must be a whole number from {least}, got {value!r}")
+
+
 @cache
 def clip(bound: float = 1e10) -> GradientRule:
     """SVD-Trunc: K clipped to ``[-bound, bound]``.
@@ -112,10 +118,13 @@ def clip(bound: float = 1e10) -> GradientRule:
     Trap: where eigenvalues coincide ``1 / 0`` is ``+bound`` on both sides, so ``W = 2 f bound`` in place of f': it does
     bound K, but not the gradient in any useful sense.
 
+    Raises:
+        ValueError: the bound is not positive and finite.
+
     Source: Song et al., ICCV 2021 (``bound=1e10`` is theirs).
     """
-    if not bound > 0:
-        raise ValueError(f"the bound on K must be positive, got {bound}")
+    if not 0 < bound < inf:
+        raise ValueError(f"the bound on K must be positive and finite, got {bound}")
     name = "clip" if bound == 1e10 else f"clip({bound:g})"
     return GradientRule(name, partial(_from_k, lambda a, b: _difference(a, b).clamp(-bound, bound)))
 
@@ -126,10 +135,12 @@ def top_n(drop: int = 50) -> GradientRule:
 
     Trap: all dropped eigenvalues coincide, and where they do K is the largest finite entry on both sides.
 
+    Raises:
+        ValueError: ``drop`` is not a whole number from 1.
+
     Source: Song et al., ICCV 2021 (50 of 256).
     """
-    if isinstance(drop, bool) or not isinstance(drop, int) or drop < 1:
-        raise ValueError(f"top_n drops a positive number of eigenvalues, got {drop!r}")
+    _check_count("the number of eigenvalues to drop", drop, 1)
     name = "top_n" if drop == 50 else f"top_n({drop})"
     return GradientRule(name, partial(_from_k, _difference), drop=drop)
 
@@ -142,10 +153,15 @@ def taylor(degree: int = 100, name: str | None = None) -> GradientRule:
     sides, so that ``W = 2 (degree + 1) / sqrt(lam)``, for degree 100 404 times the exact one; close to it, where the
     signs differ, W is too small instead.
 
+    Args:
+        degree: of the polynomial. name: shown in place of ``taylor(degree)``.
+
+    Raises:
+        ValueError: the degree is not a whole number from 0.
+
     Source: Song et al., ICCV 2021 (degree 100); robust differentiable SVD (Wang et al., TPAMI 2021).
     """
-    if degree < 0:
-        raise ValueError(f"the degree of the Taylor polynomial must not be negative, got {degree}")
+    _check_count("the degree of the Taylor polynomial", degree, 0)
 
     def k(a: Tensor, b: Tensor) -> Tensor:
         first, ratio = _largest(a, b)
@@ -163,6 +179,9 @@ def power_iteration(terms: int = 20) -> GradientRule:
     The released code multiplies by ``I - U U^T`` with all eigenvectors in U, and drops the eigenvalues' part: its
     gradient is zero up to rounding, which is the rule ``power_iteration_released``.
 
+    Raises:
+        ValueError: ``terms`` is not a whole number from 0.
+
     Source: Song et al., ICCV 2021 (20 terms); Wang et al., NeurIPS 2019; the equality: Wang et al., TPAMI 2021.
     """
     return taylor(terms, "power_iteration" if terms == 20 else f"power_iteration({terms})")
@@ -172,10 +191,15 @@ def power_iteration(terms: int = 20) -> GradientRule:
 def newton(steps: int = 10) -> GradientRule:
     """SVD-Newton: the forward pass of the exact root, the gradient of ``steps`` Newton-Schulz steps.
 
-    Trap: it is the gradient of another function; eigenvalues far under the trace have next to none.
+    Trap: it is the gradient of another function, whose slope levels off at ``1.5^steps / sqrt(tr S)`` where that of
+    the root grows without bound.
+
+    Raises:
+        ValueError: ``steps`` is not a whole number from 1.
 
     Source: Song et al., ICCV 2021 (10 steps).
     """
+    _check_count("the number of Newton-Schulz steps", steps, 1)
     name = "newton" if steps == 10 else f"newton({steps})"
     return GradientRule(name, _exact, surrogate=newton_schulz_function(steps))
 
@@ -188,10 +212,13 @@ def pade(bound: float = 101.0) -> GradientRule:
     by rounding (``pade_released``). Here the cap is that of the degree-100 Taylor polynomial, so the two differ only in
     how they get there. Where eigenvalues coincide K is ``bound / lam`` on both sides, as with ``taylor``.
 
+    Raises:
+        ValueError: the bound is not finite or below 1.
+
     Source: Song et al., ICCV 2021; the ratio clamp is the simple alternative of Wang et al., TPAMI 2021.
     """
-    if not bound >= 1:
-        raise ValueError(f"the bound on K lam must be at least 1, got {bound}")
+    if not 1 <= bound < inf:
+        raise ValueError(f"the bound on K lam must be finite and at least 1, got {bound}")
 
     def k(a: Tensor, b: Tensor) -> Tensor:
         first, _ = _largest(a, b)
@@ -218,8 +245,14 @@ def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
     1e-11 up to r = 0.9999 and caps only near 1e15, wherever rounding happens to; other digits give other coefficients.
     At r = 1 it is infinite or arbitrary.
 
+    Raises:
+        ValueError: degree or digits are not whole numbers from 1.
+
     Source: Song et al., ICCV 2021.
     """
+
+    _check_count("the degree of the Pade approximant", degree, 1)
+    _check_count("the number of digits", digits, 1)
 
     def horner(coefficients: tuple[float, ...], r: Tensor) -> Tensor:
         value = torch.full_like(r, coefficients[-1])
@@ -278,7 +311,7 @@ def get_rule(rule: str | GradientRule) -> GradientRule:
         return rule
     if rule in RULES:
         return RULES[rule]
-    setting = re.fullmatch(r"(\w+)\(([-+.\w]+)\)", rule)
+    setting = re.fullmatch(r"(\w+)\(([-+]?[\d.]+(?:e[-+]?\d+)?)\)", rule)
     if setting and setting[1] in FACTORIES:
         number = float(setting[2])
         return FACTORIES[setting[1]](int(number) if number.is_integer() else number)

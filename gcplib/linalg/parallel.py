@@ -17,8 +17,8 @@ __all__ = ["batch_parts", "over_batch", "use_threads"]
 Work = Callable[[int, slice, Tensor | None], tuple]
 
 # Smaller matrices are decomposed before the threads of the last operation stop spinning for more work. Measured on two
-# cores: side by side takes 1.3 of the time at 64 rows after a convolution, 0.8 with nothing before it; 1.1 and 0.8 at
-# 128 rows, 0.8 and 0.7 at 196 and 256.
+# cores, root and gradient: side by side takes 1.3 of the time at 64 rows after a convolution, 0.8 with nothing before
+# it; 1.1 and 0.8 at 128 rows, 0.8 and 0.7 at 196 and 256. Where other processes use the cores, it is always faster.
 FEWEST_ROWS = 128
 
 _pool: ThreadPoolExecutor | None = None
@@ -45,7 +45,8 @@ def use_threads(count: int) -> AbstractContextManager:
 
     Unlike ``torch.set_num_threads``, which reaches into the whole process: on MKL it makes later decompositions in
     other threads several times slower, and a batched ``torch.linalg.solve`` after it may never return (pytorch issues
-    142815, 141358). OpenMP's own limit, which torch and MKL obey, belongs to the thread.
+    142815, 141358). OpenMP's own limit belongs to the thread. Torch obeys it, and MKL too unless the process has called
+    ``torch.set_num_threads`` before: then parts of a batch are still decomposed side by side, but gain nothing by it.
     """
     torch.get_num_threads()  # torch sets up a new thread at its first call, and would undo the limit
     return _openmp().limit(limits=count)
@@ -63,8 +64,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 def batch_parts(x: Tensor, rows: int) -> list[slice]:
     """Return the parts of the batch ``(n, ...)`` to work on at the same time: one a thread on a CPU, else all in one.
 
-    LAPACK takes one matrix of a batch after another, and has little to share out within one of 100 to 500 rows: on two
-    cores, two halves side by side take 0.55 of the time.
+    LAPACK takes one matrix of a batch after another, and has little to share out within one of 100 to 500 rows.
 
     Args:
         x: of the batch. rows: of the matrices to decompose.

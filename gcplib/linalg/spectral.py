@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from gcplib.linalg.backprop import FullMap, MatrixMap, ThinMap, from_gram, from_
 from gcplib.linalg.covariance import check_features, covariance, symmetric
 from gcplib.linalg.functions import SpectralFunction, get_function, power
 from gcplib.linalg.gradients import GradientRule, get_rule
-from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance
+from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance, require
 
 __all__ = ["ROUTES", "check_map", "covariance_map", "invsqrtm", "logm", "powm", "spectral_map", "sqrtm"]
 
@@ -26,7 +28,8 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
             and zero eigenvalues.
 
     Returns:
-        ``(..., d, d)``. Eigenvalues under ``rank_tolerance`` of the largest count as zero.
+        ``(..., d, d)``. Eigenvalues under ``rank_tolerance`` of the largest count as zero, unless the function is
+        smooth there or the rule one as released.
 
     Raises:
         ValueError: not square, unknown function or rule. TypeError: half precision.
@@ -47,7 +50,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     except NonFiniteError:
         if torch.isfinite(s).all():
             raise
-        raise_non_finite("matrices", s)
+        raise_non_finite("matrices", s, "their function")
 
 
 def sqrtm(s: Tensor, rule: str | GradientRule = "exact") -> Tensor:
@@ -97,8 +100,15 @@ def check_map(
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")
         if rule.name != "exact":
             raise ValueError(f"route {route!r} has the exact gradient only; gradient rule {rule} needs the full one")
-    if rule.released and (fn.scale is not None or (rule.surrogate and fn is not get_function("sqrt"))):
+    root = fn is get_function("sqrt")
+    if (rule.released and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
+    if rule.name == "lyapunov" and not root and (fn.scale is None or fn.zero == 0):
+        raise ValueError(
+            f"gradient rule lyapunov is one of the square root, and of mpa and mtp, not of {fn}; use exact"
+        )
+    if rule.released and fn.positive:
+        raise ValueError(f"gradient rule {rule} sets eigenvalues to eps and cannot take {fn}; use exact")
     if rule.drop >= channels:
         raise ValueError(f"gradient rule {rule} drops {rule.drop} eigenvalues of {channels}; use for example top_n(12)")
     return fn, rule
@@ -119,7 +129,8 @@ def covariance_map(
 
     Returns:
         ``(..., d, d)``. All routes compute the same matrix and, with the exact rule, the same gradient. At
-        rank-deficient covariances the derivative between null directions is taken as zero.
+        rank-deficient covariances the derivative between null directions is taken as zero, unless the function is
+        smooth there or the rule one as released.
 
     Raises:
         ValueError: bad shape, unknown function, rule or route, or ``f(0) != 0`` on a route that needs it.
@@ -140,7 +151,13 @@ def covariance_map(
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn is get_function("identity") and rule.name == "exact":
-                return covariance(x)
+                out = covariance(x)
+                require(
+                    torch.isfinite(out.detach()).all(),
+                    "features are not finite",
+                    partial(raise_non_finite, "features", x, "their covariance"),
+                )
+                return out
             features = _batch(x)
             if route == "full":
                 out = FullMap.apply(features, fn, rule)
@@ -150,4 +167,4 @@ def covariance_map(
     except NonFiniteError:
         if torch.isfinite(x).all() and torch.isfinite(covariance(x)).all():
             raise
-        raise_non_finite("features", x)
+        raise_non_finite("features", x, "their covariance")

@@ -56,8 +56,11 @@ def require(ok: Tensor, message: str, otherwise: Callable[[], NoReturn]) -> None
         otherwise()
 
 
-def raise_non_finite(name: str, value: Tensor) -> NoReturn:
-    """Raise ``NonFiniteError`` with the count and the first index of what is not finite in ``value``."""
+def raise_non_finite(name: str, value: Tensor, made: str = "what is made of them") -> NoReturn:
+    """Raise ``NonFiniteError`` with the count and the first index of what is not finite in ``value``.
+
+    Where everything is finite, ``made`` names what overflowed.
+    """
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
     if count:
@@ -67,6 +70,6 @@ def raise_non_finite(name: str, value: Tensor) -> NoReturn:
             f"{value[first].item()}; look for a diverged step before the pooling (learning rate, loss scale)"
         )
     raise NonFiniteError(
-        f"{name} of shape {tuple(value.shape)} are finite, but their covariance overflows {value.dtype}; "
+        f"{name} of shape {tuple(value.shape)} are finite, but {made} overflows {value.dtype}; "
         f"largest magnitude {value.abs().max().item():.3g}. Normalise them or compute in float64"
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import (
+    ROUTES,
     GradientRule,
     SpectralFunction,
     check_map,
@@ -80,13 +81,23 @@ class NewtonSchulzPool(MatrixPool):
             the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
             the eigenvalues on a CPU where positions are fewer than channels, or channels more than 128, because
             there they are cheaper (``python -m gcplib.bench``), and the products elsewhere.
+        compute_dtype: see ``CovariancePool``.
     """
 
     min_positions = 2
 
-    def __init__(self, in_channels: int, reduction: int | None = None, steps: int = 5, route: str = "auto"):
-        super().__init__(in_channels, reduction)
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int | None = None,
+        steps: int = 5,
+        route: str = "auto",
+        compute_dtype: str | None = None,
+    ):
+        super().__init__(in_channels, reduction, compute_dtype)
         self.fn, self.steps, self.route = newton_schulz_function(steps), steps, route
+        if route not in (*ROUTES, "products"):
+            raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}, products")
         if route != "products":
             check_map(self.fn, "exact", route, self.channels)
 
@@ -106,6 +117,9 @@ class LogPool(MatrixPool):
 
     Args:
         in_channels: C. reduction: channels d after a 1x1 reduction, or None. shrinkage: a, between 0 and 1.
+
+    Raises:
+        NonFiniteError: a picture without any variance, such as one of constant features.
 
     Source: O2P (Carreira et al., ECCV 2012), DeepO2P (Ionescu et al., ICCV 2015).
     """
@@ -139,7 +153,7 @@ def _mpn_cov(in_channels: int, reduction: int | None = None, exponent: float = 0
 
 def _svd_top_n(in_channels: int, reduction: int | None = None, drop: int | None = None, **options) -> CovariancePool:
     # The paper drops 50 of 256: the same share of any other number of channels, unless told otherwise.
-    drop = drop or max(1, (reduction or in_channels) * 50 // 256)
+    drop = max(1, (reduction or in_channels) * 50 // 256) if drop is None else drop
     return CovariancePool(in_channels, "sqrt", reduction, **{"rule": top_n(drop), "compute_dtype": "float64"} | options)
 
 
@@ -183,7 +197,8 @@ def create_pool(name: str, in_channels: int, reduction: int | None = None, **opt
             (``shrinkage=0.02``); ``isqrt_cov`` the root by Newton-Schulz (``steps=5``, ``route``), ``mpa`` by a Pade
             approximant, ``mtp`` by a Taylor polynomial; ``svd_original``, ``svd_clip``, ``svd_top_n``,
             ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
-            gradient rules (``rule``), in float64 (``compute_dtype``).
+            gradient rules (``rule``; ``drop`` for the third), in float64. All but ``gap`` and ``cbp``
+            take ``compute_dtype``.
         in_channels: channels of the feature map ``(B, C, H, W)``.
         reduction: channels after a 1x1 reduction, or None.
 

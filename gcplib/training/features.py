@@ -67,7 +67,8 @@ def cache_features(
             warnings.warn(f"{path.name} is truncated or altered; computing the features again", stacklevel=2)
             path.unlink()
         # On every core: whoever else needs these features is waiting for the lock, not computing.
-        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(os.cpu_count() or 1,)) as all_cores:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cores,)) as all_cores:
             network = create_backbone(backbone, pretrained, stride).eval()
             features = all_cores.submit(_compute, dataset, network).result()
         with write_atomic(path) as temporary:

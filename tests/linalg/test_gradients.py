@@ -1,6 +1,5 @@
 """The published gradient rules: what each computes, and the trap of each, shown."""
 
-import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
@@ -14,7 +13,9 @@ from gcplib.linalg import (
     get_rule,
     list_rules,
     newton_schulz,
+    newton_schulz_function,
     pade_function,
+    power,
     power_iteration,
     spectral_map,
     sqrtm,
@@ -116,9 +117,6 @@ def test_pade_as_released_is_the_exact_quotient_and_caps_nothing():
     assert sum(q20) == pytest.approx(0, abs=1e-9)
     # At a tie it is far from the exact 1/2, in whichever way rounding has it.
     assert abs(weights("pade_released", 1.0, 1.0, 3.0)[0, 1] - 0.5) > 0.25
-    with mpmath.workdps(20):
-        series = mpmath.taylor(lambda r: 1 / (1 - r), 0, 100)
-        assert p20 == tuple(map(float, mpmath.pade(series, 50, 50)[0]))
 
 
 def test_clip_bounds_k_but_not_the_gradient():
@@ -132,9 +130,14 @@ def test_original_takes_the_largest_finite_entry_at_a_tie():
     assert torch.isfinite(weights("original", 1.0, 1.0)).all()
 
 
-def test_power_iteration_is_a_taylor_polynomial_of_low_degree():
+def test_power_iteration_is_the_sum_of_powers_of_the_deflated_matrix():
+    # Per eigenvector u_i, (I - u_i u_i^T) (S / lam_i)^k / lam_i summed over k: entry j is (lam_j / lam_i)^k / lam_i.
     lam = (1.0, 0.7, 0.2)
-    torch.testing.assert_close(weights("power_iteration", *lam), weights("taylor(20)", *lam))
+    got = weights("power_iteration", *lam)
+    for i in range(3):
+        for j in range(i + 1, 3):
+            k = sum((lam[j] / lam[i]) ** n for n in range(21)) / lam[i]
+            assert got[i, j].item() == pytest.approx((lam[i] ** 0.5 - lam[j] ** 0.5) * k, rel=1e-12)
 
 
 def test_power_iteration_as_released_has_no_gradient():
@@ -213,12 +216,17 @@ def test_rules_by_name_with_a_setting():
     [
         ("rough", r"'rough'.*exact.*top_n\(12\)"),
         ("exact(3)", "unknown gradient rule"),
-        ("top_n(0)", "positive number of eigenvalues"),
-        ("top_n(1.5)", "positive number of eigenvalues"),
+        ("top_n(0)", "to drop must be a whole number from 1, got 0"),
+        ("top_n(1.5)", "to drop must be a whole number from 1, got 1.5"),
         ("clip(-1)", "must be positive"),
-        ("taylor(-1)", "must not be negative"),
+        ("taylor(-1)", "whole number from 0, got -1"),
+        ("taylor(2.5)", "whole number from 0, got 2.5"),
+        ("taylor(nan)", "unknown gradient rule"),
+        ("taylor(abc)", "unknown gradient rule"),
         ("pade(0.5)", "at least 1"),
-        ("newton(0)", "at least one step"),
+        ("pade_released(0)", "whole number from 1"),
+        ("newton(0)", "whole number from 1"),
+        ("newton(2.5)", "whole number from 1"),
     ],
 )
 def test_bad_rules(rule, message):
@@ -236,3 +244,8 @@ def test_rules_that_do_not_fit_are_refused():
         covariance_map(x, "log", "newton")
     with pytest.raises(ValueError, match=r"taylor is one of the square root, not of Pade"):
         covariance_map(x, pade_function(), "taylor")
+    with pytest.raises(ValueError, match="clip sets eigenvalues to eps and cannot take invsqrt"):
+        covariance_map(x, "invsqrt", "clip")
+    for fn in ("identity", power(0.25), newton_schulz_function(5)):
+        with pytest.raises(ValueError, match="lyapunov is one of the square root"):
+            covariance_map(x, fn, "lyapunov")

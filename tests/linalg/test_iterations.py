@@ -52,7 +52,7 @@ def cost(function, s):
     return forward.count, backward.count, sum(stored.values()) / (s.numel() * s.element_size())
 
 
-def test_gradient_takes_half_the_products_and_half_the_memory_of_the_published_recursion():
+def test_gradient_takes_fewer_products_and_half_the_memory_of_the_published_recursion():
     s = covariance(torch.randn(2, 32, 64))
     theirs = cost(lambda s: NewtonSchulzSqrt.apply(s, 5), s)
     ours = cost(newton_schulz, s)
@@ -128,13 +128,31 @@ def test_taylor_and_pade_by_products_are_their_functions(root, fn, size):
     torch.testing.assert_close(torch.autograd.grad(got, ours, g)[0], torch.autograd.grad(want, theirs, g)[0])
 
 
+@pytest.mark.parametrize(("root", "fn"), [(taylor_root, taylor_function()), (pade_root, pade_function())])
+def test_taylor_and_pade_of_zero_and_of_tiny_matrices(root, fn):
+    s = covariance(torch.randn(4, 30))
+    for found in (root, lambda s: spectral_map(s, fn)):
+        assert found(torch.zeros(2, 3, 3)).abs().max() == 0
+        # The squares of such numbers are zero in float32.
+        torch.testing.assert_close(found(1e-30 * s) * 1e15, found(s), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("root", [newton_schulz, taylor_root, pade_root, lambda s: lyapunov(s, s)])
+def test_autocast_changes_nothing(root):
+    x = torch.randn(2, 4, 9, requires_grad=True)
+    want = root(covariance(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = root(covariance(x))
+    assert torch.equal(got, want)
+
+
 def test_lyapunov_solver():
     root = sqrtm(covariance(torch.randn(5, 200, dtype=DOUBLE)))
     g = torch.randn(5, 5, dtype=DOUBLE)
     g = g + g.T
     want = scipy.linalg.solve_continuous_lyapunov(root.numpy(), g.numpy())
     np.testing.assert_allclose(lyapunov(root, g), want, rtol=1e-9, atol=1e-9)
-    # Eight steps are not enough where the root is ill-conditioned, twenty are.
+    # Eight steps are not enough where the root is ill-conditioned, forty are.
     root = torch.diag(torch.logspace(0, -4, 5, dtype=DOUBLE))
     want = torch.from_numpy(scipy.linalg.solve_continuous_lyapunov(root.numpy(), g.numpy()))
     assert (lyapunov(root, g) - want).norm() > 0.3 * want.norm()
@@ -145,6 +163,7 @@ def test_lyapunov_solver_keeps_half_of_the_block_between_range_and_null_space():
     root, g = torch.diag(torch.tensor([1.0, 0.0], dtype=DOUBLE)), torch.ones(2, 2, dtype=DOUBLE)
     for steps in (8, 30):
         assert lyapunov(root, g, steps)[0, 1].item() == pytest.approx(0.5)  # the equation says 1
+        assert lyapunov(root, g, steps)[1, 1].item() == pytest.approx(1.5**steps / 2)  # it has no solution there
 
 
 def test_float32_is_close_to_float64():
@@ -177,5 +196,10 @@ def test_bad_input():
         taylor_root(torch.eye(2), 0)
     with pytest.raises(ValueError, match="one shape"):
         lyapunov(torch.eye(2), torch.eye(3))
+    off_diagonal = torch.eye(3).expand(2, 4, 3, 3).clone()
+    off_diagonal[1, 2, 0, 1] = float("nan")
+    for root in (newton_schulz, accelerated_newton_schulz, taylor_root, pade_root):
+        with pytest.raises(NonFiniteError, match=r"hold 1 non-finite values.*\(1, 2, 0, 1\)"):
+            root(off_diagonal)
     with pytest.raises(NonFiniteError, match="hold 1 non-finite"):
         newton_schulz(torch.tensor([[float("nan"), 0.0], [0.0, 1.0]]))

@@ -34,6 +34,27 @@ def test_threads_do_not_change_the_result(batch, route, three_threads):
         torch.testing.assert_close(a, b)
 
 
+def test_a_singular_matrix_in_one_part_only(three_threads):
+    s = torch.eye(4, dtype=torch.float64).repeat(6, 1, 1)
+    s[5, 0, 0] = 0
+    g = torch.randn(6, 4, 4, dtype=torch.float64)
+    results = []
+    for threads in (3, 1):
+        torch.set_num_threads(threads)
+        y = s.clone().requires_grad_()
+        results.append(torch.autograd.grad(spectral_map(y), y, g)[0])
+    torch.testing.assert_close(*results)
+    assert torch.isfinite(results[0]).all()
+
+
+def test_two_callers_at_once(three_threads):
+    xs = [torch.randn(6, 5, 9, dtype=torch.float64) for _ in range(8)]
+    with ThreadPoolExecutor(2) as callers:
+        found = list(callers.map(covariance_map, xs))
+    for x, got in zip(xs, found, strict=True):
+        torch.testing.assert_close(got, covariance_map(x))
+
+
 def test_parts_cover_the_batch_once(three_threads):
     for batch in range(8):
         covered = [i for part in batch_parts(torch.empty(batch, 2), 2) for i in range(batch)[part]]
@@ -57,7 +78,6 @@ def test_parts_run_side_by_side_on_one_thread_each(three_threads):
     assert max(start for start, *_ in seen) < min(end for _, end, *_ in seen)
     assert {threads for _, _, threads, _ in seen} == {1}
     assert not any(grad for *_, grad in seen)
-    # And the caller's number is what it was, for new threads too.
     assert torch.get_num_threads() == 3
 
 

@@ -198,10 +198,11 @@ def test_autocast_changes_nothing(route):
     for enabled in (False, True):
         y = x.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            out = covariance_map(y, route=route)
-            results.append((out, torch.autograd.grad(out, y, g)[0]))
-    for got, want in zip(*results, strict=True):
-        assert torch.equal(got, want)
+            for fn in ("sqrt", "identity"):
+                out = covariance_map(y, fn, route=route)
+                results.append((out, torch.autograd.grad(out, y, g)[0]))
+    for plain, autocast in zip(results[:2], results[2:], strict=True):
+        assert all(map(torch.equal, plain, autocast))
 
 
 @settings(max_examples=80, deadline=None)
@@ -253,8 +254,9 @@ def test_non_contiguous_features():
 def test_non_finite_features_are_located(route, bad):
     x = torch.randn(2, 4, 9)
     x[1, 2, 3] = bad
-    with pytest.raises(NonFiniteError, match=r"hold 1 non-finite values.*\(1, 2, 3\)"):
-        covariance_map(x, route=route)
+    for fn in ("sqrt", "identity"):
+        with pytest.raises(NonFiniteError, match=r"hold 1 non-finite values.*\(1, 2, 3\)"):
+            covariance_map(x, fn, route=route)
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -300,8 +302,10 @@ def test_functions_with_a_value_at_zero_take_the_full_route_only():
     shifted = SpectralFunction("shifted", lambda lam: lam + 1, lambda a, b: torch.ones_like(a + b), zero=1.0)
     x = torch.randn(6, 4, dtype=DOUBLE)
     torch.testing.assert_close(covariance_map(x, shifted), covariance(x) + torch.eye(6, dtype=DOUBLE))
-    with pytest.raises(ValueError, match=r"shifted has f\(0\) = 1"):
-        covariance_map(x, shifted, route="thin")
+    for fn in (shifted, "log", "invsqrt", power(-0.25)):
+        for route in ("thin", "svd"):
+            with pytest.raises(ValueError, match=r"f\(0\) = 0, but .* has f\(0\) = "):
+                covariance_map(x, fn, route=route)
 
 
 def test_spectral_map_uses_the_symmetric_part_only():

@@ -191,6 +191,8 @@ def test_unknown_pool_lists_the_known_ones():
         ("mpa", {"route": "thin"}, ValueError),
         ("mpa", {"rule": "taylor"}, ValueError),
         ("svd_top_n", {"drop": 8}, ValueError),
+        ("svd_top_n", {"drop": 0}, ValueError),
+        ("mpn_cov", {"exponent": 0.25, "rule": "lyapunov"}, ValueError),
         ("svd_newton", {"fn": "log"}, ValueError),
         ("log", {"shrinkage": 0.0}, ValueError),
         ("cbp", {"sketch": 0}, ValueError),

@@ -9,13 +9,14 @@ from torch import nn
 from gcplib import create_pool, list_pools
 
 
+@pytest.mark.parametrize("size", [(4, 4), (2, 3)], ids=["many positions", "few positions"])
 @pytest.mark.parametrize("name", list_pools())
-def test_compiles_in_one_graph(name):
+def test_compiles_in_one_graph(name, size):
     # aot_eager traces forward and backward as every backend does, but needs no C++ compiler.
     torch._dynamo.reset()
     pool = create_pool(name, 8)
     compiled = torch.compile(pool, backend="aot_eager", fullgraph=True)
-    x = torch.randn(3, 8, 4, 4)
+    x = torch.randn(3, 8, *size)
     results = []
     for layer in (pool, compiled):
         y = x.clone().requires_grad_()
