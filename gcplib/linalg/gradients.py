@@ -1,20 +1,8 @@
-"""Gradient rules of the eigendecomposition: each is one matrix W between the eigenvectors.
-
-For ``C = U f(lam) U^T``, every rule computes ``dl/dS = U [(U^T sym(G) U) * W] U^T`` and differs only in W. The
-published ones replace ``K_ij = 1 / (lam_i - lam_j)`` in the textbook gradient of the eigendecomposition, which makes
-
-    W_ij = f_i K_ij + f_j K_ji,    W_ii = f'(lam_i).
-
-The exact K is antisymmetric and W the divided difference ``(f_i - f_j) / (lam_i - lam_j)``: K cancels, and the exact
-rule never forms it. Approximations that are not antisymmetric where eigenvalues coincide do not cancel there; each
-entry says what it does instead. All published layers run in float64 and set eigenvalues up to ``eps`` to ``eps``.
-"""
+"""The published gradient rules of the eigendecomposition, one entry each; what a rule is stands in ``rule``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from math import inf
 
@@ -22,7 +10,16 @@ import torch
 from torch import Tensor
 
 from gcplib.linalg.approximations import newton_schulz_function
-from gcplib.linalg.functions import SpectralFunction
+from gcplib.linalg.rule import (
+    GradientRule,
+    check_count,
+    exact_weights,
+    inverse_difference,
+    larger_and_ratio,
+    lyapunov_weights,
+    no_weights,
+    weights_from_k,
+)
 
 __all__ = [
     "GradientRule",
@@ -36,79 +33,6 @@ __all__ = [
     "taylor",
     "top_n",
 ]
-
-
-@dataclass(frozen=True)
-class GradientRule:
-    """How to differentiate a spectral map.
-
-    Args:
-        name: shown in errors and plots.
-        weights: ``W(fn, lam)``, ``(..., n)`` to ``(..., n, n)``, in units of ``f / lam``.
-        released: work as the published code does: eigenvalues up to ``eps`` of the dtype are set to ``eps``, and every
-            direction takes part, null ones too. Needs the full matrix.
-        drop: so many of the smallest eigenvalues are set to ``eps`` in the forward pass as well.
-        surrogate: the function that is differentiated in place of f.
-        through_scale: whether a function with a scale is differentiated through it as well.
-    """
-
-    name: str
-    weights: Callable[[SpectralFunction, Tensor], Tensor]
-    released: bool = True
-    drop: int = 0
-    surrogate: SpectralFunction | None = None
-    through_scale: bool = True
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def _exact(fn: SpectralFunction, lam: Tensor) -> Tensor:
-    return fn.quotient(lam.unsqueeze(-1), lam.unsqueeze(-2))
-
-
-def _lyapunov(fn: SpectralFunction, lam: Tensor) -> Tensor:
-    f = fn.value(lam)
-    return 1 / (f.unsqueeze(-1) + f.unsqueeze(-2))
-
-
-def _nothing(fn: SpectralFunction, lam: Tensor) -> Tensor:
-    return lam.new_zeros(*lam.shape, lam.shape[-1])
-
-
-def _from_k(k: Callable[[Tensor, Tensor], Tensor], fn: SpectralFunction, lam: Tensor) -> Tensor:
-    """Return W from an approximation of ``1 / (a - b)``."""
-    matrix = k(lam.unsqueeze(-1), lam.unsqueeze(-2))
-    matrix = _repair(matrix.masked_fill(torch.eye(lam.shape[-1], dtype=torch.bool, device=lam.device), 0))
-    rows = fn.value(lam).unsqueeze(-1) * matrix
-    return rows + rows.mT + torch.diag_embed(fn.quotient(lam, lam))
-
-
-def _repair(k: Tensor) -> Tensor:
-    """Replace infinities by the largest and smallest finite entry of the matrix, and NaN by the largest.
-
-    The published code does this over the whole batch, so that one picture's gradient depends on its neighbours; here
-    every matrix has its own.
-    """
-    finite = torch.where(torch.isfinite(k), k, torch.zeros_like(k))
-    high, low = finite.amax((-2, -1), keepdim=True), finite.amin((-2, -1), keepdim=True)
-    k = torch.where(torch.isposinf(k) | torch.isnan(k), high, k)
-    return torch.where(torch.isneginf(k), low, k)
-
-
-def _difference(a: Tensor, b: Tensor) -> Tensor:
-    return 1 / (a - b)
-
-
-def _largest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``1 / a`` or ``-1 / b``, of the larger one, and the ratio r of the two: ``K = first / (1 - r)``."""
-    high = torch.maximum(a, b)
-    return torch.where(a >= b, 1 / high, -1 / high), torch.minimum(a, b) / high
-
-
-def _check_count(what: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{what} must be a whole number from {least}, got {value!r}")
 
 
 @cache
@@ -126,7 +50,7 @@ def clip(bound: float = 1e10) -> GradientRule:
     if not 0 < bound < inf:
         raise ValueError(f"the bound on K must be positive and finite, got {bound}")
     name = "clip" if bound == 1e10 else f"clip({bound:g})"
-    return GradientRule(name, partial(_from_k, lambda a, b: _difference(a, b).clamp(-bound, bound)))
+    return GradientRule(name, partial(weights_from_k, lambda a, b: inverse_difference(a, b).clamp(-bound, bound)))
 
 
 @cache
@@ -140,9 +64,9 @@ def top_n(drop: int = 50) -> GradientRule:
 
     Source: Song et al., ICCV 2021 (50 of 256).
     """
-    _check_count("the number of eigenvalues to drop", drop, 1)
+    check_count("the number of eigenvalues to drop", drop, 1)
     name = "top_n" if drop == 50 else f"top_n({drop})"
-    return GradientRule(name, partial(_from_k, _difference), drop=drop)
+    return GradientRule(name, partial(weights_from_k, inverse_difference), drop=drop)
 
 
 @cache
@@ -161,16 +85,16 @@ def taylor(degree: int = 100, name: str | None = None) -> GradientRule:
 
     Source: Song et al., ICCV 2021 (degree 100); robust differentiable SVD (Wang et al., TPAMI 2021).
     """
-    _check_count("the degree of the Taylor polynomial", degree, 0)
+    check_count("the degree of the Taylor polynomial", degree, 0)
 
     def k(a: Tensor, b: Tensor) -> Tensor:
-        first, ratio = _largest(a, b)
+        first, ratio = larger_and_ratio(a, b)
         t = ratio.log()
         # The geometric sum without cancellation; at r = 1 it is degree + 1.
         total = torch.where(ratio == 1, torch.full_like(t, degree + 1), torch.expm1((degree + 1) * t) / torch.expm1(t))
         return first * total
 
-    return GradientRule(name or ("taylor" if degree == 100 else f"taylor({degree})"), partial(_from_k, k))
+    return GradientRule(name or ("taylor" if degree == 100 else f"taylor({degree})"), partial(weights_from_k, k))
 
 
 def power_iteration(terms: int = 20) -> GradientRule:
@@ -199,9 +123,9 @@ def newton(steps: int = 10) -> GradientRule:
 
     Source: Song et al., ICCV 2021 (10 steps).
     """
-    _check_count("the number of Newton-Schulz steps", steps, 1)
+    check_count("the number of Newton-Schulz steps", steps, 1)
     name = "newton" if steps == 10 else f"newton({steps})"
-    return GradientRule(name, _exact, surrogate=newton_schulz_function(steps))
+    return GradientRule(name, exact_weights, surrogate=newton_schulz_function(steps))
 
 
 @cache
@@ -221,10 +145,10 @@ def pade(bound: float = 101.0) -> GradientRule:
         raise ValueError(f"the bound on K lam must be finite and at least 1, got {bound}")
 
     def k(a: Tensor, b: Tensor) -> Tensor:
-        first, _ = _largest(a, b)
+        first, _ = larger_and_ratio(a, b)
         return first / ((a - b).abs() / torch.maximum(a, b)).clamp(min=1 / bound)
 
-    return GradientRule("pade" if bound == 101 else f"pade({bound:g})", partial(_from_k, k))
+    return GradientRule("pade" if bound == 101 else f"pade({bound:g})", partial(weights_from_k, k))
 
 
 @cache
@@ -251,8 +175,8 @@ def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
     Source: Song et al., ICCV 2021.
     """
 
-    _check_count("the degree of the Pade approximant", degree, 1)
-    _check_count("the number of digits", digits, 1)
+    check_count("the degree of the Pade approximant", degree, 1)
+    check_count("the number of digits", digits, 1)
 
     def horner(coefficients: tuple[float, ...], r: Tensor) -> Tensor:
         value = torch.full_like(r, coefficients[-1])
@@ -262,11 +186,11 @@ def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
 
     def k(a: Tensor, b: Tensor) -> Tensor:
         p, q = _pade_coefficients(degree, digits)
-        first, ratio = _largest(a, b)
+        first, ratio = larger_and_ratio(a, b)
         return first * horner(p, ratio) / horner(q, ratio)
 
     name = "pade_released" if (degree, digits) == (50, 20) else f"pade_released({degree}, {digits})"
-    return GradientRule(name, partial(_from_k, k))
+    return GradientRule(name, partial(weights_from_k, k))
 
 
 # The published variants, with the papers' settings. `exact` is the Daleckii-Krein theorem, `lyapunov` what the
@@ -275,13 +199,13 @@ def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
 RULES: dict[str, GradientRule] = {
     rule.name: rule
     for rule in (
-        GradientRule("exact", _exact, released=False),
-        GradientRule("lyapunov", _lyapunov, released=False, through_scale=False),
-        GradientRule("original", partial(_from_k, _difference)),
+        GradientRule("exact", exact_weights, released=False),
+        GradientRule("lyapunov", lyapunov_weights, released=False, through_scale=False),
+        GradientRule("original", partial(weights_from_k, inverse_difference)),
         clip(),
         top_n(),
         power_iteration(),
-        GradientRule("power_iteration_released", _nothing),
+        GradientRule("power_iteration_released", no_weights),
         newton(),
         taylor(),
         pade(),
