@@ -28,6 +28,9 @@ class SpectralFunction:
         smooth: whether f is defined and differentiable around 0, as polynomials are. If not, eigenvalues at rounding
             noise count as zero, and the derivative between null directions is taken as zero.
         positive: whether f needs positive eigenvalues, as the logarithm does: a singular matrix is then an error.
+        gain: None, or from the eigenvalues of C and those of S, ``(..., n)`` both, to a factor g of the whole matrix,
+            ``(..., 1)``, and its derivatives by both, ``(..., n)``: then the map is ``g C``.
+        base: the function that this one was made of by amplifying small eigenvalues, or None.
     """
 
     name: str
@@ -37,10 +40,8 @@ class SpectralFunction:
     scale: str | None = None
     smooth: bool = False
     positive: bool = False
-
-    def __post_init__(self) -> None:
-        if self.scale is not None and not self.smooth:
-            raise ValueError(f"{self.name}: a function with a scale must be smooth around 0")
+    gain: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+    base: SpectralFunction | None = None
 
     def __str__(self) -> str:
         return self.name

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcplib.linalg.approximations import newton_schulz_function
+from gcplib.linalg.eigensets import all_but_smallest
 from gcplib.linalg.rule import (
     GradientRule,
     check_count,
@@ -66,7 +67,7 @@ def top_n(drop: int = 50) -> GradientRule:
     """
     check_count("the number of eigenvalues to drop", drop, 1)
     name = "top_n" if drop == 50 else f"top_n({drop})"
-    return GradientRule(name, partial(weights_from_k, inverse_difference), drop=drop)
+    return GradientRule(name, partial(weights_from_k, inverse_difference), keep=all_but_smallest(drop))
 
 
 @cache

@@ -14,11 +14,12 @@ entry of ``gradients`` says what it does instead. All published layers run in fl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from gcplib.linalg.eigensets import EigenvalueSet
 from gcplib.linalg.functions import SpectralFunction
 
 __all__ = [
@@ -29,8 +30,12 @@ __all__ = [
     "larger_and_ratio",
     "lyapunov_weights",
     "no_weights",
+    "truncate",
+    "truncated_weights",
     "weights_from_k",
 ]
+
+PASSES = ("both", "forward", "backward")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class GradientRule:
         weights: ``W(fn, lam)``, ``(..., n)`` to ``(..., n, n)``, in units of ``f / lam``.
         released: work as the published code does: eigenvalues up to ``eps`` of the dtype are set to ``eps``, and every
             direction takes part, null ones too. Needs the full matrix.
-        drop: so many of the smallest eigenvalues are set to ``eps`` in the forward pass as well.
+        keep: the eigenvalues that take part, all by default; see ``truncate``.
+        where: whether ``keep`` counts in the ``forward`` pass, the ``backward`` one or ``both``.
         surrogate: the function that is differentiated in place of f.
         through_scale: whether a function with a scale is differentiated through it as well.
     """
@@ -50,12 +56,61 @@ class GradientRule:
     name: str
     weights: Callable[[SpectralFunction, Tensor], Tensor]
     released: bool = True
-    drop: int = 0
+    keep: EigenvalueSet | None = None
+    where: str = "both"
     surrogate: SpectralFunction | None = None
     through_scale: bool = True
 
+    def __post_init__(self) -> None:
+        if self.where not in PASSES:
+            raise ValueError(f"a truncation is in one of the passes {', '.join(PASSES)}, got {self.where!r}")
+
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def any_route(self) -> bool:
+        """Whether the gradient is that of the forward pass's own eigenvectors, which every route has."""
+        return self.weights is exact_weights and not self.released and self.surrogate is None
+
+    def kept(self, lam: Tensor, rank: int, direction: str) -> Tensor | None:
+        """Say which eigenvalues take part in the ``forward`` or ``backward`` pass; None for all."""
+        if self.keep is None or self.where not in ("both", direction):
+            return None
+        # As released, null directions take part like all others.
+        return self.keep.mask(lam, lam.shape[-1] if self.released else rank)
+
+
+def truncate(rule: GradientRule, keep: EigenvalueSet, where: str = "both") -> GradientRule:
+    """Return the rule for ``C = sum_{i in I} f(lam_i) u_i u_i^T``: only the eigenvalues of the set I are kept.
+
+    With the exact rule the others are zero, and the gradient is that of this function: ``W_ij = f_i / (lam_i - lam_j)``
+    between a kept i and a dropped j, which does not cancel, and 0 between two that are dropped. Rules as released set
+    the others to ``eps`` and go on as always.
+
+    Args:
+        where: ``both`` passes; or only the ``forward`` one, with the gradient of the full function; or only the
+            ``backward`` one, with the value of the full function. The last two compute no function's gradient: they
+            tell causes apart.
+
+    Raises:
+        ValueError: the rule truncates already or cannot, or ``where`` is unknown.
+    """
+    if rule.keep is not None:
+        raise ValueError(f"gradient rule {rule} truncates already, to {rule.keep}")
+    if not (rule.released or rule.weights is exact_weights):
+        raise ValueError(f"gradient rule {rule} is of the whole function; truncate exact, or a rule as released")
+    return replace(rule, name=f"{rule.name}, {keep} {where}", keep=keep, where=where)
+
+
+def truncated_weights(fn: SpectralFunction, lam: Tensor, kept: Tensor, weights: Tensor) -> Tensor:
+    """Return the divided differences of f where ``kept``, 0 elsewhere, from those of f."""
+    f = fn.value(lam) * kept
+    rows, columns = kept.unsqueeze(-1), kept.unsqueeze(-2)
+    rise = f.unsqueeze(-1) - f.unsqueeze(-2)
+    across = torch.where(rise == 0, rise, rise / (lam.unsqueeze(-1) - lam.unsqueeze(-2)))
+    within = torch.where(rows & columns, weights, torch.zeros_like(weights))
+    return torch.where(rows ^ columns, across, within)
 
 
 def exact_weights(fn: SpectralFunction, lam: Tensor) -> Tensor:

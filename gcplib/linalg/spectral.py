@@ -90,7 +90,7 @@ def check_map(
 
     Raises:
         ValueError: unknown function, rule or route; a route the function or rule cannot take; a rule of the square root
-            for another function, or one that drops as many eigenvalues as there are channels.
+            for another function, or one that keeps more eigenvalues than there are.
     """
     fn, rule = get_function(fn), get_rule(rule)
     if route not in ROUTES:
@@ -98,19 +98,19 @@ def check_map(
     if route in ("thin", "svd"):
         if fn.zero != 0:
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")
-        if rule.name != "exact":
+        if not rule.any_route:
             raise ValueError(f"route {route!r} has the exact gradient only; gradient rule {rule} needs the full one")
     root = fn is get_function("sqrt")
     if (rule.released and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
-    if rule.name == "lyapunov" and not root and (fn.scale is None or fn.zero == 0):
+    if rule.name == "lyapunov" and not root and (fn.scale is None or fn.zero == 0 or fn.base is not None):
         raise ValueError(
             f"gradient rule lyapunov is one of the square root, and of mpa and mtp, not of {fn}; use exact"
         )
     if rule.released and fn.positive:
         raise ValueError(f"gradient rule {rule} sets eigenvalues to eps and cannot take {fn}; use exact")
-    if rule.drop >= channels:
-        raise ValueError(f"gradient rule {rule} drops {rule.drop} eigenvalues of {channels}; use for example top_n(12)")
+    if rule.keep is not None:
+        rule.keep.check(channels)
     return fn, rule
 
 
@@ -147,7 +147,7 @@ def covariance_map(
     fn, rule = check_map(fn, rule, route, channels)
     rank_tolerance(x.dtype)
     if route == "auto":
-        route = "thin" if positions <= channels and fn.zero == 0 and rule.name == "exact" else "full"
+        route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn is get_function("identity") and rule.name == "exact":

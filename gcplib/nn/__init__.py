@@ -2,7 +2,9 @@
 
 from gcplib.nn.base import AveragePool
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
-from gcplib.nn.pooling import CovariancePool, LogPool, NewtonSchulzPool, create_pool, list_pools
+from gcplib.nn.log import LogPool
+from gcplib.nn.pooling import CovariancePool, NewtonSchulzPool, create_pool, list_pools
+from gcplib.nn.scaling_eigen import amplify, list_amplifiers
 
 __all__ = [
     "AveragePool",
@@ -11,6 +13,8 @@ __all__ = [
     "CovariancePool",
     "LogPool",
     "NewtonSchulzPool",
+    "amplify",
     "create_pool",
+    "list_amplifiers",
     "list_pools",
 ]

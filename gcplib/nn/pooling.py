@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import (
     ROUTES,
+    EigenvalueSet,
     GradientRule,
     SpectralFunction,
     check_map,
     covariance,
     covariance_map,
-    logm,
+    get_eigenvalue_set,
+    get_rule,
     newton_schulz,
     newton_schulz_function,
     pade_function,
     power,
     taylor_function,
     top_n,
+    truncate,
 )
 from gcplib.nn.base import AveragePool, MatrixPool
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
+from gcplib.nn.log import LogPool
+from gcplib.nn.scaling_eigen import amplify as amplified
 
-__all__ = ["CovariancePool", "LogPool", "NewtonSchulzPool", "create_pool", "list_pools"]
+__all__ = ["CovariancePool", "NewtonSchulzPool", "create_pool", "list_pools"]
 
 # Measured on two cores: at 64 channels the products of five steps take 0.7 of the time of one eigendecomposition, at
 # 128 0.9, at 256 1.3 and more.
@@ -44,8 +48,11 @@ class CovariancePool(MatrixPool):
         reduction: channels after a 1x1 reduction, or None. 64 to 256 are usual: the vector has d (d + 1) / 2 numbers.
         rule: gradient rule (``gcplib.linalg.list_rules``). route: see ``gcplib.linalg.covariance_map``.
         compute_dtype: ``float32`` or ``float64`` for the spectral part, or None for the features' own.
+        amplify: None, or how to amplify small eigenvalues (``gcplib.nn.list_amplifiers``): the Scaling Eigen Branch.
+        keep: None for all eigenvalues, or the set to keep, such as ``top(32)`` (``list_eigenvalue_sets`` of
+            ``gcplib.linalg``). where: which passes are truncated, ``both``, ``forward`` or ``backward``.
 
-    Source: MPN-COV (Li et al., ICCV 2017).
+    Source: MPN-COV (Li et al., ICCV 2017); truncation: Song et al., ICCV 2021 and TPAMI 2022.
 
     >>> CovariancePool(8)(torch.randn(2, 8, 5, 5)).shape
     torch.Size([2, 36])
@@ -61,8 +68,15 @@ class CovariancePool(MatrixPool):
         rule: str | GradientRule = "exact",
         route: str = "auto",
         compute_dtype: str | None = None,
+        amplify: str | None = None,
+        keep: str | EigenvalueSet | None = None,
+        where: str = "both",
     ):
         super().__init__(in_channels, reduction, compute_dtype)
+        if amplify is not None:
+            fn = amplified(fn, amplify, self.channels)
+        if keep is not None:
+            rule = truncate(get_rule(rule), get_eigenvalue_set(keep), where)
         # What cannot work fails here, not in the first training step.
         self.fn, self.rule = check_map(fn, rule, route, self.channels)
         self.route = route
@@ -81,7 +95,7 @@ class NewtonSchulzPool(MatrixPool):
             the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
             the eigenvalues on a CPU where positions are fewer than channels, or channels more than 128, because
             there they are cheaper (``python -m gcplib.bench``), and the products elsewhere.
-        compute_dtype: see ``CovariancePool``.
+        compute_dtype, amplify, keep, where: see ``CovariancePool``; the last three need the eigenvalues.
     """
 
     min_positions = 2
@@ -93,56 +107,31 @@ class NewtonSchulzPool(MatrixPool):
         steps: int = 5,
         route: str = "auto",
         compute_dtype: str | None = None,
+        amplify: str | None = None,
+        keep: str | EigenvalueSet | None = None,
+        where: str = "both",
     ):
         super().__init__(in_channels, reduction, compute_dtype)
-        self.fn, self.steps, self.route = newton_schulz_function(steps), steps, route
         if route not in (*ROUTES, "products"):
             raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}, products")
+        self.fn, self.rule, self.steps = newton_schulz_function(steps), get_rule("exact"), steps
+        self.by_products = route in ("auto", "products") and amplify is None and keep is None
+        if route == "products" and not self.by_products:
+            raise ValueError("amplify and keep need the eigenvalues, which route 'products' has not; use auto")
+        if amplify is not None:
+            self.fn = amplified(self.fn, amplify, self.channels)
+        if keep is not None:
+            self.rule = truncate(self.rule, get_eigenvalue_set(keep), where)
+        self.route = route
         if route != "products":
-            check_map(self.fn, "exact", route, self.channels)
+            check_map(self.fn, self.rule, route, self.channels)
 
     def matrix(self, x: Tensor) -> Tensor:
         channels, positions = x.shape[-2:]
         cheaper = x.device.type != "cpu" or (channels <= MOST_CHANNELS_FOR_PRODUCTS and positions >= channels)
-        if self.route == "products" or (self.route == "auto" and cheaper):
+        if self.by_products and (self.route == "products" or cheaper):
             return newton_schulz(covariance(x), self.steps)
-        return covariance_map(x, self.fn, route=self.route)
-
-
-class LogPool(MatrixPool):
-    """The logarithm of the shrunk covariance: the log-Euclidean map of positive definite matrices to a vector space.
-
-    ``log((1 - a) S + a tr(S) / d I)``: covariances are singular where positions are fewer than channels, and the
-    logarithm of zero is infinite, so some shrinkage is part of the method.
-
-    Args:
-        in_channels: C. reduction: channels d after a 1x1 reduction, or None. shrinkage: a, between 0 and 1.
-
-    Raises:
-        NonFiniteError: a picture without any variance, such as one of constant features.
-
-    Source: O2P (Carreira et al., ECCV 2012), DeepO2P (Ionescu et al., ICCV 2015).
-    """
-
-    min_positions = 2
-
-    def __init__(
-        self,
-        in_channels: int,
-        reduction: int | None = None,
-        shrinkage: float = 0.02,
-        compute_dtype: str | None = None,
-    ):
-        super().__init__(in_channels, reduction, compute_dtype)
-        if not 0 < shrinkage <= 1:
-            raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")
-        self.shrinkage = shrinkage
-
-    def matrix(self, x: Tensor) -> Tensor:
-        s = covariance(x)
-        mean = s.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        eye = torch.eye(self.channels, dtype=s.dtype, device=s.device)
-        return logm((1 - self.shrinkage) * s + self.shrinkage * mean * eye)
+        return covariance_map(x, self.fn, self.rule, self.route)
 
 
 def _mpn_cov(in_channels: int, reduction: int | None = None, exponent: float = 0.5, **options) -> CovariancePool:
@@ -155,6 +144,16 @@ def _svd_top_n(in_channels: int, reduction: int | None = None, drop: int | None 
     # The paper drops 50 of 256: the same share of any other number of channels, unless told otherwise.
     drop = max(1, (reduction or in_channels) * 50 // 256) if drop is None else drop
     return CovariancePool(in_channels, "sqrt", reduction, **{"rule": top_n(drop), "compute_dtype": "float64"} | options)
+
+
+def _approximate(fn: SpectralFunction) -> Callable[..., nn.Module]:
+    """An approximate root with its published gradient, which amplified ones have not: those take their exact one."""
+
+    def make(in_channels: int, reduction: int | None = None, amplify: str | None = None, keep=None, **options):
+        rule = "lyapunov" if amplify is None and keep is None else "exact"
+        return CovariancePool(in_channels, fn, reduction, **{"rule": rule, "amplify": amplify, "keep": keep} | options)
+
+    return make
 
 
 def _svd(rule: str) -> Callable[..., nn.Module]:
@@ -171,8 +170,8 @@ POOLS: dict[str, Callable[..., nn.Module]] = {
     "log": LogPool,
     "mpn_cov": _mpn_cov,
     "isqrt_cov": NewtonSchulzPool,
-    "mpa": partial(CovariancePool, fn=pade_function(), rule="lyapunov"),
-    "mtp": partial(CovariancePool, fn=taylor_function(), rule="lyapunov"),
+    "mpa": _approximate(pade_function()),
+    "mtp": _approximate(taylor_function()),
     "svd_original": _svd("original"),
     "svd_clip": _svd("clip"),
     "svd_top_n": _svd_top_n,
@@ -198,7 +197,8 @@ def create_pool(name: str, in_channels: int, reduction: int | None = None, **opt
             approximant, ``mtp`` by a Taylor polynomial; ``svd_original``, ``svd_clip``, ``svd_top_n``,
             ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
             gradient rules (``rule``; ``drop`` for the third), in float64. All but ``gap`` and ``cbp``
-            take ``compute_dtype``.
+            take ``compute_dtype``; those from the eigenvalues of the covariance take ``amplify`` (the Scaling Eigen
+            Branch), and ``keep`` and ``where`` (truncation).
         in_channels: channels of the feature map ``(B, C, H, W)``.
         reduction: channels after a 1x1 reduction, or None.
 

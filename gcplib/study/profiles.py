@@ -9,6 +9,7 @@ A profile is a YAML file::
       07_train_fine_grained:      # may be empty: the notebook's own defaults
         threads: 2                # cores for this notebook, 1 if left out
         timeout: 3600             # seconds a single cell may take
+        first: true               # start before the others: it trains runs that they read
         parameters: {seeds: 5}
 
 Everything is checked, and every problem is listed at once, before anything runs.
@@ -40,6 +41,7 @@ class Entry:
 
     threads: int = 1
     timeout: int = 3600
+    first: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,6 +65,7 @@ class Job:
     parameters: Mapping[str, Any]
     threads: int
     timeout: int
+    first: bool
     key: str
     needs_data: bool
 
@@ -136,7 +139,7 @@ def load_plan(profile: str | Path) -> Plan:
         values = _resolve(name, entry, loaded, parameters, problems)
         needs_data = any(key in DATA_FIELDS for key in loaded.shared if key in parameters)
         key = digest({"text": notebook_text(sources[name]), "parameters": _plain(values), "library": library})
-        jobs[name] = Job(name, sources[name], values, entry.threads, entry.timeout, key, needs_data)
+        jobs[name] = Job(name, sources[name], values, entry.threads, entry.timeout, entry.first, key, needs_data)
     _raise(problems, loaded)
     data = {name: loaded.shared[name] for name in DATA_FIELDS if name in loaded.shared}
     data_key = digest({"data": data, "library": library})
@@ -181,13 +184,15 @@ def _read(path: Path) -> tuple[Profile, list[str]]:
     notebooks = {}
     for name, entry in _mapping(document, "notebooks", "profile", problems).items():
         given = _mapping({name: entry}, name, "notebooks", problems)
-        _known_keys(given, ("threads", "timeout", "parameters"), f"notebooks: {name}", problems)
+        _known_keys(given, ("threads", "timeout", "first", "parameters"), f"notebooks: {name}", problems)
         for key in ("threads", "timeout"):
             if key in given and (type(given[key]) is not int or given[key] < 1):
                 problems.append(f"notebooks: {name}: {key} must be a whole number of at least 1, got {given[key]!r}")
+        if "first" in given and type(given["first"]) is not bool:
+            problems.append(f"notebooks: {name}: first must be true or false, got {given['first']!r}")
         parameters = _mapping(given, "parameters", f"notebooks: {name}", problems)
         numbers = {key: given[key] for key in ("threads", "timeout") if type(given.get(key)) is int}
-        notebooks[str(name)] = Entry(**numbers, parameters=parameters)
+        notebooks[str(name)] = Entry(**numbers, first=given.get("first") is True, parameters=parameters)
     if not notebooks:
         problems.append("profile: 'notebooks' must name at least one notebook")
     shared = _mapping(document, "shared", "profile", problems)

@@ -130,6 +130,8 @@ def _snakemake(
     outputs = ["data.json" if name == "data" else f"notebooks/{name}.ipynb" for name in expected]
     # What is out of date was decided from the files beside the outputs; Snakemake's own memory may have been removed.
     command = [sys.executable, "-m", "snakemake", *outputs, "--forcerun", *outputs]
+    if first := [f"notebooks/{name}.ipynb" for name in expected if name in plan.jobs and plan.jobs[name].first]:
+        command += ["--prioritize", *first]
     command += ["--snakefile", str(snakefile), "--directory", str(plan.folder), "--cores", str(cores)]
     command += ["--config", f"profile={plan.profile.path}", "--rerun-triggers", "params", "--rerun-incomplete"]
     # The lock of only_study replaces Snakemake's own, which a killed run would leave behind.

@@ -203,7 +203,7 @@ def test_every_rule_gives_a_finite_gradient(rule, size, dtype):
 
 def test_rules_by_name_with_a_setting():
     assert get_rule("taylor(9)") is taylor(9)
-    assert get_rule("top_n(12)").drop == top_n(12).drop == 12
+    assert str(get_rule("top_n(12)").keep) == str(top_n(12).keep) == "all_but_smallest(12)"
     assert get_rule("clip(1e3)").name == clip(1e3).name == "clip(1000)"
     assert get_rule("pade_released(50)").name == "pade_released"
     assert power_iteration(7).name == "power_iteration(7)"
@@ -238,7 +238,7 @@ def test_rules_that_do_not_fit_are_refused():
     x = torch.randn(4, 9)
     with pytest.raises(ValueError, match=r"'thin' has the exact gradient only; gradient rule taylor"):
         covariance_map(x, rule="taylor", route="thin")
-    with pytest.raises(ValueError, match="drops 50 eigenvalues of 4"):
+    with pytest.raises(ValueError, match=r"all_but_smallest\(50\) needs 51 eigenvalues, .* at most 4"):
         covariance_map(x, rule="top_n")
     with pytest.raises(ValueError, match="newton is one of the square root, not of log"):
         covariance_map(x, "log", "newton")

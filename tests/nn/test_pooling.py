@@ -66,7 +66,7 @@ def test_svd_pools_are_the_exact_root_with_another_gradient_in_float64(rule):
 def test_top_n_drops_the_papers_share():
     assert create_pool("svd_top_n", 256).rule.name == "top_n"
     assert create_pool("svd_top_n", 112, reduction=64).rule.name == "top_n(12)"
-    assert create_pool("svd_top_n", 64, drop=3).rule.drop == 3
+    assert str(create_pool("svd_top_n", 64, drop=3).rule.keep) == "all_but_smallest(3)"
     x = torch.randn(1, 8, 6, 6, dtype=torch.float64)
     root = torch.zeros(8, 8, dtype=torch.float64)
     root[tuple(torch.triu_indices(8, 8))] = create_pool("svd_top_n", 8, drop=3)(x)[0]

@@ -26,6 +26,28 @@ def test_compiles_in_one_graph(name, size):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mpn_cov", {"keep": "top(3)"}),
+        ("mpn_cov", {"keep": "random(3, 1)"}),
+        ("svd_original", {"keep": "energy_bottom(0.5)", "where": "forward"}),
+        ("mpn_cov", {"amplify": "released"}),
+        ("isqrt_cov", {"amplify": "exp_relative"}),
+    ],
+)
+def test_truncated_and_amplified_pools_compile(name, options):
+    torch._dynamo.reset()
+    pool = create_pool(name, 8, **options)
+    compiled = torch.compile(pool, backend="aot_eager", fullgraph=True)
+    x, y = (torch.ones(3, 8, 4, 4).normal_(generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in "xy")
+    got, want = compiled(x), pool(y)
+    torch.testing.assert_close(got, want)
+    got.sum().backward()
+    want.sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["mpn_cov", "isqrt_cov", "log"])
 def test_compiled_pools_are_not_silent_about_nan(name):
     torch._dynamo.reset()

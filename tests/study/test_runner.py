@@ -105,6 +105,18 @@ def test_data_are_prepared_once_before_what_needs_them(world):
     assert "no fonts here" in output
 
 
+@pytest.mark.parametrize("chosen", ["a", "b"])
+def test_a_notebook_that_trains_for_others_starts_first(world, chosen):
+    for name in ("a", "b"):
+        world.notebook(name, f"open('../order', 'a').write('{name}')")
+    world.profile(
+        f"notebooks: {{a: {{first: {str(chosen == 'a').lower()}}}, b: {{first: {str(chosen == 'b').lower()}}}}}"
+    )
+    code, output = world.study("--cores", "1")
+    assert code == 0, output
+    assert (world.root / "order").read_text() == chosen + "ab".replace(chosen, "")
+
+
 SLOW = """
 import pathlib, time, os
 pathlib.Path('../started').write_text(str(os.getpid()))
