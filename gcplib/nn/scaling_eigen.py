@@ -39,11 +39,16 @@ def amplify(fn: str | SpectralFunction, how: str, channels: int) -> SpectralFunc
             - ``exp``: ``(1 + exp(-lam_i)) q_i``, the same idea for every eigenvalue by itself: our own reading;
             - ``exp_relative`` or ``exp_relative(b)``: ``(1 + b exp(-lam_i / m)) q_i``, b = 1: does not change with the
               scale of the features;
-            - ``power(p)``: ``sqrt(m) (lam_i / m)^p``, p below 1/2, of the exact root alone; scale-free as well.
+            - ``power(p)``: ``sqrt(m) (lam_i / m)^p``, p below 1/2, of the exact root alone; scale-free as well;
+
+            and two that amplify nothing, to tell through which path the published layer works:
+
+            - ``released_detached``: its value, with the factor a constant for the gradient;
+            - ``constant(b)``: ``(1 + b) q_i``, which changes the length of steps alone.
         channels: d.
 
     Raises:
-        ValueError: unknown name, a setting that does not amplify, or a function that it cannot be put on.
+        ValueError: unknown name or setting, or a function that it cannot be put on.
 
     Source: SEB, Song et al., TPAMI 2022.
 
@@ -53,7 +58,8 @@ def amplify(fn: str | SpectralFunction, how: str, channels: int) -> SpectralFunc
     fn = get_function(fn)
     found = re.fullmatch(r"(\w+)(?:\(([-+]?[\d.]+(?:e[-+]?\d+)?)\))?", how) if isinstance(how, str) else None
     name, setting = (found[1], found[2]) if found else (None, None)
-    if name not in AMPLIFIERS or (setting is None and name == "power") or (setting and name in ("released", "exp")):
+    needed, possible = name in ("power", "constant"), name in ("power", "constant", "exp_relative")
+    if name not in AMPLIFIERS or (setting is None and needed) or (setting and not possible):
         raise ValueError(f"unknown amplification {how!r}; known: {', '.join(list_amplifiers())}")
     if fn.base is not None:
         raise ValueError(f"{fn} is amplified already")
@@ -72,6 +78,23 @@ def _released_gain(q: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # A zero matrix has no gradient: where r = 0 so are all numerators.
     toward = q * s / torch.where(r > 0, r, torch.ones_like(r))
     return 1 + r, toward, -q * toward
+
+
+def _released_detached(fn: SpectralFunction, channels: int) -> SpectralFunction:
+    def gain(q: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _released_gain(q, lam)[0], torch.zeros_like(q), torch.zeros_like(q)
+
+    return replace(fn, gain=gain)
+
+
+def _constant(fn: SpectralFunction, channels: int, amount: float) -> SpectralFunction:
+    if not 0 < amount < math.inf:
+        raise ValueError(f"constant(b) multiplies by 1 + b with b positive and finite, got {amount:g}")
+
+    def gain(q: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.full_like(q[..., :1], 1 + amount), torch.zeros_like(q), torch.zeros_like(q)
+
+    return replace(fn, gain=gain)
 
 
 def _exp(fn: SpectralFunction, channels: int) -> SpectralFunction:
@@ -131,9 +154,11 @@ AMPLIFIERS: dict[str, Callable[..., SpectralFunction]] = {
     "exp": _exp,
     "exp_relative": _exp_relative,
     "power": _relative_power,
+    "released_detached": _released_detached,
+    "constant": _constant,
 }
 
 
 def list_amplifiers() -> list[str]:
     """Return what ``amplify`` knows, with an example where a setting is needed."""
-    return ["released", "exp", "exp_relative", "exp_relative(4)", "power(0.25)"]
+    return ["released", "exp", "exp_relative", "exp_relative(4)", "power(0.25)", "released_detached", "constant(1)"]

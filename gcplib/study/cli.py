@@ -198,14 +198,22 @@ def _report_parser(commands: Any) -> None:
         action="store_true",
         help="also copy the verdicts and the headline figure to data/evidence and renew the table of the README",
     )
+    parser.add_argument(
+        "--keep-tables",
+        action="store_true",
+        help="also copy the tables that its notebooks saved to data/evidence, where later runs show them",
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from gcplib.study.evidence import keep_evidence
     from gcplib.study.report import build_report
+    from gcplib.study.tables import keep_tables
 
     print(f"Report: {build_report(arguments.profile)}")
-    for path in keep_evidence(arguments.profile) if arguments.keep else ():
+    kept = keep_evidence(arguments.profile) if arguments.keep else []
+    kept += keep_tables(arguments.profile) if arguments.keep_tables else []
+    for path in kept:
         print(f"Kept: {path}")
 
 

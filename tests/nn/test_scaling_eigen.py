@@ -89,7 +89,7 @@ def test_closed_forms():
         torch.testing.assert_close(spectral_map(torch.diag(lam), amplify("sqrt", how, 3)), torch.diag(want))
 
 
-@pytest.mark.parametrize("how", [h for h in list_amplifiers() if h != "released"])
+@pytest.mark.parametrize("how", ["exp", "exp_relative", "exp_relative(4)", "power(0.25)"])
 def test_all_but_the_released_form_raise_the_share_of_small_eigenvalues(how):
     lam = torch.logspace(-3, 1, 12, dtype=DOUBLE)
     shares = spectral_map(torch.diag(lam), amplify("sqrt", how, 12)).diagonal().square()
@@ -138,6 +138,24 @@ def test_amplified_iterations_have_the_gradient_of_what_they_compute(pool):
     assert torch.autograd.gradcheck(create_pool(pool, 4, amplify="exp_relative"), x)
 
 
+def test_the_controls_take_the_published_layer_apart():
+    x, g = torch.randn(5, 20, dtype=DOUBLE), torch.randn(5, 5, dtype=DOUBLE)
+
+    def run(how):
+        features = x.clone().requires_grad_()
+        out = covariance_map(features, amplify("sqrt", how, 5) if how else "sqrt")
+        return out.detach(), torch.autograd.grad(out, features, g)[0]
+
+    (plain, plain_grad), (released, released_grad) = run(None), run("released")
+    factor = (released / plain)[0, 0]
+    detached, detached_grad = run("released_detached")
+    torch.testing.assert_close(detached, released)
+    torch.testing.assert_close(detached_grad, factor * plain_grad)
+    assert not torch.allclose(detached_grad, released_grad, rtol=1e-3)
+    constant, constant_grad = run("constant(3)")
+    torch.testing.assert_close((constant, constant_grad), (4 * plain, 4 * plain_grad))
+
+
 def test_zero_and_equal_eigenvalues():
     for how in list_amplifiers():
         s = torch.zeros(3, 3, dtype=DOUBLE, requires_grad=True)
@@ -145,6 +163,8 @@ def test_zero_and_equal_eigenvalues():
         out.sum().backward()
         assert out.abs().max() == 0
         assert s.grad.abs().max() == 0
+        if how == "released_detached":
+            continue  # its gradient is not that of its value
         s = (2 * torch.eye(3, dtype=DOUBLE)).requires_grad_()
         assert torch.autograd.gradcheck(lambda s: spectral_map(s, amplify("sqrt", how, 3)), s)  # noqa: B023
 
@@ -156,6 +176,9 @@ def test_zero_and_equal_eigenvalues():
         ("sqrt", "exp(2)", "unknown amplification"),
         ("sqrt", "power", "unknown amplification"),
         ("sqrt", None, "unknown amplification"),
+        ("sqrt", "constant", "unknown amplification"),
+        ("sqrt", "constant(0)", "b positive and finite, got 0"),
+        ("sqrt", "released_detached(2)", "unknown amplification"),
         ("sqrt", "exp_relative(0)", "b positive and finite, got 0"),
         ("sqrt", "power(0.5)", "0 < p < 1/2, got 0.5"),
         (pade_function(), "power(0.25)", "replaces the exact square root"),
