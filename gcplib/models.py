@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -40,32 +41,43 @@ def _packaged_weights(target: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for (name, _), (_, value) in pairs}
 
 
-def create_network(name: str = OFFLINE_BACKBONE, pretrained: bool | str | Path = True) -> nn.Module:
+def create_network(
+    name: str = OFFLINE_BACKBONE, pretrained: bool | str | Path = True, options: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Make a whole timm network, classifier included.
 
     Args:
         name: any timm model name.
         pretrained: True loads ImageNet weights (for ``tf_efficientnet_lite0`` from an installed package, otherwise
             over the network); False starts at random; a path loads a state dict from there.
+        options: passed on to ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a
+            ResNet at the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
 
     Raises:
-        ValueError: timm does not know the name. FileNotFoundError: no file at that path. RuntimeError: weights do
-        not fit, or could not be downloaded. ModuleNotFoundError: the weights' package is missing.
+        ValueError: timm does not know the name, or the network not the options. FileNotFoundError: no file at that
+        path. RuntimeError: weights do not fit, or could not be downloaded. ModuleNotFoundError: the weights' package is
+        missing.
     """
     import timm
 
+    options = dict(options or {})
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0]}*")[:5] or [OFFLINE_BACKBONE]
         raise ValueError(f"timm has no model {name!r}; near: {', '.join(near)}; all: timm.list_models()")
     if pretrained is True and name != OFFLINE_BACKBONE:
         try:
-            return timm.create_model(name, pretrained=True)
+            return timm.create_model(name, pretrained=True, **options)
+        except (TypeError, AssertionError) as error:
+            raise ValueError(f"{name} does not take the options {options}: {error}") from error
         except Exception as error:  # timm raises whatever its hub client does
             raise RuntimeError(
                 f"could not get the weights of {name!r} ({error}); without a network pass pretrained=<path>, "
                 f"or use {OFFLINE_BACKBONE}, whose weights are installed with gcplib[study]"
             ) from error
-    network = timm.create_model(name, pretrained=False)
+    try:
+        network = timm.create_model(name, pretrained=False, **options)
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f"{name} does not take the options {options}: {error}") from error
     if pretrained is True:
         network.load_state_dict(_packaged_weights(network.state_dict()))
         # These weights were trained on (pixel - 127) / 128.
@@ -146,16 +158,22 @@ class Model(nn.Module):
         return self.head(self.backbone(x))
 
 
-def create_backbone(name: str = OFFLINE_BACKBONE, pretrained: bool | str | Path = True, stride: int = 16) -> Backbone:
+def create_backbone(
+    name: str = OFFLINE_BACKBONE,
+    pretrained: bool | str | Path = True,
+    stride: int = 16,
+    options: Mapping[str, Any] | None = None,
+) -> Backbone:
     """Make the feature extractor of any timm network, in ``channels_last`` layout.
 
     Args:
-        name: a timm model name. pretrained: see ``create_network``. stride: which features, in pixels a position.
+        name: a timm model name. pretrained, options: see ``create_network``. stride: which features, in pixels a
+            position; where several stages have it, those of the last.
 
     Raises:
         ValueError: unknown name, or the network has no features of that stride (the message lists them).
     """
-    return Backbone(create_network(name, pretrained), name, stride).to(memory_format=torch.channels_last)
+    return Backbone(create_network(name, pretrained, options), name, stride).to(memory_format=torch.channels_last)
 
 
 def create_model(

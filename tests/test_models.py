@@ -86,3 +86,11 @@ def test_errors_say_what_to_do():
     backbone = gcplib.create_backbone("resnet18", pretrained=False)
     with pytest.raises(ValueError, match=r"\(B, H, W, 3\) of uint8, got \(1, 3, 8, 8\) torch.float32"):
         backbone.prepare(torch.zeros(1, 3, 8, 8))
+
+
+def test_options_reach_timm_and_keep_the_last_stage_at_its_resolution():
+    backbone = gcplib.create_backbone("resnet18", pretrained=False, stride=16, options={"output_stride": 16}).eval()
+    assert backbone.out_channels == 512
+    assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 512, 4, 4)
+    with pytest.raises(ValueError, match=r"resnet18 does not take the options \{'colour': 3\}"):
+        gcplib.create_backbone("resnet18", pretrained=False, options={"colour": 3})

@@ -1,6 +1,19 @@
-"""Data sets: the embedded Typefaces benchmark, drawn on the user's machine from pinned fonts."""
+"""Data sets: the embedded Typefaces benchmark, drawn from pinned fonts, and pictures on the user's disk."""
 
+from gcplib.data.choose import choose_data, load_data
 from gcplib.data.pairs import Pair, pair
+from gcplib.data.pictures import Pictures, PicturesSpec, load_pictures
 from gcplib.data.typefaces import Typefaces, TypefacesSpec, load_typefaces
 
-__all__ = ["Pair", "Typefaces", "TypefacesSpec", "load_typefaces", "pair"]
+__all__ = [
+    "Pair",
+    "Pictures",
+    "PicturesSpec",
+    "Typefaces",
+    "TypefacesSpec",
+    "choose_data",
+    "load_data",
+    "load_pictures",
+    "load_typefaces",
+    "pair",
+]

@@ -31,7 +31,7 @@ from gcplib.study.parameters import Parameter, convert, fit_problem, read_parame
 
 __all__ = ["DATA_FIELDS", "Entry", "Job", "Plan", "Profile", "load_plan", "load_profile", "profile_path"]
 
-# The shared parameters that describe the benchmark itself: with any of them, the study prepares the data first.
+# The shared parameters that describe the typefaces: with any of them, the study prepares the data first.
 DATA_FIELDS = ("families", "train", "validation", "test", "pixels")
 
 
@@ -133,15 +133,17 @@ def load_plan(profile: str | Path) -> Plan:
             problems.append("shared: 'profile' is set by the runner; remove it")
         elif name not in everything and len(declared) == len(loaded.notebooks):
             problems.append(f"shared: no notebook declares {name!r}; {suggest(name, everything, 'declared')}")
+    # Pictures from the user's disk need no drawing.
+    fields = DATA_FIELDS if loaded.shared.get("dataset", "typefaces") == "typefaces" else ()
     jobs = {}
     for name, parameters in declared.items():
         entry = loaded.notebooks[name]
         values = _resolve(name, entry, loaded, parameters, problems)
-        needs_data = any(key in DATA_FIELDS for key in loaded.shared if key in parameters)
+        needs_data = any(key in fields for key in loaded.shared if key in parameters)
         key = digest({"text": notebook_text(sources[name]), "parameters": _plain(values), "library": library})
         jobs[name] = Job(name, sources[name], values, entry.threads, entry.timeout, entry.first, key, needs_data)
     _raise(problems, loaded)
-    data = {name: loaded.shared[name] for name in DATA_FIELDS if name in loaded.shared}
+    data = {name: loaded.shared[name] for name in fields if name in loaded.shared}
     data_key = digest({"data": data, "library": library})
     return Plan(loaded, runs_dir() / loaded.name, data, data_key, jobs)
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
+import shutil
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gcplib.data import Typefaces
+from gcplib.data import Pictures, Typefaces
 from gcplib.files import cache_dir, digest, locked, write_atomic
 from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
@@ -22,6 +28,9 @@ __all__ = ["cache_features"]
 
 # Pictures a step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
 BATCH = 16
+
+# The part of the free memory that features may take: the rest is for the backbone's activations and everyone else.
+MEMORY_SHARE = 0.9
 
 
 def _read(path: Path) -> Tensor | None:
@@ -42,10 +51,11 @@ def _checksum(features: Tensor) -> str:
 
 
 def cache_features(
-    dataset: Typefaces,
+    dataset: Typefaces | Pictures,
     backbone: str = "tf_efficientnet_lite0",
     stride: int = 16,
     pretrained: bool | str = True,
+    options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Return the features ``(pictures, C, H, W)`` of a data set, float32, in its order; computed at the first call.
 
@@ -55,10 +65,12 @@ def cache_features(
     Raises:
         ValueError: unknown backbone or stride, or an untrained backbone, whose random weights would differ between
             calls.
+        MemoryError, OSError: the features are larger than the free memory, or disk; known after the first batch.
     """
     if pretrained is False:
         raise ValueError("features of an untrained backbone differ at every call; give pretrained=True or a path")
-    name = digest({"data": dataset.digest, "backbone": backbone, "stride": stride, "pretrained": str(pretrained)})
+    what = {"data": dataset.digest, "backbone": backbone, "stride": stride, "pretrained": str(pretrained)}
+    name = digest(what | ({"options": dict(options)} if options else {}))
     path = cache_dir() / f"features-{name}.safetensors"
     with locked(path):
         if path.exists():
@@ -69,7 +81,7 @@ def cache_features(
         # On every core: whoever else needs these features is waiting for the lock, not computing.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cores,)) as all_cores:
-            network = create_backbone(backbone, pretrained, stride).eval()
+            network = create_backbone(backbone, pretrained, stride, options).eval()
             features = all_cores.submit(_compute, dataset, network).result()
         with write_atomic(path) as temporary:
             save_file({"features": features}, temporary, {"checksum": _checksum(features), "data": dataset.digest})
@@ -77,7 +89,7 @@ def cache_features(
 
 
 @torch.no_grad()  # not inference_mode: its tensors could not be trained on
-def _compute(dataset: Typefaces, backbone: torch.nn.Module) -> Tensor:
+def _compute(dataset: Typefaces | Pictures, backbone: torch.nn.Module) -> Tensor:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone.to(device)
     features = None
@@ -86,6 +98,23 @@ def _compute(dataset: Typefaces, backbone: torch.nn.Module) -> Tensor:
         indices = range(start, min(start + BATCH, len(dataset)))
         out = backbone(backbone.prepare(dataset.images(indices))).float().cpu()
         if features is None:
+            _check_room((len(dataset), *out.shape[1:]))
             features = torch.empty(len(dataset), *out.shape[1:])
         features[start : start + len(out)] = out
     return features
+
+
+def _check_room(shape: tuple[int, ...]) -> None:
+    """Refuse features that would fill memory or disk hours from now."""
+    size = math.prod(shape) * torch.float32.itemsize
+    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(cache_dir()).free
+    pictures, *each = shape
+    problem = (
+        f"the features of {pictures} pictures, {' x '.join(map(str, each))} numbers each, take {size / 1e9:.3g} GB, "
+        "more than {room}. Train with stage='full', which keeps no features, or take fewer "
+        "pixels, a larger stride, or a backbone with fewer channels"
+    )
+    if size > MEMORY_SHARE * memory:
+        raise MemoryError(problem.format(room=f"{MEMORY_SHARE:.0%} of the {memory / 1e9:.3g} GB of free memory"))
+    if size > disk:
+        raise OSError(errno.ENOSPC, problem.format(room=f"the {disk / 1e9:.3g} GB that are free in {cache_dir()}"))

@@ -83,15 +83,18 @@ def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
 def train_epoch(state: TrainingState, source: Source, indices: Tensor, recipe: Recipe, seed: int) -> dict:
     """Train one epoch on the pictures ``indices`` and return its row of ``metrics.csv``.
 
-    The order of the pictures depends on seed and epoch alone.
+    The order of the pictures, and which of them are flipped, depend on seed and epoch alone.
 
     Raises:
         Diverged: features, loss or gradient became non-finite.
     """
     model, optimizer = state.model.train(), state.optimizer
     start = time.perf_counter()
-    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(1_000_003 * seed + state.epoch))
+    generator = torch.Generator().manual_seed(1_000_003 * seed + state.epoch)
+    order = torch.randperm(len(indices), generator=generator)
     batches = indices[order].split(recipe.batch_size)
+    # Drawn after the order, and for the whole epoch: the order is the same with and without, and after a resumption.
+    flips = torch.rand(len(indices), generator=generator).lt(0.5).split(recipe.batch_size)
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches = batches[:-1]  # batch norm cannot train on a single 1 x 1 map, and one picture a epoch is no loss
     loss_sum = correct = norm_sum = seen = 0
@@ -100,8 +103,11 @@ def train_epoch(state: TrainingState, source: Source, indices: Tensor, recipe: R
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * factor
         target = source.labels[batch].to(source.device)
+        inputs = source.inputs(batch)
+        if recipe.flip:
+            inputs = torch.where(flips[step].to(inputs.device).view(-1, 1, 1, 1), inputs.flip(-1), inputs)
         try:
-            logits = model(source.inputs(batch))
+            logits = model(inputs)
         except NonFiniteError as error:
             raise Diverged(f"epoch {state.epoch}, step {step}: {error}") from error
         loss = functional.cross_entropy(logits, target)
@@ -126,15 +132,20 @@ def train_epoch(state: TrainingState, source: Source, indices: Tensor, recipe: R
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, source: Source, indices: Tensor, batch_size: int = 64) -> Tensor:
-    """Return the logits ``(len(indices), classes)`` on the CPU.
+def evaluate(model: nn.Module, source: Source, indices: Tensor, flip: bool = False, batch_size: int = 64) -> Tensor:
+    """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over pictures and mirror images.
 
     Raises:
         Diverged: features or logits are not finite, as when the last step of an epoch went too far.
     """
     model.eval()
+
+    def judge(inputs: Tensor) -> Tensor:
+        logits = model(inputs)
+        return (logits + model(inputs.flip(-1))) / 2 if flip else logits
+
     try:
-        logits = torch.cat([model(source.inputs(batch)).float().cpu() for batch in indices.split(batch_size)])
+        logits = torch.cat([judge(source.inputs(batch)).float().cpu() for batch in indices.split(batch_size)])
     except NonFiniteError as error:
         raise Diverged(f"evaluation: {error}") from error
     if bad := int((~torch.isfinite(logits)).any(1).sum()):

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gcplib.data import Typefaces, load_typefaces
+from gcplib.data import Pictures, Typefaces, load_data
 from gcplib.files import cache_dir, locked, runs_dir, write_atomic
 from gcplib.models import Head, Model, create_backbone
 from gcplib.nn import create_pool
@@ -73,7 +73,7 @@ class Run:
         """Return the trained network: a ``Head`` of the ``head`` stage, a whole ``Model`` of the ``full`` stage."""
         weights = load_file(self.directory / "model.safetensors")
         classes = len(next(value for name, value in weights.items() if name.endswith("classifier.bias")))
-        backbone = create_backbone(self.spec.backbone, False, self.spec.stride)
+        backbone = create_backbone(self.spec.backbone, False, self.spec.stride, self.spec.backbone_options)
         head = _make_head(self.spec, backbone.out_channels, classes)
         model = head if self.spec.stage == "head" else Model(backbone, head)
         model.load_state_dict(weights)
@@ -82,6 +82,10 @@ class Run:
 
 def _make_head(spec: RunSpec, channels: int, classes: int) -> Head:
     return Head(create_pool(spec.pool, channels, spec.reduction, **spec.options), classes)
+
+
+def _backbone(spec: RunSpec) -> tuple:
+    return spec.backbone, spec.stride, spec.pretrained, spec.backbone_options
 
 
 def _device() -> torch.device:
@@ -112,7 +116,7 @@ def ensure(spec: RunSpec) -> Run:
     non-finite ends with the outcome ``diverged`` and its history; it is not tried again.
 
     Raises:
-        ValueError: the spec asks for something that does not exist.
+        ValueError: the spec asks for something that does not exist. FileNotFoundError: its data set is not on disk.
     """
     run = Run(spec, run_directory(spec))
     if not (run.directory / "result.json").exists():
@@ -123,23 +127,23 @@ def ensure(spec: RunSpec) -> Run:
     return run
 
 
-def _model_and_source(spec: RunSpec, dataset: Typefaces) -> tuple[nn.Module, Source]:
+def _model_and_source(spec: RunSpec, dataset: Typefaces | Pictures) -> tuple[nn.Module, Source]:
     device, classes = _device(), len(dataset.class_names(spec.labels))
     labels = torch.as_tensor(dataset.labels(spec.labels))
     if spec.stage == "head":
-        features = cache_features(dataset, spec.backbone, spec.stride, spec.pretrained)
+        features = cache_features(dataset, *_backbone(spec))
         torch.manual_seed(spec.seed)
         head = _make_head(spec, features.shape[1], classes)
         return head.to(device), Source(lambda batch: features[batch].to(device), labels, device)
     torch.manual_seed(spec.seed)
-    backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride)
+    backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, spec.backbone_options)
     model = Model(backbone, _make_head(spec, backbone.out_channels, classes)).to(device)
     return model, Source(lambda batch: backbone.prepare(dataset.images(batch.numpy())), labels, device)
 
 
 def _train(spec: RunSpec, directory: Path) -> None:
     start = time.perf_counter()
-    dataset = load_typefaces(spec.data)
+    dataset = load_data(spec.data)
     model, source = _model_and_source(spec, dataset)
     classifier = model.classifier if spec.stage == "head" else model.head.classifier
     splits = {name: torch.as_tensor(dataset.indices(name)) for name in ("train", "validation", "test")}
@@ -157,7 +161,9 @@ def _train(spec: RunSpec, directory: Path) -> None:
     try:
         for epoch in track(epochs, f"{spec.pool}, {spec.labels} labels, seed {spec.seed}", unit="epoch"):
             row = train_epoch(state, source, splits["train"], spec.recipe, spec.seed)
-            row |= _score(evaluate(model, source, splits["validation"]), source.labels[splits["validation"]])
+            row |= _score(
+                evaluate(model, source, splits["validation"], spec.recipe.flip), source.labels[splits["validation"]]
+            )
             state.history.append(row)
             state.epoch = epoch + 1
             _write_rows(directory / "metrics.csv", state.history)
@@ -165,7 +171,7 @@ def _train(spec: RunSpec, directory: Path) -> None:
                 with write_atomic(checkpoint) as temporary:
                     torch.save(state.state_dict(), temporary)
                 saved = time.perf_counter()
-        logits = evaluate(model, source, splits["test"])
+        logits = evaluate(model, source, splits["test"], spec.recipe.flip)
     except Diverged as error:
         outcome, reason = "diverged", str(error)
         _write_rows(directory / "metrics.csv", state.history)
@@ -242,8 +248,8 @@ def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
     missing = _missing(specs)
     if missing and all(spec.stage == "head" for spec in missing):
         # Once, on all cores, before the workers compete for them.
-        for spec in {(s.data, s.backbone, s.stride, s.pretrained): s for s in missing}.values():
-            cache_features(load_typefaces(spec.data), spec.backbone, spec.stride, spec.pretrained)
+        for data, *backbone in {str((s.data, *_backbone(s))): (s.data, *_backbone(s)) for s in missing}.values():
+            cache_features(load_data(data), *backbone)
     description = f"{len(missing)} runs to train, {len(specs) - len(missing)} on disk"
     if workers > 1 and len(missing) > 1:
         pool = _pool(workers, runs_dir(), cache_dir())

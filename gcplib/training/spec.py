@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcplib.data import TypefacesSpec
+from gcplib.data import PicturesSpec, TypefacesSpec
 from gcplib.files import digest
 
 __all__ = ["Recipe", "RunSpec"]
@@ -19,6 +19,8 @@ SPEC_VERSION = 1
 SCHEDULES = ("one_cycle", "step", "constant")
 STAGES = ("head", "full")
 LABELS = ("fine", "coarse")
+
+DataSpec = TypefacesSpec | PicturesSpec
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Recipe:
         momentum, weight_decay: of SGD. clip: largest gradient norm, 0 for none (the papers clip at 5).
         schedule: ``one_cycle`` (30 % warm-up, cosine to zero), ``step`` (times 0.1 at each milestone), ``constant``.
         milestones: epochs after which ``step`` decays.
+        flip: train on every picture or its mirror image, at random, and judge by the mean of the logits of both, as
+            the papers do. For the ``full`` stage, whose pictures pass through the backbone in every epoch.
     """
 
     epochs: int = 12
@@ -45,6 +49,7 @@ class Recipe:
     clip: float = 5.0
     schedule: str = "one_cycle"
     milestones: tuple[int, ...] = ()
+    flip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "classifier_factor", "momentum", "weight_decay", "clip"):
@@ -62,6 +67,10 @@ class Recipe:
                 raise ValueError(f"recipe.{name} must not be negative, got {getattr(self, name)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        if self.flip not in (True, False):
+            raise ValueError(f"recipe.flip must be true or false, got {self.flip!r}")
+        object.__setattr__(self, "flip", bool(self.flip))
 
 
 @dataclass(frozen=True)
@@ -71,12 +80,15 @@ class RunSpec:
     Args:
         pool: a name of ``gcplib.list_pools()``. options: of that pool, e.g. ``{"exponent": 0.25}``.
         reduction: channels after the 1x1 reduction, or None.
-        labels: ``fine`` (typeface) or ``coarse`` (category) of the same pictures.
+        labels: ``fine`` (typeface, species) or ``coarse`` (category, kind of bird) of the same pictures.
         stage: ``head`` trains reduction, pool and classifier on cached features of the frozen backbone; ``full``
             trains everything end to end.
         seed: of the initial weights and the order of the pictures; the pictures have their own in ``data``.
-        backbone, stride, pretrained: see ``gcplib.create_backbone``.
-        data: the pictures. recipe: how to train.
+        backbone, stride, pretrained: see ``gcplib.create_backbone``. backbone_options: its ``options``.
+        data: the pictures, typefaces or a data set on disk. recipe: how to train.
+
+    Raises:
+        ValueError: an unknown pool, stage or kind of labels, or a flip in the ``head`` stage.
     """
 
     pool: str = "mpn_cov"
@@ -88,7 +100,8 @@ class RunSpec:
     backbone: str = "tf_efficientnet_lite0"
     stride: int = 16
     pretrained: bool | str = True
-    data: TypefacesSpec = field(default_factory=TypefacesSpec)
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    data: DataSpec = field(default_factory=TypefacesSpec)
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -97,9 +110,13 @@ class RunSpec:
         for name, known in (("pool", list_pools()), ("stage", STAGES), ("labels", LABELS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        if self.recipe.flip and self.stage != "full":
+            raise ValueError(
+                f"recipe.flip needs stage 'full', got {self.stage!r}: cached features are those of the upright picture"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as nested plain values, with its version: what is hashed and written to ``spec.yaml``."""
+        """Return the spec as nested plain values, with its version: what is written to ``spec.yaml``."""
         values = dataclasses.asdict(self) | {"version": SPEC_VERSION}
         values["recipe"]["milestones"] = list(self.recipe.milestones)
         return values
@@ -121,9 +138,16 @@ class RunSpec:
     def name(self) -> str:
         """The name of the run's folder: pool, labels, stage, seed for people, and the hash of everything.
 
-        The pictures count by their digest, which changes with the renderer and the fonts too.
+        The pictures count by their digest, which changes with the renderer and the fonts, or with the files on disk.
         """
         everything = self.to_dict() | {"pictures": self.data.digest}
+        # A data set that moves keeps its runs; its files are in the digest.
+        everything["data"].pop("root", None)
+        # Runs from before there were these two keep their names.
+        if not self.recipe.flip:
+            del everything["recipe"]["flip"]
+        if not self.backbone_options:
+            del everything["backbone_options"]
         return f"{self.pool}-{self.labels}-{self.stage}-{self.seed}-{digest(everything)}"
 
 
@@ -134,9 +158,17 @@ def _build(cls: type, values: Any, path: str) -> Any:
     hints = typing.get_type_hints(cls)
     if unknown := set(values) - set(hints):
         raise ValueError(f"unknown keys in {path or 'spec'}: {sorted(unknown)}; known: {sorted(hints)}")
+    none = (dataclasses.MISSING, dataclasses.MISSING)
+    required = {f.name for f in dataclasses.fields(cls) if (f.default, f.default_factory) == none}
+    if missing := required - set(values):
+        raise ValueError(f"missing keys in {path or 'spec'}: {sorted(missing)}")
     made = {}
     for key, value in values.items():
         hint, where = hints[key], f"{path}.{key}".lstrip(".")
+        if hint == DataSpec:
+            # Pixels and seed are in both; layout and root are in data from disk alone.
+            from_disk = isinstance(value, dict) and value.keys() & {"layout", "root"}
+            hint = PicturesSpec if from_disk else TypefacesSpec
         if dataclasses.is_dataclass(hint):
             made[key] = _build(hint, value, where)
         else:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -54,3 +56,45 @@ def test_an_interrupted_computation_leaves_no_file(tiny_data, own_cache, monkeyp
 def test_untrained_backbones_are_not_cached(tiny_data):
     with pytest.raises(ValueError, match="untrained"):
         cache_features(tiny_data, pretrained=False)
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "error", "message"),
+    [
+        (1000, 10**12, MemoryError, r"more than 90% of the 1e-06 GB of free memory"),
+        (10**12, 1000, OSError, r"more than the 1e-06 GB that are free in "),
+    ],
+)
+def test_features_larger_than_the_machine_are_refused_after_one_batch(
+    tiny_data, own_cache, monkeypatch, memory, disk, error, message
+):
+    read = []
+    monkeypatch.setattr(type(tiny_data), "images", _counting(type(tiny_data).images, read))
+    monkeypatch.setattr(features_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
+    monkeypatch.setattr(features_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk))
+    size = 32 * 112 * 4 * 4 * 4 / 1e9
+    with pytest.raises(error, match=message + ".*Train with stage='full'.*fewer pixels") as caught:
+        cache_features(tiny_data)
+    assert f"32 pictures, 112 x 4 x 4 numbers each, take {size:.3g} GB" in str(caught.value)
+    assert read == [features_module.BATCH]
+    assert not list(cache_dir().glob("*features*.safetensors"))
+
+
+def _counting(images, read):
+    def counted(self, indices):
+        read.append(len(indices))
+        return images(self, indices)
+
+    return counted
+
+
+def test_the_size_of_the_papers_setting_is_known(own_cache, monkeypatch):
+    available = int(75.8e9 / features_module.MEMORY_SHARE)
+    monkeypatch.setattr(features_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
+    for memory, fits in ((available, True), (available - 10**9, False)):
+        monkeypatch.setattr(features_module.psutil, "virtual_memory", lambda m=memory: SimpleNamespace(available=m))
+        if fits:
+            features_module._check_room((11_788, 2048, 28, 28))
+        else:
+            with pytest.raises(MemoryError, match=r"11788 pictures, 2048 x 28 x 28 numbers each, take 75\.7 GB"):
+                features_module._check_room((11_788, 2048, 28, 28))

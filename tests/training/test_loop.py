@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from gcplib.training import Recipe, learning_rate_factor
-from gcplib.training.loop import Diverged, Source, TrainingState, make_optimizer, train_epoch
+from gcplib.training.loop import Diverged, Source, TrainingState, evaluate, make_optimizer, train_epoch
 
 
 def test_one_cycle_warms_up_and_ends_at_zero():
@@ -60,3 +60,65 @@ def test_the_order_depends_on_seed_and_epoch():
     assert seen[0].equal(seen[1])
     assert not seen[0].equal(seen[2])
     assert not seen[0].equal(seen[3])
+
+
+class _Recorder(nn.Module):
+    """A linear classifier of tiny pictures that keeps what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(12, 3)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.clone())
+        return self.classifier(x.flatten(1))
+
+
+def _epoch_of_pictures(recipe, seed=0, epoch=0, pictures=65):
+    """Return the inputs of an epoch, and their places."""
+    images = torch.arange(pictures * 12.0).view(pictures, 3, 2, 2)
+    model, places = _Recorder(), []
+    state = TrainingState(model, make_optimizer(model, model.classifier, recipe), epoch)
+    source = Source(
+        lambda batch: (places.append(batch), images[batch])[1], torch.arange(pictures) % 3, torch.device("cpu")
+    )
+    train_epoch(state, source, torch.arange(pictures), recipe, seed)
+    places = torch.cat(places)
+    return torch.cat(model.seen), images[places], places
+
+
+def test_half_of_the_pictures_are_flipped_by_seed_and_epoch():
+    recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-9, flip=True)
+    got, upright, places = _epoch_of_pictures(recipe)
+    flipped = (got == upright.flip(-1)).flatten(1).all(1)
+    assert (flipped ^ (got == upright).flatten(1).all(1)).all()  # every picture is one or the other, never a mixture
+    assert 16 <= flipped.sum() <= 48
+    again, _, same_places = _epoch_of_pictures(recipe)
+    assert torch.equal(again, got)
+    assert torch.equal(same_places, places)
+
+    def of_each_picture(seed, epoch):
+        got, upright, places = _epoch_of_pictures(recipe, seed, epoch)
+        return set(places[(got != upright).flatten(1).any(1)].tolist())
+
+    assert len({frozenset(of_each_picture(*which)) for which in ((0, 0), (0, 1), (1, 0))}) == 3
+
+
+def test_flip_leaves_the_order_alone_and_no_flip_the_pictures():
+    recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-9)
+    got, upright, places = _epoch_of_pictures(recipe)
+    assert torch.equal(got, upright)
+    flipping = Recipe(epochs=2, batch_size=16, learning_rate=1e-9, flip=True)
+    assert torch.equal(_epoch_of_pictures(flipping)[2], places)
+
+
+def test_evaluation_averages_the_logits_of_picture_and_mirror_image():
+    images, labels, model = torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long), _Recorder()
+    source = Source(lambda batch: images[batch], labels, torch.device("cpu"))
+    plain = evaluate(model, source, torch.arange(5), batch_size=2)
+    both = evaluate(model, source, torch.arange(5), flip=True, batch_size=2)
+    with torch.no_grad():
+        torch.testing.assert_close(plain, model(images))
+        torch.testing.assert_close(both, (model(images) + model(images.flip(-1))) / 2)
+    assert not torch.allclose(plain, both)
