@@ -1,5 +1,14 @@
 """Measuring: statistics over seeds and pictures, descriptors without training, and figures."""
 
+from gcplib.analysis.amplification import (
+    energy_shares,
+    output_eigenvalues,
+    pass_times,
+    released_factor,
+    released_factor_slope,
+)
+from gcplib.analysis.attribution import class_specificity, grad_cam_map, gradient_map, position_map
+from gcplib.analysis.bands import Probe, Separation, all_but, band_descriptors, class_separation, linear_probe
 from gcplib.analysis.descriptors import (
     average_descriptors,
     nearest_neighbour_hits,
@@ -8,25 +17,71 @@ from gcplib.analysis.descriptors import (
     same_picture_hits,
     spectra,
 )
+from gcplib.analysis.localisation import auc, density_correlation, energy_inside, enlarge, near, pointing_game
+from gcplib.analysis.perturbation import blurred, extremal_map, occlusion_map, pixel_gradient_map
 from gcplib.analysis.plots import POOL_LABELS, interval_plot, pool_palette, use_style
 from gcplib.analysis.smoothness import Smoothness, effective_smoothness, gradient_field, smoothness_while_training
-from gcplib.analysis.statistics import Interval, mean_interval, paired_difference
+from gcplib.analysis.spectral_scores import eigenvalue_evidence, set_scores, shuffle_classifier
+from gcplib.analysis.statistics import Interval, crossed_interval, mean_interval, paired_difference
+from gcplib.analysis.truncation import (
+    Convergence,
+    Criteria,
+    convergence,
+    cut_weights,
+    progress_ratio,
+    removed_by_published_truncation,
+)
 
 __all__ = [
     "POOL_LABELS",
+    "Convergence",
+    "Criteria",
     "Interval",
+    "Probe",
+    "Separation",
     "Smoothness",
+    "all_but",
+    "auc",
     "average_descriptors",
+    "band_descriptors",
+    "blurred",
+    "class_separation",
+    "class_specificity",
+    "convergence",
+    "crossed_interval",
+    "cut_weights",
+    "density_correlation",
     "effective_smoothness",
+    "eigenvalue_evidence",
+    "energy_inside",
+    "energy_shares",
+    "enlarge",
+    "extremal_map",
+    "grad_cam_map",
     "gradient_field",
+    "gradient_map",
     "interval_plot",
+    "linear_probe",
     "mean_interval",
+    "near",
     "nearest_neighbour_hits",
+    "occlusion_map",
+    "output_eigenvalues",
     "paired_difference",
+    "pass_times",
+    "pixel_gradient_map",
+    "pointing_game",
     "pool_palette",
+    "position_map",
     "power_descriptors",
+    "progress_ratio",
+    "released_factor",
+    "released_factor_slope",
+    "removed_by_published_truncation",
     "root_estimate_error",
     "same_picture_hits",
+    "set_scores",
+    "shuffle_classifier",
     "smoothness_while_training",
     "spectra",
     "use_style",

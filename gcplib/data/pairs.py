@@ -19,12 +19,14 @@ class Pair:
     """The same words, layout, background and noise in two families: a counterfactual pair.
 
     ``first`` and ``second`` are (H, W, 3) uint8; ``mask`` (H, W) bool marks the pixels that differ, which are the
-    ground truth for attribution; ``text`` are the words; ``families`` the two names.
+    ground truth for attribution; ``ink`` (H, W) bool those under a letter of either family, before the blur;
+    ``text`` are the words; ``families`` the two names.
     """
 
     first: np.ndarray
     second: np.ndarray
     mask: np.ndarray
+    ink: np.ndarray
     text: str
     families: tuple[str, str]
 
@@ -47,6 +49,8 @@ def pair(first: str, second: str, spec: TypefacesSpec | None = None, seed: int =
     # Four numbers, as `rendering.scene_rng` takes, with a split that does not exist: no picture of the set recurs.
     rng = np.random.default_rng([spec.seed, len(SPLITS), 0, seed])
     scene = rendering.draw_scene(rng, "test", spec.pixels)
-    pictures = [rendering.paint(scene, ink) for ink in rendering.place_text(scene, families)]
-    mask = (pictures[0] != pictures[1]).any(axis=-1)
-    return Pair(pictures[0], pictures[1], mask, scene.text, (families[0].name, families[1].name))
+    inks = rendering.place_text(scene, families)
+    first, second = (rendering.paint(scene, ink) for ink in inks)
+    mask = (first != second).any(axis=-1)
+    names = families[0].name, families[1].name
+    return Pair(first, second, mask, np.maximum(*inks) > 0, scene.text, names)

@@ -1,0 +1,155 @@
+"""How well maps find the pixels that make the difference: scores against the ground truth of counterfactual pairs.
+
+Maps ``(..., h, w)`` at the resolution of features are enlarged to the pictures first (``enlarge``). Where a map is
+signed, positive is evidence for the class. The area under ROC takes a map as it is, negative below none; the energy and
+the pointing game look at its positive part. To ask where a set looks whatever it says, pass the absolute map.
+
+Ground truth lies on letters, and most maps find letters. So every score can be taken ``within`` some pixels, such as
+the letters themselves, where a map that finds text and nothing else is at chance. In their neighbourhood (``near``)
+such a map still gains a little, because its values fall off away from the letters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage, stats
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["auc", "density_correlation", "energy_inside", "enlarge", "near", "pointing_game"]
+
+
+def enlarge(maps: Tensor, height: int, width: int) -> np.ndarray:
+    """Return maps ``(..., h, w)`` bilinearly at the size of the pictures, ``(..., height, width)``, float64."""
+    flat = maps.detach().double().reshape(-1, 1, *maps.shape[-2:])
+    big = functional.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
+    return big.reshape(*maps.shape[:-2], height, width).cpu().numpy()
+
+
+def near(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Return the pixels ``(H, W)`` at most ``reach`` pixels from one of the mask.
+
+    >>> near(np.array([[True, False, False]]), 1)
+    array([[ True,  True, False]])
+    """
+    mask = np.asarray(mask, dtype=bool)
+    return ndimage.distance_transform_edt(~mask) <= reach if mask.any() else mask
+
+
+def _pixels(values: ArrayLike, mask: ArrayLike | None, within: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return maps ``(..., n)`` and mask ``(n,)`` over the pixels that count."""
+    if mask is None:
+        raise ValueError("no mask: a picture without a counterfactual has no ground truth; make a pair of it first")
+    values, mask = np.asarray(values, dtype=float), np.asarray(mask, dtype=bool)
+    if mask.ndim != 2 or values.shape[-2:] != mask.shape:
+        raise ValueError(f"the map {values.shape} does not fit the mask {mask.shape}; enlarge the map to (..., H, W)")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} values of the map {values.shape} are not finite")
+    chosen = np.ones_like(mask) if within is None else np.asarray(within, dtype=bool)
+    if chosen.shape != mask.shape:
+        raise ValueError(f"within has shape {chosen.shape}, the mask {mask.shape}")
+    inside = mask[chosen]
+    if not inside.any() or inside.all():
+        what = "no pixel differs" if not inside.any() else "every pixel differs"
+        raise ValueError(f"{what} of the {inside.size} that count: without a counterfactual there is no ground truth")
+    return values[..., chosen], inside
+
+
+def auc(values: ArrayLike, mask: ArrayLike, within: ArrayLike | None = None) -> np.ndarray:
+    """Return the area under ROC of maps ``(..., H, W)`` as scores for the pixels of the mask ``(H, W)``: ``(...)``.
+
+    The probability that a pixel of the mask has the larger value than one outside, ties counted half; 0.5 is chance.
+
+    Args:
+        within: only these pixels count, ``(H, W)``.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are not finite, or nothing or everything in the mask.
+
+    Source: Mann and Whitney, 1947.
+
+    >>> float(auc([[3.0, 2.0, 1.0]], [[True, False, True]]))
+    0.5
+    """
+    values, inside = _pixels(values, mask, within)
+    ranks, hits = stats.rankdata(values, axis=-1), int(inside.sum())
+    return (ranks[..., inside].sum(-1) / hits - (hits + 1) / 2) / (inside.size - hits)
+
+
+def energy_inside(
+    values: ArrayLike, mask: ArrayLike, within: ArrayLike | None = None, relative: bool = False
+) -> np.ndarray:
+    """Return the share of the positive part of maps ``(..., H, W)`` that lies in the mask ``(H, W)``: ``(...)``.
+
+    Args:
+        within: only these pixels count, ``(H, W)``. relative: divide by the mask's share of them, so that 1 is chance.
+
+    Raises:
+        ValueError: as ``auc``, or a map without a positive value.
+
+    Source: the energy-based pointing game of Wang et al., Score-CAM, 2020.
+
+    >>> float(energy_inside([[3.0, -2.0, 1.0]], [[True, False, False]]))
+    0.75
+    """
+    values, inside = _pixels(values, mask, within)
+    positive = values.clip(min=0)
+    total = positive.sum(-1)
+    if (total == 0).any():
+        raise ValueError(f"{int((total == 0).sum())} of {total.size} maps have no positive value: no energy to share")
+    return positive[..., inside].sum(-1) / total / (inside.mean() if relative else 1)
+
+
+def pointing_game(
+    values: ArrayLike, mask: ArrayLike, tolerance: int = 0, within: ArrayLike | None = None
+) -> np.ndarray:
+    """Return whether the largest value of maps ``(..., H, W)`` is within ``tolerance`` pixels of the mask: ``(...)``.
+
+    Chance is the share of ``near(mask, tolerance)``, which for masks of text is large.
+
+    Raises:
+        ValueError: as ``auc``.
+
+    Source: Zhang et al., Top-down neural attention by excitation backprop, IJCV 2018 (tolerance 15).
+    """
+    wide = near(mask, tolerance) if mask is not None else None
+    values, inside = _pixels(values, wide, within)
+    return inside[values.argmax(-1)]
+
+
+def density_correlation(maps: Tensor, mask: ArrayLike, ink: ArrayLike) -> np.ndarray:
+    """Return how maps ``(..., h, w)`` follow how much differs where there is text: Spearman's correlation, ``(...)``.
+
+    Over the cells of the map that hold ink, between the map and the number of pixels of the mask in the cell, each
+    without what the amount of ink in the cell explains of its ranks (partial correlation). Coarse maps cannot tell a
+    letter from its edge, but they can tell cells in which much differs from cells in which little does.
+
+    Raises:
+        ValueError: shapes that do not fit, fewer than four cells with ink, or nothing that varies over them.
+    """
+    maps = maps.detach().double().cpu().numpy()
+    mask, ink = np.asarray(mask, dtype=bool), np.asarray(ink, dtype=bool)
+    rows, columns = maps.shape[-2:]
+    if mask.ndim != 2 or mask.shape != ink.shape or mask.shape[0] % rows or mask.shape[1] % columns:
+        raise ValueError(f"mask {mask.shape} and ink {ink.shape} must be whole multiples of the map {maps.shape}")
+    differs, amount = (m.reshape(rows, mask.shape[0] // rows, columns, -1).sum((1, 3)) for m in (mask, ink))
+    cells = amount > 0
+    if cells.sum() < 4:
+        raise ValueError(f"only {int(cells.sum())} cells of the map hold ink; at least four are needed")
+
+    def residual(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+        return values - (values @ by / (by @ by))[..., None] * by
+
+    def ranks(values: np.ndarray) -> np.ndarray:
+        ranked = stats.rankdata(values, axis=-1)
+        return ranked - ranked.mean(-1, keepdims=True)
+
+    ink_ranks = ranks(amount[cells])
+    if not ink_ranks.any():
+        raise ValueError("every cell holds the same amount of ink: nothing to correct for; take another picture")
+    first, second = residual(ranks(maps[..., cells]), ink_ranks), residual(ranks(differs[cells]), ink_ranks)
+    size = np.linalg.norm(first, axis=-1) * np.linalg.norm(second)
+    if (size == 0).any():
+        raise ValueError("a map, or what differs, is the same in every cell with ink: no correlation")
+    return first @ second / size

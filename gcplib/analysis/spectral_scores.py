@@ -1,0 +1,217 @@
+"""What some eigenvalues of a covariance say for a class: the class score of a set of eigenvalues.
+
+A classifier behind a covariance pool scores class c by ``<W_c, C> + b_c``, where ``C = U f(lam) U^T`` and the symmetric
+W_c is the row of weights, unfolded. Every eigenvalue has its part, ``e_i = f(lam_i) u_i^T W_c u_i``, and a set I of
+them the score ``s_c^I = <W_c, U_I f(lam_I) U_I^T>``. With ``against`` another class, W_c is the difference of the two
+matrices: why this class rather than that one. Everything spectral runs in float64, and comes back as the features are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gcplib.linalg import (
+    EigenvalueSet,
+    SpectralFunction,
+    center,
+    covariance,
+    get_eigenvalue_set,
+    rank_tolerance,
+)
+from gcplib.linalg.eigen import eigh
+from gcplib.models import Head
+
+__all__ = [
+    "Classes",
+    "Sets",
+    "class_matrices",
+    "covariance_pool",
+    "eigenvalue_evidence",
+    "get_spectrum",
+    "nonzero_sets",
+    "reduced_features",
+    "set_scores",
+    "shuffle_classifier",
+]
+
+Sets = Sequence[str | EigenvalueSet]
+Classes = Sequence[int] | Tensor
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Centred reduced features x ``(B, d, M)``, their eigenvalues (ascending) and vectors, and the pool's values f."""
+
+    x: Tensor
+    lam: Tensor
+    u: Tensor
+    f: Tensor
+    rank: int
+
+    def masks(self, sets: Sets) -> Tensor:
+        """Return which eigenvalues are in each of the sets, ``(B, sets, d)`` of 0 and 1."""
+        return torch.stack([chosen.mask(self.lam, self.rank) for chosen in nonzero_sets(sets)], 1).to(self.lam.dtype)
+
+
+def nonzero_sets(sets: Sets) -> list[EigenvalueSet]:
+    """Return the sets, each of a picture's eigenvalues that are not zero; raise a ValueError if there are none."""
+    if len(sets) == 0:
+        raise ValueError("no set of eigenvalues given; name at least one, such as 'bottom(16)'")
+    return [_of_nonzero(chosen) for chosen in sets]
+
+
+def _of_nonzero(chosen: str | EigenvalueSet) -> EigenvalueSet:
+    """Return the set of each picture's eigenvalues that are not zero.
+
+    Channels that are off all over a picture make others zero, which say nothing: the smallest are those above.
+    """
+    chosen = get_eigenvalue_set(chosen)
+
+    def ranks(lam: Tensor) -> Tensor:
+        counts = (lam > rank_tolerance(lam.dtype) * lam[:, :1]).sum(-1)
+        mask = torch.zeros_like(lam, dtype=torch.bool)
+        for count in counts.unique().tolist():
+            if count < chosen.least:
+                raise ValueError(
+                    f"the set {chosen} needs {chosen.least} eigenvalues, more than the rank of a covariance in this "
+                    f"batch: only {count} are not zero; take a smaller set"
+                )
+            rows = counts == count
+            mask[rows, :count] = chosen.ranks(lam[rows, :count])
+        return mask
+
+    return EigenvalueSet(chosen.name, ranks, chosen.least)
+
+
+def covariance_pool(head: nn.Module) -> nn.Module:
+    """Return the pool of a head, or say why its score is not one of eigenvalues."""
+    pool = getattr(head, "pool", None)
+    if not isinstance(getattr(pool, "fn", None), SpectralFunction):
+        raise ValueError(
+            f"{type(head).__name__} with the pool {type(pool).__name__} has no covariance pool: the set of eigenvalues "
+            "needs a pool that is a function of the covariance, such as mpn_cov or isqrt_cov"
+        )
+    if head.training:
+        raise ValueError("the head is in training mode, where batch norm mixes the pictures; call head.eval() first")
+    return pool
+
+
+def reduced_features(pool: nn.Module, features: Tensor) -> Tensor:
+    """Return what the covariance is made of, ``(B, d, H, W)``."""
+    if features.dim() != 4 or features.shape[1] != pool.in_channels or features.shape[2] * features.shape[3] < 2:
+        raise ValueError(
+            f"expected features (B, {pool.in_channels}, H, W) of two positions or more, got {tuple(features.shape)}"
+        )
+    return pool.reduction(features)
+
+
+@torch.no_grad()
+def get_spectrum(head: Head, features: Tensor, shuffle: int | None = None) -> Spectrum:
+    """Return the spectrum of every picture; with ``shuffle``, a seed, random orthonormal vectors in place of U."""
+    pool = covariance_pool(head)
+    x = center(reduced_features(pool, features).flatten(2).double())
+    lam, u = eigh(covariance(x))
+    # Asked of the pool itself, so that whatever it does to the eigenvalues is in here.
+    f = (u * (pool.matrix(x) @ u)).sum(-2)
+    if shuffle is not None:
+        generator = torch.Generator().manual_seed(shuffle)
+        u = torch.linalg.qr(torch.randn(u.shape, generator=generator, dtype=u.dtype))[0].to(u.device)
+    return Spectrum(x, lam.clamp_min(0), u, f, min(x.shape[1], x.shape[2] - 1))
+
+
+def class_matrices(head: Head, classes: Classes, against: Classes | None = None, pictures: int | None = None) -> Tensor:
+    """Return the symmetric W of every picture, ``logit = <W, C> + bias``, float64 ``(B, d, d)``.
+
+    Args:
+        head: covariance pool and linear classifier, in eval mode. classes: of the pictures, ``(B,)``.
+        against: other classes ``(B,)``; then W is the difference, of ``logit_c - logit_other``.
+        pictures: how many there are, if that is to be checked.
+
+    Raises:
+        ValueError: no covariance pool, training mode, a class the classifier does not have, or a wrong number of them.
+    """
+    pool, count = covariance_pool(head), head.classifier.out_features
+    rows = []
+    for chosen in (classes, against):
+        if chosen is None:
+            continue
+        index = torch.as_tensor(chosen, device=head.classifier.weight.device)
+        if (
+            index.dim() != 1
+            or index.is_floating_point()
+            or index.dtype == torch.bool
+            or ((index < 0) | (index >= count)).any()
+        ):
+            raise ValueError(f"classes must be a list of numbers from 0 to {count - 1}, one a picture, got {chosen}")
+        rows.append(head.classifier.weight.detach()[index].double())
+    if against is not None and len(rows[0]) != len(rows[1]):
+        raise ValueError(f"got {len(rows[0])} classes against {len(rows[1])}; give one of each for every picture")
+    if pictures is not None and len(rows[0]) != pictures:
+        raise ValueError(f"got {len(rows[0])} classes for {pictures} pictures; give one a picture")
+    vectors = rows[0] if against is None else rows[0] - rows[1]
+    row, column = torch.triu_indices(pool.channels, pool.channels, device=vectors.device)
+    upper = vectors.new_zeros(len(vectors), pool.channels, pool.channels)
+    # An entry off the diagonal is once in the vector and twice in the matrix.
+    upper[:, row, column] = vectors / 2
+    return upper + upper.mT
+
+
+def _evidence(spectrum: Spectrum, w: Tensor) -> Tensor:
+    return spectrum.f * (spectrum.u * (w @ spectrum.u)).sum(-2)
+
+
+def eigenvalue_evidence(
+    head: Head, features: Tensor, classes: Classes, against: Classes | None = None, shuffle: int | None = None
+) -> Tensor:
+    """Return what every eigenvalue adds to the score of a class, ``e_i = f(lam_i) u_i^T W u_i``, largest first.
+
+    Args:
+        head: covariance pool and linear classifier, in eval mode. features: of the backbone, ``(B, C, H, W)``.
+        classes, against: ``(B,)``; see ``class_matrices``.
+        shuffle: seed of random orthonormal vectors in place of U, as a sanity check.
+
+    Returns:
+        ``(B, d)``; with the bias, each picture's sum is the logit.
+
+    Raises:
+        ValueError: no covariance pool, training mode, wrong shapes, or a class the classifier does not have.
+    """
+    spectrum = get_spectrum(head, features, shuffle)
+    w = class_matrices(head, classes, against, len(features))
+    return _evidence(spectrum, w).flip(-1).to(features.dtype)
+
+
+def set_scores(
+    head: Head,
+    features: Tensor,
+    sets: Sets,
+    classes: Classes,
+    against: Classes | None = None,
+    shuffle: int | None = None,
+) -> Tensor:
+    """Return the score ``<W, U_I f(lam_I) U_I^T>`` of every set of eigenvalues, ``(B, sets)``.
+
+    One decomposition for all sets, without a gradient. The scores of a partition sum to the logit without its bias. For
+    the arguments see ``eigenvalue_evidence``; sets are names of ``get_eigenvalue_set`` or the sets themselves.
+
+    Raises:
+        ValueError: as there; or a set is empty, out of range, or needs more eigenvalues than the rank.
+    """
+    spectrum = get_spectrum(head, features, shuffle)
+    w = class_matrices(head, classes, against, len(features))
+    return (spectrum.masks(sets) @ _evidence(spectrum, w).unsqueeze(-1)).squeeze(-1).to(features.dtype)
+
+
+def shuffle_classifier(head: Head, seed: int = 0) -> Head:
+    """Return a copy of the head whose weights are permuted within every class, as a sanity check."""
+    copied = copy.deepcopy(head)
+    weight = copied.classifier.weight
+    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed)).to(weight.device)
+    with torch.no_grad():
+        weight.copy_(weight[:, order])
+    return copied
