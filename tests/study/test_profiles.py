@@ -96,6 +96,6 @@ def test_the_key_follows_text_parameters_and_library_but_not_outputs(world):
     assert len({key, changed, load_plan("smoke").jobs["a"].key}) == 3
 
 
-@pytest.mark.parametrize("name", ["smoke", "study", "evidence"])
+@pytest.mark.parametrize("name", ["smoke", "study", "evidence", "paper"])
 def test_the_profiles_of_the_repository_are_in_form(name):
     assert load_profile(PROFILES / f"{name}.yaml").notebooks
