@@ -36,7 +36,8 @@ def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
     where = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores"
     values = (profile, where, machine["versions"].get("torch"), machine["commit"])
     with write_atomic(_folder(profile) / f"{name}.csv") as temporary:
-        frame.assign(**dict(zip(PROVENANCE, values, strict=True))).to_csv(temporary, index=False)
+        # Five digits are more than any interval can tell apart, and keep the files small.
+        frame.assign(**dict(zip(PROVENANCE, values, strict=True))).to_csv(temporary, index=False, float_format="%.5g")
     return _folder(profile) / f"{name}.csv"
 
 
