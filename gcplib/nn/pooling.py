@@ -54,6 +54,7 @@ class CovariancePool(MatrixPool):
 
     Source: MPN-COV (Li et al., ICCV 2017); truncation: Song et al., ICCV 2021 and TPAMI 2022.
 
+    >>> import torch
     >>> CovariancePool(8)(torch.randn(2, 8, 5, 5)).shape
     torch.Size([2, 36])
     """
