@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-__all__ = ["cache_dir", "digest", "locked", "project_root", "runs_dir", "write_atomic"]
+__all__ = ["cache_dir", "digest", "is_verified", "locked", "mark_verified", "project_root", "runs_dir", "write_atomic"]
 
 
 def project_root() -> Path:
@@ -47,6 +47,27 @@ def digest(value: Any, length: int = 12) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+_verified: dict[Path, tuple[int, ...]] = {}
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def mark_verified(path: Path) -> None:
+    """Remember that the file's checksum is right, as long as nothing writes to it."""
+    _verified[path] = _stamp(path)
+
+
+def is_verified(path: Path) -> bool:
+    """Say whether this process has verified the file as it is now.
+
+    A checksum reads every byte; short runs on a large file would spend a tenth of their time on it again and again.
+    """
+    return _verified.get(path) == _stamp(path)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gcplib.data import Pictures, Typefaces
-from gcplib.files import cache_dir, digest, locked, write_atomic
+from gcplib.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
 from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
 from gcplib.progress import track
@@ -41,7 +41,11 @@ def _read(path: Path) -> Tensor | None:
             stored = (file.metadata() or {}).get("checksum")
     except (SafetensorError, OSError):
         return None
-    return features if stored == _checksum(features) else None
+    if not is_verified(path):
+        if stored != _checksum(features):
+            return None
+        mark_verified(path)
+    return features
 
 
 def _checksum(features: Tensor) -> str:
