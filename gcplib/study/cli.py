@@ -146,20 +146,23 @@ def _study_parser(commands: Any) -> None:
         "study",
         _study,
         "run the notebooks of a profile and write the report",
-        "Run every notebook of a profile that is not up to date, several at a time, and write\n"
-        "runs/PROFILE/report/index.html. An interrupted study continues at the next call; a notebook that fails\n"
-        "does not stop the others. Parameters are checked by name and type before anything runs.",
+        "Train the runs and run the notebooks of a profile that are not up to date, several at a time, and write\n"
+        "runs/PROFILE/report/index.html. An interrupted study continues at the next call; a run or a notebook that\n"
+        "fails does not stop the others. Parameters are checked by name and type before anything runs.",
         "python -m gcplib study --profile study --only 07_train_fine_grained",
     )
     _profile_option(parser)
     parser.add_argument("--cores", type=_positive, metavar="N", help="cores to use (default: all)")
+    parser.add_argument(
+        "--gpus", type=_not_negative, metavar="N", help="GPUs to use, one for a job that asks for one (default: all)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="run these notebooks only")
 
 
 def _study(arguments: argparse.Namespace) -> int:
     from gcplib.study.runner import run_study
 
-    return run_study(arguments.profile, cores=arguments.cores, only=arguments.only)
+    return run_study(arguments.profile, cores=arguments.cores, only=arguments.only, gpus=arguments.gpus)
 
 
 def _report_parser(commands: Any) -> None:
@@ -208,4 +211,10 @@ def _profile_option(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
     return number

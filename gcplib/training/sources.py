@@ -90,6 +90,8 @@ class PictureSource:
                 batch_size=None,
                 num_workers=min(self.loaders, len(wanted) - done),
                 pin_memory=self.device.type == "cuda",
+                # Otherwise it draws a number from the generator that dropout uses, in the first step after any start.
+                generator=torch.Generator(),
             )
             try:
                 for pictures in _quietly(loader):

@@ -15,6 +15,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning_fabric.strategies  # noqa: F401  these three are imported late otherwise, by every process
+import pandas as pd  # noqa: F401
+import timm  # noqa: F401
 import torch
 import yaml
 from train_often import checkpoint_often
