@@ -99,12 +99,22 @@ class PictureSource:
                         raise pictures
                     yield _mirror(self.prepare(pictures.to(self.device, non_blocking=True)), wanted[done].flips)
                     done += 1
-            except RuntimeError as error:
-                # What torch says when a worker is killed. The order of the batches is fixed, so another one can go on.
-                if "DataLoader worker" not in str(error) or restarts == MOST_RESTARTS:
+            except (RuntimeError, OSError, EOFError) as error:
+                # What torch says when a worker is killed, or what reading a batch says that it had sent. The order of
+                # the batches is fixed, so another worker can go on.
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
+                reason = str(error) or type(error).__name__
+                if restarts == MOST_RESTARTS:
+                    raise RuntimeError(
+                        f"the loaders died {restarts + 1} times, at last in batch {done} of {len(wanted)} ({reason}); "
+                        "is there memory for them? Fewer loaders need less"
+                    ) from error
                 restarts += 1
-                warnings.warn(f"{error}; starting the loaders again at batch {done} of {len(wanted)}", stacklevel=2)
+                warnings.warn(
+                    f"a loader died ({reason}); starting the loaders again at batch {done} of {len(wanted)}",
+                    stacklevel=2,
+                )
 
 
 @dataclass(frozen=True)

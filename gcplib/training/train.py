@@ -108,13 +108,13 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
     try:
         with _asked_to_stop() as stop, _last_checkpoint(writer, fabric):
             for epoch in _epochs(spec, state, fabric):
-                if epoch and spec.pool_at(epoch) != spec.pool_at(epoch - 1):
-                    switch_pool(state, spec, epoch)
                 wanted = (state, fabric, source, splits["train"], spec.recipe, spec.seed)
                 row = train_epoch(*wanted, writer.watch, writer.after_step, stop)
                 logits = evaluate(state.judged, fabric, source, splits["validation"], spec.recipe.flip)
                 row |= _score(logits, source.labels[splits["validation"]])
                 _finish_epoch(state, row, spec.recipe.report_best)
+                if spec.pool_at(epoch + 1) != spec.pool_at(epoch):
+                    switch_pool(state, spec, epoch + 1)  # before the checkpoint, which is one of the next epoch
                 writer.after_epoch()
         scores = {"last": evaluate(state.judged, fabric, source, splits["test"], spec.recipe.flip)}
         scores |= _judge_best(state, fabric, source, splits["test"], spec)

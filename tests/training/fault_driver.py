@@ -22,10 +22,11 @@ import torch
 import yaml
 from train_often import checkpoint_often
 
+import gcplib.training.train as train_module
 from gcplib.data import load_data
 from gcplib.study.cli import main
 from gcplib.training import Engine, RunSpec, ensure
-from gcplib.training.engine import cached_fabric
+from gcplib.training.engine import cached_fabric, stop_with_parent
 from gcplib.training.loop import evaluate, train_epoch
 from gcplib.training.runs import run_directory
 from gcplib.training.sources import Batch
@@ -81,7 +82,7 @@ def kill_again_and_again(spec: RunSpec, steps: int) -> dict:
         process = fork(lambda: ensure(spec, Engine("cpu", loaders=0)) and 0)
         while progress(directory, steps) < target and os.waitpid(process, os.WNOHANG) == (0, 0):
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.06) if target >= 0 else rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.06 if target >= 0 else 0.2))
         os.kill(process, signal.SIGKILL)
         codes.append(wait(process))
         places.append(progress(directory, steps))
@@ -105,6 +106,42 @@ def ask_to_stop(spec: RunSpec, folder: Path, name: str, group: bool) -> dict:
     after = len(checkpoints(directory))
     last = wait(fork(lambda: main(command), folder / f"{name}-again.txt"))
     return {"code": code, "before": before, "after": after, "last": last, "output": output.read_text()}
+
+
+def ask_in_vain(spec: RunSpec, output: Path) -> dict:
+    """Send SIGTERM to a process whose step never ends."""
+    train_module.GRACE_SECONDS = 0.3
+    begun = output.with_name("begun")
+
+    def forever(*_: object) -> None:
+        begun.touch()
+        time.sleep(60)
+
+    train_module.train_epoch = forever
+    process = fork(lambda: ensure(spec, Engine("cpu", loaders=0)), output)
+    while not begun.exists():
+        time.sleep(0.005)
+    os.kill(process, signal.SIGTERM)
+    train_module.train_epoch = train_epoch
+    return {"code": wait(process), "output": output.read_text()}
+
+
+def lose_the_parent(output: Path) -> str:
+    """Return what a process says whose parent ends."""
+
+    def stay() -> None:
+        stop_with_parent(os.getppid(), "my parent is gone")
+        time.sleep(60)
+
+    def leave() -> None:
+        fork(stay, output)
+        time.sleep(0.3)
+
+    wait(fork(leave))
+    deadline = time.monotonic() + 20
+    while not (output.exists() and output.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return output.read_text()
 
 
 def evaluate_on(spec: RunSpec, output: Path) -> None:
@@ -158,6 +195,9 @@ def drive(folder: Path) -> dict:
         report[name] = ask_to_stop(spec, folder, name, group)
     place("two")
     report["two"] = on_two(lambda: evaluate_on(spec, folder / "logits"), folder / "two")
+    place("in-vain")
+    report["in-vain"] = ask_in_vain(spec, folder / "in-vain.txt")
+    report["orphan"] = lose_the_parent(folder / "orphan.txt")
     place("killed")
     report["killed"] = kill_again_and_again(spec, steps)
     place("end")

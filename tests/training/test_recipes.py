@@ -11,7 +11,7 @@ from gcplib.study.recipes import list_recipes, load_recipe, merge
 from gcplib.training import Engine, RunSpec
 from gcplib.training.dry_run import dry_run
 from gcplib.training.engine import cached_fabric
-from tests import trees
+import trees
 
 MAKERS = {
     "cub": trees.make_cub,
