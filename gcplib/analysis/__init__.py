@@ -22,7 +22,15 @@ from gcplib.analysis.perturbation import blurred, extremal_map, occlusion_map, p
 from gcplib.analysis.plots import POOL_LABELS, interval_plot, pool_palette, use_style
 from gcplib.analysis.smoothness import Smoothness, effective_smoothness, gradient_field, smoothness_while_training
 from gcplib.analysis.spectral_scores import eigenvalue_evidence, set_scores, shuffle_classifier
-from gcplib.analysis.statistics import Interval, crossed_interval, mean_interval, paired_difference
+from gcplib.analysis.speed import censored_mean, epochs_to, seconds_to
+from gcplib.analysis.statistics import (
+    Interval,
+    crossed_interval,
+    holm,
+    mean_interval,
+    paired_difference,
+    paired_p_value,
+)
 from gcplib.analysis.truncation import (
     Convergence,
     Criteria,
@@ -45,6 +53,7 @@ __all__ = [
     "average_descriptors",
     "band_descriptors",
     "blurred",
+    "censored_mean",
     "class_separation",
     "class_specificity",
     "convergence",
@@ -56,10 +65,12 @@ __all__ = [
     "energy_inside",
     "energy_shares",
     "enlarge",
+    "epochs_to",
     "extremal_map",
     "grad_cam_map",
     "gradient_field",
     "gradient_map",
+    "holm",
     "interval_plot",
     "linear_probe",
     "mean_interval",
@@ -68,6 +79,7 @@ __all__ = [
     "occlusion_map",
     "output_eigenvalues",
     "paired_difference",
+    "paired_p_value",
     "pass_times",
     "pixel_gradient_map",
     "pointing_game",
@@ -80,6 +92,7 @@ __all__ = [
     "removed_by_published_truncation",
     "root_estimate_error",
     "same_picture_hits",
+    "seconds_to",
     "set_scores",
     "shuffle_classifier",
     "smoothness_while_training",

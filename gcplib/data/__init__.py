@@ -1,5 +1,6 @@
 """Data sets: the embedded Typefaces benchmark, drawn from pinned fonts, and pictures on the user's disk."""
 
+from gcplib.data.check import check_pictures, require_sound
 from gcplib.data.choose import choose_data, load_data
 from gcplib.data.pairs import Pair, pair
 from gcplib.data.pictures import Pictures, PicturesSpec, load_pictures
@@ -11,9 +12,11 @@ __all__ = [
     "PicturesSpec",
     "Typefaces",
     "TypefacesSpec",
+    "check_pictures",
     "choose_data",
     "load_data",
     "load_pictures",
     "load_typefaces",
     "pair",
+    "require_sound",
 ]

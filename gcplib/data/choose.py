@@ -32,7 +32,9 @@ def choose_data(
     """Return the spec that the parameters of a notebook describe.
 
     Args:
-        dataset: ``typefaces``, ``cub`` or ``folder`` (any folder of pictures). root: the folder of the last two.
+        dataset: ``typefaces``, or a data set on disk: a name of ``gcplib.data.layouts.LAYOUTS``, such as ``cub`` or
+            ``folder`` (any folder of pictures). root: its folder; typefaces have none, and ``elpv`` needs none where
+            its package is installed.
         families, train, validation, test: counts of typefaces and of pictures of each. They say nothing about data
             from disk, which has its own classes and pictures; a tenth of its training pictures is held out.
         pixels: side of a picture.
@@ -41,7 +43,7 @@ def choose_data(
         ValueError: an unknown data set, a root that is missing, or one for typefaces, which have none.
 
     >>> choose_data("cub", "~/data", families=12, train=10, validation=4, test=6, pixels=448)
-    PicturesSpec(layout='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter')
+    PicturesSpec(layout='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
     """
     if dataset not in DATASETS:
         near = difflib.get_close_matches(str(dataset).lower(), DATASETS, n=2, cutoff=0.4)
@@ -51,9 +53,9 @@ def choose_data(
         if root:
             raise ValueError(
                 f"root is {str(root)!r}, but typefaces are drawn on this machine and have no folder; leave it empty, "
-                "or give dataset='folder' or 'cub'"
+                f"or give another dataset: {', '.join(map(repr, LAYOUTS))}"
             )
         return TypefacesSpec(families=families, train=train, validation=validation, test=test, pixels=pixels)
-    if not root:
+    if not root and not LAYOUTS[dataset].installed:
         raise ValueError(f"the data set {dataset!r} is on your disk; give root: {LAYOUTS[dataset].expected}")
     return PicturesSpec(dataset, root, pixels)

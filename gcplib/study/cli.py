@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from gcplib.study import train_command
 
 __all__ = ["main", "make_parser"]
 
@@ -82,6 +83,17 @@ def _data_parser(commands: Any) -> None:
         parser.add_argument(f"--{name}", type=int, metavar="N", help=what)
     parser.add_argument("--samples", type=Path, metavar="OUT.png", help="also write a figure of sample pictures")
     parser.add_argument("--features", action="store_true", help=f"also cache the features of {BACKBONE}")
+    check = _add(
+        parser.add_subparsers(title="commands", metavar="COMMAND"),
+        "check",
+        _data_check,
+        "decode every picture of a data set on your disk and report what is missing or corrupt",
+        "Decode every picture of a data set on your disk; print what is there beside the published counts, and which\n"
+        "pictures are missing or corrupt. The exit code is 0 if none is, and 1 otherwise.",
+        "python -m gcplib data check ~/data/CUB_200_2011",
+    )
+    check.add_argument("path", nargs="?", default="", metavar="PATH", help="folder (none for elpv as it is installed)")
+    check.add_argument("--layout", metavar="NAME", help="layout, such as cub or folder (default: what it looks like)")
 
 
 def _data(arguments: argparse.Namespace) -> None:
@@ -102,63 +114,30 @@ def _data(arguments: argparse.Namespace) -> None:
         print(f"Features of {BACKBONE}: ready", flush=True)
 
 
+def _data_check(arguments: argparse.Namespace) -> int:
+    from gcplib.data import PicturesSpec, check_pictures
+    from gcplib.data.layouts import guess_layout
+
+    if not (arguments.path or arguments.layout):
+        raise ValueError("give the folder of the data set: python -m gcplib data check PATH")
+    layout = arguments.layout or guess_layout(arguments.path)
+    report = check_pictures(PicturesSpec(layout, arguments.path))
+    print(report, flush=True)
+    return 0 if report.whole else 1
+
+
 def _train_parser(commands: Any) -> None:
     parser = _add(
         commands,
         "train",
-        _train,
+        train_command.run,
         "train one run, or read it if it is finished",
         "Train the run that a specification describes, or continue it, or read its result if it is finished.\n"
-        "The specification is the library's default, changed by --config and then by --set.",
-        "python -m gcplib train --config run.yaml --set pool=isqrt_cov --set recipe.epochs=10 --set seed=3",
+        "The specification is the library's default, changed by --config and then by --set. For several devices give\n"
+        "--devices N, or start it by torchrun.",
+        "python -m gcplib train --config tpami2022/cub --set data.root=CUB_200_2011 --devices 2",
     )
-    parser.add_argument("--config", type=Path, metavar="X.yaml", help="file with fields of the specification")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="changes",
-        help="change one field; dots go into nested ones; may be repeated",
-    )
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    spec = _read_spec(arguments.config, arguments.changes)  # before the slow import: a typing error shows at once
-    from gcplib.training import RunSpec, ensure
-
-    run = ensure(RunSpec.from_dict(spec))
-    print(f"Run: {run.directory}")
-    for name, value in run.result.items():
-        print(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
-
-
-def _read_spec(config: Path | None, changes: Sequence[str]) -> dict:
-    import yaml
-
-    spec = {}
-    if config is not None:
-        if not config.is_file():
-            raise FileNotFoundError(f"no configuration file {config}")
-        try:
-            spec = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ValueError(f"{config} is not valid YAML: {error}") from error
-        if not isinstance(spec, dict):
-            raise ValueError(f"{config}: expected fields and values, got {type(spec).__name__}")
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not (key and equals):
-            raise ValueError(f"--set wants KEY=VALUE, got {change!r}")
-        *path, last = key.split(".")
-        target = spec
-        for part in path:
-            target = target.setdefault(part, {})
-            if not isinstance(target, dict):
-                raise ValueError(f"--set {change}: {part!r} is a value, not a group of fields")
-        # YAML reads 1e-3 as text; on a command line it can only be meant as a number.
-        target[last] = float(text) if re.fullmatch(r"[+-]?[\d.]+e[+-]?\d+", text, re.I) else yaml.safe_load(text)
-    return spec
+    train_command.add_options(parser)
 
 
 def _study_parser(commands: Any) -> None:
@@ -167,20 +146,23 @@ def _study_parser(commands: Any) -> None:
         "study",
         _study,
         "run the notebooks of a profile and write the report",
-        "Run every notebook of a profile that is not up to date, several at a time, and write\n"
-        "runs/PROFILE/report/index.html. An interrupted study continues at the next call; a notebook that fails\n"
-        "does not stop the others. Parameters are checked by name and type before anything runs.",
+        "Train the runs and run the notebooks of a profile that are not up to date, several at a time, and write\n"
+        "runs/PROFILE/report/index.html. An interrupted study continues at the next call; a run or a notebook that\n"
+        "fails does not stop the others. Parameters are checked by name and type before anything runs.",
         "python -m gcplib study --profile study --only 07_train_fine_grained",
     )
     _profile_option(parser)
     parser.add_argument("--cores", type=_positive, metavar="N", help="cores to use (default: all)")
+    parser.add_argument(
+        "--gpus", type=_not_negative, metavar="N", help="GPUs to use, one for a job that asks for one (default: all)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="run these notebooks only")
 
 
 def _study(arguments: argparse.Namespace) -> int:
     from gcplib.study.runner import run_study
 
-    return run_study(arguments.profile, cores=arguments.cores, only=arguments.only)
+    return run_study(arguments.profile, cores=arguments.cores, only=arguments.only, gpus=arguments.gpus)
 
 
 def _report_parser(commands: Any) -> None:
@@ -229,4 +211,10 @@ def _profile_option(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
     return number

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 from jinja2 import DictLoader, pass_context
+from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
@@ -18,7 +19,7 @@ try:
 except ImportError:  # formulas then stay LaTeX, and MathJax is asked of the network
     to_mathml = None
 
-__all__ = ["Figure", "figures_of", "notebook_page", "notebook_title"]
+__all__ = ["Figure", "figures_of", "notebook_page", "notebook_title", "runs_fragment"]
 
 STYLE = """
 <style>
@@ -140,6 +141,15 @@ def figures_of(path: Path) -> list[Figure]:
                     text = cell.metadata.get("caption") or caption
                     figures.append(Figure(name, text, base64.b64decode(data), cell_anchor(cell)))
     return figures
+
+
+def runs_fragment(counts: str, unfinished: list[dict]) -> Markup:
+    """Return what became of the training runs as HTML: the counts, and a list of those that did not finish, and why."""
+    if not unfinished:
+        return Markup("{}").format(counts)
+    item = Markup("<li><b>{outcome}</b> <code>{directory}</code> {reason}</li>")
+    items = Markup("").join(item.format(**run) for run in unfinished)
+    return Markup("<details><summary>{}</summary><ul>{}</ul></details>").format(counts, items)
 
 
 def plain(markdown: str) -> str:

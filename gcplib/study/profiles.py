@@ -11,6 +11,8 @@ A profile is a YAML file::
         timeout: 3600             # seconds a single cell may take
         first: true               # start before the others: it trains runs that they read
         parameters: {seeds: 5}
+    runs:                         # optional; grids of training runs, see gcplib.study.sweeps
+      head: {base: {pool: mpn_cov}, grid: {labels: [fine, coarse], seed: 8}}
 
 Everything is checked, and every problem is listed at once, before anything runs.
 """
@@ -23,11 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gcplib.files import digest, project_root, runs_dir
 from gcplib.study.notebooks import discover, notebook_text, notebooks_dir
 from gcplib.study.parameters import Parameter, convert, fit_problem, read_parameters, suggest
+from gcplib.study.strict_yaml import read_yaml
+from gcplib.study.sweeps import SweepJob, plan_sweeps
 
 __all__ = ["DATA_FIELDS", "Entry", "Job", "Plan", "Profile", "load_plan", "load_profile", "profile_path"]
 
@@ -54,6 +56,7 @@ class Profile:
     description: str
     shared: Mapping[str, Any]
     notebooks: Mapping[str, Entry]
+    runs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked profile: where it writes, what data it prepares, and its jobs in the order of the profile."""
+    """A checked profile: where it writes, what data it prepares, its notebooks in their order, its training jobs."""
 
     profile: Profile
     folder: Path
     data: Mapping[str, int]
     data_key: str
     jobs: Mapping[str, Job]
+    sweeps: Mapping[str, SweepJob] = field(default_factory=dict)
 
 
 def profile_path(profile: str | Path) -> Path:
@@ -108,8 +112,11 @@ def load_profile(profile: str | Path) -> Profile:
     return loaded
 
 
-def load_plan(profile: str | Path) -> Plan:
+def load_plan(profile: str | Path, runs: bool = True) -> Plan:
     """Read a profile, check it against the notebooks by name and type, and resolve the parameters of each.
+
+    Args:
+        profile: name or path of it. runs: also plan its training runs, which takes an import of torch if it has any.
 
     Raises:
         FileNotFoundError: there is no such profile.
@@ -142,10 +149,11 @@ def load_plan(profile: str | Path) -> Plan:
         needs_data = any(key in fields for key in loaded.shared if key in parameters)
         key = digest({"text": notebook_text(sources[name]), "parameters": _plain(values), "library": library})
         jobs[name] = Job(name, sources[name], values, entry.threads, entry.timeout, entry.first, key, needs_data)
-    _raise(problems, loaded)
     data = {name: loaded.shared[name] for name in fields if name in loaded.shared}
+    sweeps = plan_sweeps(loaded.runs, data, problems) if runs else {}
+    _raise(problems, loaded)
     data_key = digest({"data": data, "library": library})
-    return Plan(loaded, runs_dir() / loaded.name, data, data_key, jobs)
+    return Plan(loaded, runs_dir() / loaded.name, data, data_key, jobs, sweeps)
 
 
 def _resolve(
@@ -175,14 +183,11 @@ def _resolve(
 
 def _read(path: Path) -> tuple[Profile, list[str]]:
     """Read the file, collecting what is wrong with its form rather than stopping at the first problem."""
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected a mapping with 'notebooks', got {type(document).__name__}")
     problems: list[str] = []
-    _known_keys(document, ("description", "shared", "notebooks"), "profile", problems)
+    _known_keys(document, ("description", "shared", "notebooks", "runs"), "profile", problems)
     notebooks = {}
     for name, entry in _mapping(document, "notebooks", "profile", problems).items():
         given = _mapping({name: entry}, name, "notebooks", problems)
@@ -195,10 +200,10 @@ def _read(path: Path) -> tuple[Profile, list[str]]:
         parameters = _mapping(given, "parameters", f"notebooks: {name}", problems)
         numbers = {key: given[key] for key in ("threads", "timeout") if type(given.get(key)) is int}
         notebooks[str(name)] = Entry(**numbers, first=given.get("first") is True, parameters=parameters)
-    if not notebooks:
-        problems.append("profile: 'notebooks' must name at least one notebook")
-    shared = _mapping(document, "shared", "profile", problems)
-    return Profile(path.stem, path, str(document.get("description") or ""), shared, notebooks), problems
+    shared, runs = (_mapping(document, key, "profile", problems) for key in ("shared", "runs"))
+    if not notebooks and not runs:
+        problems.append("profile: name at least one notebook under 'notebooks', or a grid under 'runs'")
+    return Profile(path.stem, path, str(document.get("description") or ""), shared, notebooks, runs), problems
 
 
 def _mapping(document: dict, key: str, where: str, problems: list[str]) -> dict:
@@ -238,13 +243,3 @@ def _library_digest() -> str:
     for path in sorted(files):
         total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A YAML reader that refuses a key given twice, which PyYAML would let pass in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"given twice: {', '.join(twice)}", node.start_mark)
-        return super().construct_mapping(node, deep)

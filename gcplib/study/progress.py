@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcplib.study.profiles import Plan
+from gcplib.study.status import sweep_job_status
+from gcplib.study.sweep_job import read_position
 
 __all__ = ["Progress", "announce", "duration", "parse_event", "status_file"]
 
@@ -60,12 +62,13 @@ class Progress:
         name, what, seconds = event
         if what == "started":
             self.started[name] = time.monotonic()
+            self.ended.pop(name, None)  # it had died, and begins again
             usual = f" (about {duration(self.usual[name])} last time)" if name in self.usual else ""
             self._print(f"{name:<{self._width}}  started{usual}")
         else:
             self.ended[name] = what
             text = "done in" if what == "done" else "FAILED after"
-            self._print(f"{name:<{self._width}}  {text} {duration(seconds)}{self._remaining()}")
+            self._print(f"{name:<{self._width}}  {text} {duration(seconds)}{self._bad_runs(name)}{self._remaining()}")
         return True
 
     def heartbeat(self) -> None:
@@ -87,10 +90,23 @@ class Progress:
 
     @property
     def _width(self) -> int:
-        return max(map(len, (*self.plan.jobs, "data")))
+        return max(map(len, (*self.plan.jobs, *self.plan.sweeps, "data")))
+
+    def _bad_runs(self, name: str) -> str:
+        """What became of the runs of a job that has ended, if there is anything to say."""
+        if name not in self.plan.sweeps:
+            return ""
+        status = sweep_job_status(self.plan, name)
+        counts = [(len(status.outcome(which)), which) for which in ("diverged", "failed")]
+        return "".join(f", {number} {which}" for number, which in counts if number)
 
     def _position(self, name: str) -> str:
-        """How far a job is: the cell of a notebook, or the last words of another job's log."""
+        """How far a job is: the cell of a notebook, the run of a sweep, or the last words of another job's log."""
+        if name in self.plan.sweeps:
+            if (position := read_position(name, self.plan.folder)) is None:
+                return ""
+            count = f", {position.done} of {len(self.plan.sweeps[name].runs)} runs done"
+            return count + _status_line(status_file(self.plan, name))
         log = self.plan.folder / "logs" / f"{name}.log"
         try:
             text = log.read_bytes()[-200_000:].decode(errors="replace")
@@ -104,23 +120,46 @@ class Progress:
         return f" ({words[-1][-90:]})" if words else ""
 
     def _remaining(self) -> str:
-        """The estimate: the longest job, or all the work over all the cores, whichever takes longer."""
+        """The estimate: the longest job, or all the work over all the cores, whichever takes longer.
+
+        Training runs have no earlier times; theirs is from the pace so far, and the notebooks follow after them.
+        """
         left = [name for name in self.expected if name not in self.ended]
         if not left:
             return ""
-        count = f" · {len(left)} to go"
+        count, pace = f" · {len(left)} to go", 0.0
+        if any(name in self.plan.sweeps for name in left):
+            done, total = self._runs()
+            count = f" · {done} of {total} runs done{count}"
+            if not done:
+                return count
+            begun = min(self.started[name] for name in self.started if name in self.plan.sweeps)
+            pace = (time.monotonic() - begun) / done * (total - done)
+        left = [name for name in left if name not in self.plan.sweeps]
         if unknown := [name for name in left if name not in self.usual]:
-            return f"{count} (no estimate yet: first run of {', '.join(unknown)})" if len(unknown) < 3 else count
+            what = f"no estimate yet: first run of {', '.join(unknown)}" if len(unknown) < 3 else ""
+            runs = f"about {duration(pace)} for the runs" if pace else ""
+            return count + (f" ({'; '.join(filter(None, (runs, what)))})" if runs or what else "")
         now, times = time.monotonic(), {}
         for name in left:
             times[name] = max(self.usual[name] - (now - self.started.get(name, now)), 1)
         threads = {n: min(self.plan.jobs[n].threads if n in self.plan.jobs else self.cores, self.cores) for n in left}
         work = sum(times[name] * threads[name] for name in left) / self.cores
-        return f"{count}, about {duration(max(work, *times.values()))} left"
+        return f"{count}, about {duration(pace + max(work, *times.values(), 0))} left"
+
+    def _runs(self) -> tuple[int, int]:
+        """How many training runs are done, of all in the jobs of this study that were not up to date."""
+        done = total = 0
+        for name in self.expected:
+            if job := self.plan.sweeps.get(name):
+                total += len(job.runs)
+                position = read_position(name, self.plan.folder) if name in self.running else None
+                done += len(job.runs) if self.ended.get(name) == "done" else position.done if position else 0
+        return done, total
 
 
 def status_file(plan: Plan, name: str) -> Path:
-    """Return the file in which a notebook's kernel says how far its longest loop is (``gcplib.progress.track``)."""
+    """Return the file in which a job's process says how far its longest loop is (``gcplib.progress.track``)."""
     return plan.folder / "logs" / f"{name}.status"
 
 

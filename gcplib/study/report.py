@@ -12,7 +12,7 @@ from gcplib.study.claims import FAILS, HOLDS, PARTLY, UNTESTED, Evidence, claims
 from gcplib.study.machine import describe_machine, machine_line
 from gcplib.study.profiles import Plan, load_plan
 from gcplib.study.progress import duration
-from gcplib.study.status import NotebookStatus, study_status
+from gcplib.study.status import NotebookStatus, count_runs, study_status, sweep_status
 
 __all__ = ["build_report", "report_path"]
 
@@ -53,8 +53,8 @@ def build_report(profile: str | Path) -> Path:
             pages={notebook.status.name: notebook.page for notebook in notebooks},
             tested=tested,
             untested=untested,
-            summary=_summary(notebooks, tested, untested),
-            provenance=_provenance(plan, notebooks),
+            summary=_summary(plan, notebooks, tested, untested),
+            provenance=_provenance(plan, notebooks) + _runs(plan),
             made=_when(datetime.datetime.now()),
         )
     )
@@ -135,13 +135,18 @@ def _claims(plan: Plan) -> tuple[list[dict], list[dict]]:
     return tested, untested
 
 
-def _summary(notebooks: list[_Notebook], tested: list[dict], untested: list[dict]) -> str:
+def _summary(plan: Plan, notebooks: list[_Notebook], tested: list[dict], untested: list[dict]) -> str:
     ran = [notebook for notebook in notebooks if notebook.status.state == "ok"]
     failed = [notebook for notebook in notebooks if notebook.status.state == "failed"]
     words = [row["verdict"] for row in tested]
     counts = [f"{words.count(w)} {text[words.count(w) > 1]}" for w, text in COUNTED.items() if w in words]
-    text = f"{len(ran)} of {len(notebooks)} notebooks ran through"
-    text += f", {len(failed)} failed. " if failed else ". "
+    text = ""
+    if notebooks:
+        text += f"{len(ran)} of {len(notebooks)} notebooks ran through"
+        text += f", {len(failed)} failed. " if failed else ". "
+    if plan.sweeps:
+        total, words = count_runs(sweep_status(plan).values())
+        text += f"Of {total} training run{'s' * (total > 1)}, {words}. "
     were = "was" if len(tested) == 1 else "were"
     text += f"Of {len(tested) + len(untested)} claims, {len(tested)} {were} tested in this profile"
     return text + (": " + ", ".join(counts) + "." if counts else ".")
@@ -165,6 +170,17 @@ def _provenance(plan: Plan, notebooks: list[_Notebook]) -> list[tuple[str, str]]
         rows.append(("Run", " to ".join(dict.fromkeys((dates[0], dates[-1])))))
         rows.append(("Time", f"{duration(total)} in all, summed over notebooks"))
     return rows
+
+
+def _runs(plan: Plan) -> list[tuple[str, str]]:
+    """The row that tells what became of the training runs, with each that did not finish and why."""
+    if not plan.sweeps:
+        return []
+    from gcplib.study.pages import runs_fragment
+
+    sweeps = sweep_status(plan).values()
+    unfinished = [run for which in ("failed", "diverged") for sweep in sweeps for run in sweep.outcome(which)]
+    return [("Training", runs_fragment("{} runs: {}".format(*count_runs(sweeps)), unfinished))]
 
 
 def _when(date: datetime.datetime) -> str:

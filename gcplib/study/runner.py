@@ -12,18 +12,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gcplib.files import cache_dir, runs_dir
 from gcplib.study.alive import StudyRunning, kill_tree, only_study
+from gcplib.study.devices import VISIBLE, usable_devices
 from gcplib.study.jobs import USER_CACHE
 from gcplib.study.machine import cpu_count
 from gcplib.study.notebooks import check_kernel, discover, notebooks_dir
 from gcplib.study.parameters import suggest
 from gcplib.study.profiles import Plan, load_plan
-from gcplib.study.progress import Progress, duration
+from gcplib.study.progress import Progress
 from gcplib.study.report import build_report, report_path
-from gcplib.study.status import data_is_current, study_status
+from gcplib.study.status import data_is_current, forget_failed_runs, study_status, sweep_status
+from gcplib.study.summary import counted, print_summary
+from gcplib.study.sweeps import FOLDER
 
 __all__ = ["run_study"]
 
@@ -31,31 +35,43 @@ HEARTBEAT = 20  # seconds without news after which the running jobs are listed
 FREE_BYTES = 1 << 30
 
 
-def run_study(profile: str | Path, cores: int | None = None, only: Sequence[str] | None = None) -> int:
-    """Run the notebooks of a profile that are not up to date, and write the report.
+@dataclass(frozen=True)
+class _Means:
+    """What a study may use: cores, and GPUs (None where nobody asked for any: the jobs see what there is)."""
+
+    cores: int
+    devices: list[str] | None
+
+
+def run_study(
+    profile: str | Path, cores: int | None = None, only: Sequence[str] | None = None, gpus: int | None = None
+) -> int:
+    """Train the runs and run the notebooks of a profile that are not up to date, and write the report.
 
     Args:
         profile: name of a profile, or path of one.
         cores: cores to use, all by default.
-        only: names of the notebooks to run, all of the profile by default.
+        only: names of the notebooks to run, all of the profile by default; what they read is trained first.
+        gpus: GPUs to use, all by default.
 
     Returns:
-        0 if all is well, 1 if anything failed, 130 if it was interrupted.
+        0 if all is well, 1 if anything failed, 130 if it was interrupted. A run that diverged is a result.
 
     Raises:
-        ValueError: profile, parameters, kernel or free space are not in order; nothing has run.
+        ValueError: profile, parameters, kernel, GPUs or free space are not in order; nothing has run.
         FileNotFoundError: there is no such profile, or no Snakefile.
     """
     plan = load_plan(profile)
-    cores = cores or cpu_count()
     selected = _selected(plan, only)
-    if not (snakefile := notebooks_dir() / "Snakefile").is_file():
+    if not (notebooks_dir() / "Snakefile").is_file():
         raise FileNotFoundError(f"no Snakefile in {notebooks_dir()}; run from the checkout, or set GCPLIB_NOTEBOOKS")
-    check_kernel()
+    if plan.jobs:
+        check_kernel()
     _check_space()
+    means = _Means(cores or cpu_count(), _devices(plan, gpus))
     try:
         with only_study(plan.folder) as environment, _terminable():
-            return _run(plan, cores, selected, snakefile, environment)
+            return _run(plan, selected, only is None, means, environment)
     except StudyRunning as error:
         raise ValueError(str(error)) from None
     except KeyboardInterrupt:
@@ -71,6 +87,17 @@ def _selected(plan: Plan, only: Sequence[str] | None) -> list[str]:
                 f"notebook {name!r} is not in profile {plan.profile.name!r}; {suggest(name, list(plan.jobs), 'it has')}"
             )
     return list(dict.fromkeys(names))
+
+
+def _devices(plan: Plan, gpus: int | None) -> list[str] | None:
+    """Return the GPUs that the jobs may use, or None if nobody asked for any."""
+    wanted = sum(job.gpus for job in plan.sweeps.values())
+    if not wanted and gpus is None:
+        return None
+    devices = usable_devices(gpus)
+    if wanted and not devices:
+        print(f"No GPU to use: {counted(wanted, 'job')} of training runs will use the CPU.", flush=True)
+    return devices
 
 
 def _check_space() -> None:
@@ -96,43 +123,49 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(plan: Plan, cores: int, selected: list[str], snakefile: Path, environment: dict[str, str]) -> int:
+def _run(plan: Plan, selected: list[str], everything: bool, means: _Means, environment: dict[str, str]) -> int:
     _tidy(plan)
     before = study_status(plan)
     expected = [name for name in selected if before[name].state != "ok"]
-    if any(plan.jobs[name].needs_data for name in expected) and not data_is_current(plan):
+    # For some notebooks only, train what those are going to read that have to run.
+    if expected or everything:
+        expected = [name for name, status in sweep_status(plan).items() if status.state != "ok"] + expected
+    if any((plan.jobs.get(n) or plan.sweeps[n]).needs_data for n in expected) and not data_is_current(plan):
         expected.insert(0, "data")
     usual = {n: s.facts["usual_seconds"] for n, s in before.items() if s.facts.get("usual_seconds")}
-    progress = Progress(plan, cores, usual, expected=tuple(expected))
+    progress = Progress(plan, means.cores, usual, expected=tuple(expected))
     if expected:
         print(
-            f"Study {plan.profile.name!r}: {_count(len(expected), 'job')} to run on {_count(cores, 'core')}; "
+            f"Study {plan.profile.name!r}: {counted(len(expected), 'job')} to run on {counted(means.cores, 'core')}; "
             f"logs in {plan.folder / 'logs'}",
             flush=True,
         )
     # With nothing out of date there is nothing to ask Snakemake, which takes seconds to start.
-    code = _snakemake(plan, cores, expected, snakefile, environment, progress) if expected else 0
-    after = study_status(plan)
+    code = _snakemake(plan, expected, means, environment, progress) if expected else 0
+    after, sweeps = study_status(plan), sweep_status(plan)
     failed = [name for name in selected if after[name].state != "ok"]
+    failed += [name for name in expected if name in sweeps and sweeps[name].state != "ok"]
+    failed += [name for name, sweep in sweeps.items() if sweep.outcome("failed")]
     if not progress.started and code == 0 and _report_is_current(plan):
         print(f"Nothing to do: study {plan.profile.name!r} is up to date.\nReport: {report_path(plan)}", flush=True)
         return 0
     report = build_report(plan.profile.path)
-    _summary(plan, selected, progress, code)
+    print_summary(plan, selected, progress, code)
     print(f"Report: {report}", flush=True)
     return 1 if failed or code else 0
 
 
-def _snakemake(
-    plan: Plan, cores: int, expected: list[str], snakefile: Path, environment: dict[str, str], progress: Progress
-) -> int:
+def _snakemake(plan: Plan, expected: list[str], means: _Means, environment: dict[str, str], progress: Progress) -> int:
     """Run Snakemake, showing the events of its jobs; everything else that it says goes to its log."""
-    outputs = ["data.json" if name == "data" else f"notebooks/{name}.ipynb" for name in expected]
+    outputs = [f"notebooks/{name}.ipynb" if name in plan.jobs else f"{name}.json" for name in expected]
     # What is out of date was decided from the files beside the outputs; Snakemake's own memory may have been removed.
     command = [sys.executable, "-m", "snakemake", *outputs, "--forcerun", *outputs]
     if first := [f"notebooks/{name}.ipynb" for name in expected if name in plan.jobs and plan.jobs[name].first]:
         command += ["--prioritize", *first]
-    command += ["--snakefile", str(snakefile), "--directory", str(plan.folder), "--cores", str(cores)]
+    command += ["--snakefile", str(notebooks_dir() / "Snakefile"), "--directory", str(plan.folder)]
+    command += ["--cores", str(means.cores)]
+    if means.devices:
+        command += ["--resources", f"gpu={len(means.devices)}"]
     command += ["--config", f"profile={plan.profile.path}", "--rerun-triggers", "params", "--rerun-incomplete"]
     # The lock of only_study replaces Snakemake's own, which a killed run would leave behind.
     command += ["--nolock", "--keep-going", "--nocolor", "--quiet", "progress", "rules", "host"]
@@ -143,11 +176,12 @@ def _snakemake(
         "XDG_CACHE_HOME": str(plan.folder / ".snakemake" / "cache"),
         USER_CACHE: os.environ.get("XDG_CACHE_HOME", ""),
     }
+    devices = {} if means.devices is None else {VISIBLE: ",".join(means.devices)}
     log = plan.folder / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         command,
-        env=os.environ | environment | cache | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        env=os.environ | environment | cache | devices | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -193,7 +227,8 @@ def _lines(process: subprocess.Popen, progress: Progress) -> Iterator[str]:
 
 
 def _tidy(plan: Plan) -> None:
-    """Remove what a killed run left half-written, and the claims of notebooks that no longer exist."""
+    """Remove what a killed run left half-written, runs that failed, and the claims of notebooks that are no more."""
+    forget_failed_runs(plan)
     for path in (plan.folder / "notebooks").glob(".*.ipynb"):
         path.unlink(missing_ok=True)
     existing = discover()
@@ -208,44 +243,5 @@ def _report_is_current(plan: Plan) -> bool:
         return False
     made = report.stat().st_mtime
     # The time of a folder changes when a file in it is added, replaced or removed.
-    sources = [plan.folder / "notebooks", plan.folder / "claims", plan.profile.path]
+    sources = [plan.folder / "notebooks", plan.folder / "claims", plan.folder / FOLDER, plan.profile.path]
     return all(path.stat().st_mtime <= made for path in sources if path.exists())
-
-
-def _summary(plan: Plan, selected: list[str], progress: Progress, code: int) -> None:
-    print(f"\nStudy {plan.profile.name!r} took {duration(time.monotonic() - progress.start)}:")
-    width = max(map(len, plan.jobs))
-    data_failed = progress.ended.get("data") == "failed"
-    if data_failed:
-        print(f"  FAILED   {'data':<{width}}  log: {plan.folder / 'logs' / 'data.log'}")
-        _excerpt(_tail(plan.folder / "logs" / "data.log"))
-    failures = data_failed
-    for name, status in study_status(plan).items():
-        word = {"ok": "ok", "failed": "FAILED", "not run": "skipped", "out of date": "old"}[status.state]
-        if name not in selected and status.state != "ok":
-            word = "-"  # not asked for
-        print(f"  {word:<7}  {name:<{width}}  {duration(status.seconds) if status.seconds is not None else ''}")
-        if name in selected and (failure := status.failure):
-            failures = True
-            print(f"             in cell [{failure['number']}]:")
-            _excerpt([*failure["source"].splitlines()[:12], "", failure["error"], f"log: {status.log}"])
-    if code and not failures:
-        log = plan.folder / "logs" / "snakemake.log"
-        print(f"  Snakemake stopped with code {code}; its log: {log}")
-        _excerpt(_tail(log))
-
-
-def _excerpt(lines: list[str]) -> None:
-    for line in lines:
-        print(f"             {line}".rstrip())
-
-
-def _tail(path: Path, count: int = 12) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
-    except OSError:
-        return []
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gcplib.data import Pictures, Typefaces
+from gcplib.data import Pictures, Typefaces, require_sound
 from gcplib.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
 from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
@@ -69,6 +69,7 @@ def cache_features(
     Raises:
         ValueError: unknown backbone or stride, or an untrained backbone, whose random weights would differ between
             calls.
+        ValueError: pictures on disk are corrupt; all of them are listed.
         MemoryError, OSError: the features are larger than the free memory, or disk; known after the first batch.
     """
     if pretrained is False:
@@ -82,6 +83,8 @@ def cache_features(
                 return features
             warnings.warn(f"{path.name} is truncated or altered; computing the features again", stacklevel=2)
             path.unlink()
+        if isinstance(dataset, Pictures):
+            require_sound(dataset)
         # On every core: whoever else needs these features is waiting for the lock, not computing.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cores,)) as all_cores:

@@ -4,150 +4,247 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.linalg import NonFiniteError
-from gcplib.training.spec import Recipe
+from gcplib.training.engine import share_buffers
+from gcplib.training.recipe import Recipe
+from gcplib.training.schedules import learning_rate_factor
+from gcplib.training.sources import Batch, PictureSource, Source
+from gcplib.training.state import TrainingState
 
-__all__ = ["Diverged", "Source", "TrainingState", "evaluate", "learning_rate_factor", "train_epoch"]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Diverged", "Stopped", "evaluate", "plan_epoch", "train_epoch"]
+
+# Half precision starts with a loss scale that is too large and finds its own by skipping steps.
+MOST_SKIPPED_STEPS = 50
 
 
 class Diverged(RuntimeError):
     """Training became non-finite; the message says what and in which step."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where batches come from: ``inputs(indices)`` gives the network's input, ``labels`` all labels (N,)."""
-
-    inputs: Callable[[Tensor], Tensor]
-    labels: Tensor
-    device: torch.device
+class Stopped(SystemExit):
+    """Somebody asked the process to end (SIGTERM); a checkpoint is written before it does."""
 
 
-@dataclass
-class TrainingState:
-    """All that changes while training: enough to continue after an interruption."""
+def plan_epoch(indices: Tensor, recipe: Recipe, seed: int, epoch: int) -> list[Batch]:
+    """Return the batches of an epoch: which pictures, in which order, which mirrored and cropped where.
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    epoch: int = 0
-    history: list[dict] = field(default_factory=list)
-
-    def state_dict(self) -> dict:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "history": self.history,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.history = state["epoch"], state["history"]
-
-
-def make_optimizer(model: nn.Module, classifier: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return SGD with the classifier in a group of its own learning rate."""
-    own = {id(p) for p in classifier.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in own]
-    groups = [
-        {"params": rest, "base": recipe.learning_rate},
-        {"params": list(classifier.parameters()), "base": recipe.learning_rate * recipe.classifier_factor},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
-    """Return the learning rate over its peak after so many epochs (a fraction within an epoch).
-
-    A function of time alone, so that a resumed run needs no scheduler state.
+    All of it depends on seed and epoch alone, so an epoch can be entered anywhere.
     """
-    if recipe.schedule == "constant":
-        return 1.0
-    if recipe.schedule == "step":
-        return 0.1 ** sum(epochs >= milestone for milestone in recipe.milestones)
-    warm_up = 0.3 * recipe.epochs
-    if epochs < warm_up:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * epochs / warm_up)) / 2
-    return (1 + math.cos(math.pi * (epochs - warm_up) / (recipe.epochs - warm_up))) / 2
+    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+    order = torch.randperm(len(indices), generator=generator)
+    # Drawn after the order, and for the whole epoch: the order is the same with and without.
+    flips = torch.rand(len(indices), generator=generator).lt(0.5) if recipe.flip else None
+    places = torch.rand(len(indices), 2, generator=generator) if recipe.crop == "random" else None
+    whole = Batch(indices[order], flips, places)
+    starts = range(0, len(indices), recipe.batch_size)
+    batches = [whole.take(slice(start, start + recipe.batch_size)) for start in starts]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches = batches[:-1]  # batch norm cannot train on a single 1 x 1 map, and one picture an epoch is no loss
+    return batches
 
 
-def train_epoch(state: TrainingState, source: Source, indices: Tensor, recipe: Recipe, seed: int) -> dict:
-    """Train one epoch on the pictures ``indices`` and return its row of ``metrics.csv``.
+def train_epoch(
+    state: TrainingState,
+    fabric: Fabric,
+    source: Source | PictureSource,
+    indices: Tensor,
+    recipe: Recipe,
+    seed: int,
+    watch: Callable[[range], Iterable[int]] = iter,
+    after_step: Callable[[int], None] = lambda steps: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict:
+    """Train one epoch, or the rest of it, on the pictures ``indices`` and return its row of ``metrics.csv``.
 
-    The order of the pictures, and which of them are flipped, depend on seed and epoch alone.
+    With several devices each takes its share of every batch, and all have the same weights after every step.
+
+    Args:
+        watch: goes through the steps, and may show how far it is. after_step: called after each step with their
+            number in the epoch. stop: asked in each step.
 
     Raises:
-        Diverged: features, loss or gradient became non-finite.
+        Diverged: features, loss or gradient became non-finite. Stopped: ``stop`` said so, on any device.
     """
-    model, optimizer = state.model.train(), state.optimizer
-    start = time.perf_counter()
-    generator = torch.Generator().manual_seed(1_000_003 * seed + state.epoch)
-    order = torch.randperm(len(indices), generator=generator)
-    batches = indices[order].split(recipe.batch_size)
-    # Drawn after the order, and for the whole epoch: the order is the same with and without, and after a resumption.
-    flips = torch.rand(len(indices), generator=generator).lt(0.5).split(recipe.batch_size)
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches = batches[:-1]  # batch norm cannot train on a single 1 x 1 map, and one picture a epoch is no loss
-    loss_sum = correct = norm_sum = seen = 0
-    for step, batch in enumerate(batches):
+    batches = plan_epoch(indices, recipe, seed, state.epoch)
+    rank, world = fabric.global_rank, fabric.world_size
+    batches = [batch for batch in batches if len(batch) >= world]
+    shares = [batch.take(slice(rank, None, world)).parts(recipe.accumulate) for batch in batches]
+    state.model.train()
+    if recipe.freeze_batch_norm:
+        freeze_batch_norm(state.model)
+    state.sums = state.sums or dict.fromkeys(("loss", "correct", "norm", "seen", "seconds", "waited", "skipped"), 0.0)
+    first = state.step
+    inputs = iter(source.batches([part for share in shares[first:] for part in share]))
+    for step in watch(range(first, len(batches))):
+        begin = time.perf_counter()
         factor = learning_rate_factor(recipe, state.epoch + step / len(batches))
-        for group in optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        target = source.labels[batch].to(source.device)
-        inputs = source.inputs(batch)
-        if recipe.flip:
-            inputs = torch.where(flips[step].to(inputs.device).view(-1, 1, 1, 1), inputs.flip(-1), inputs)
-        try:
-            logits = model(inputs)
-        except NonFiniteError as error:
-            raise Diverged(f"epoch {state.epoch}, step {step}: {error}") from error
-        loss = functional.cross_entropy(logits, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf)
-        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
-            raise Diverged(f"epoch {state.epoch}, step {step}: loss {loss.item()}, gradient norm {norm.item()}")
-        optimizer.step()
-        loss_sum += loss.item() * len(batch)
-        correct += (logits.argmax(1) == target).sum().item()
-        norm_sum += norm.item() * len(batch)
-        seen += len(batch)
+        # Dropout and its kin draw the same numbers in this step whenever it is done.
+        _seed(fabric.device, seed, state.epoch, step, rank)
+        found = _take_step(state, fabric, source, shares[step], len(batches[step]), inputs, recipe, stop)
+        where = f"epoch {state.epoch}, step {step}"
+        if found["broken"]:
+            raise Diverged(f"{where}: {found['reason'] or 'features are not finite on another device'}")
+        skipped = recipe.precision == "fp16" and not math.isfinite(found["norm"])
+        if not math.isfinite(found["loss"]) or not (math.isfinite(found["norm"]) or skipped):
+            raise Diverged(f"{where}: loss {found['loss']}, gradient norm {found['norm']}")
+        if skipped and state.sums["skipped"] == MOST_SKIPPED_STEPS:
+            raise Diverged(f"{where}: the gradient overflowed fp16 in {MOST_SKIPPED_STEPS} steps; use bf16 or float32")
+        if state.average is not None:
+            state.average.update_parameters(state.network)
+        seen = len(batches[step])
+        state.sums["loss"] += found["loss"] * seen
+        state.sums["correct"] += found["correct"]
+        state.sums["norm"] += 0.0 if skipped else found["norm"] * seen
+        state.sums["skipped"] += skipped
+        state.sums["seen"] += seen
+        state.sums["waited"] += found["waited"]
+        state.sums["seconds"] += time.perf_counter() - begin
+        state.step = step + 1
+        if found["stop"]:
+            raise Stopped(143)  # between two steps, where nothing is half done
+        after_step(len(batches))
+    sums, state.sums, state.step = state.sums, {}, 0
     return {
         "epoch": state.epoch,
-        "seconds": time.perf_counter() - start,
-        "learning_rate": recipe.learning_rate * factor,
-        "train_loss": loss_sum / seen,
-        "train_accuracy": correct / seen,
-        "gradient_norm": norm_sum / seen,
+        "seconds": sums["seconds"],
+        "learning_rate": recipe.learning_rate * learning_rate_factor(recipe, state.epoch + 1 - 1 / len(batches)),
+        "train_loss": sums["loss"] / sums["seen"],
+        "train_accuracy": sums["correct"] / sums["seen"],
+        "gradient_norm": sums["norm"] / sums["seen"],
+        "pictures_per_second": sums["seen"] / sums["seconds"],
+        "waiting_share": sums["waited"] / sums["seconds"],
     }
 
 
+def _seed(device: torch.device, *where: int) -> None:
+    number = 0
+    for part in where:
+        number = (number * 1_000_003 + part) % 2**63
+    # torch.manual_seed looks for every kind of device, which takes longer than a small step may.
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+
+
+def _take_step(
+    state: TrainingState,
+    fabric: Fabric,
+    source: Source | PictureSource,
+    parts: list[Batch],
+    total: int,
+    inputs: Iterator[Tensor],
+    recipe: Recipe,
+    stop: Callable[[], bool],
+) -> dict:
+    """Do one step of the optimiser, on parts of the batch one after the other; all devices agree on what happened."""
+    world = fabric.world_size
+    found = {"loss": 0.0, "correct": 0.0, "waited": 0.0, "norm": 0.0, "reason": ""}
+    totals, broken = torch.zeros(2, device=source.device), False
+    state.optimizer.zero_grad(set_to_none=True)
+    for place, part in enumerate(parts):
+        last = place == len(parts) - 1
+        target = source.labels[part.indices].to(source.device)
+        begin = time.perf_counter()
+        x = next(inputs)
+        found["waited"] += time.perf_counter() - begin
+        with fabric.no_backward_sync(state.model, enabled=world > 1 and not last):
+            try:
+                logits = state.model(x)
+                loss = functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+                totals += torch.stack([loss.detach() * len(part), (logits.argmax(1) == target).sum()])
+            except NonFiniteError as error:
+                found["reason"], broken = str(error), True
+            if last:
+                found |= _agree(fabric, totals, broken, stop())
+                if found["broken"]:
+                    return found
+            if not broken:
+                # The mean over the whole batch, however it is divided; Fabric averages over the devices.
+                share = len(part) * world / total
+                fabric.backward(loss if share == 1 else loss * share)
+    norm = fabric.clip_gradients(
+        state.model, state.optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
+    )
+    found["norm"] = norm.item()
+    found["loss"] = found["loss"] / total
+    if math.isfinite(found["loss"]) and (math.isfinite(found["norm"]) or recipe.precision == "fp16"):
+        state.optimizer.step()
+    return found
+
+
+def _agree(fabric: Fabric, totals: Tensor, broken: bool, stop: bool) -> dict:
+    """Add up loss and right answers over the devices, and tell all of them if one has to stop.
+
+    A device that left the step by itself would leave the others waiting for its gradient.
+    """
+    flags = torch.tensor([float(broken), float(stop)], device=totals.device)
+    facts = torch.cat([totals, flags])
+    if fabric.world_size > 1:
+        facts = fabric.all_reduce(facts, reduce_op="sum")
+    loss, correct, broken, stop = facts.tolist()
+    return {"loss": loss, "correct": correct, "broken": broken > 0, "stop": stop > 0}
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Let batch norm use the statistics it has, as in evaluation, and leave them as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 @torch.inference_mode()
-def evaluate(model: nn.Module, source: Source, indices: Tensor, flip: bool = False, batch_size: int = 64) -> Tensor:
+def evaluate(
+    network: nn.Module,
+    fabric: Fabric,
+    source: Source | PictureSource,
+    indices: Tensor,
+    flip: bool = False,
+    batch_size: int = 64,
+) -> Tensor:
     """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over pictures and mirror images.
 
     Raises:
         Diverged: features or logits are not finite, as when the last step of an epoch went too far.
     """
-    model.eval()
-
-    def judge(inputs: Tensor) -> Tensor:
-        logits = model(inputs)
-        return (logits + model(inputs.flip(-1))) / 2 if flip else logits
-
+    network.eval()
+    share_buffers(fabric, network)
+    rank, world = fabric.global_rank, fabric.world_size
+    mine, found, reason = indices[rank::world], [], ""
+    batches = [Batch(part) for part in mine.split(batch_size)] if len(mine) else []
     try:
-        logits = torch.cat([judge(source.inputs(batch)).float().cpu() for batch in indices.split(batch_size)])
+        for x in source.batches(batches):
+            with fabric.autocast():
+                logits = network(x).float()
+                found.append((logits + network(x.flip(-1)).float()) / 2 if flip else logits)
     except NonFiniteError as error:
-        raise Diverged(f"evaluation: {error}") from error
-    if bad := int((~torch.isfinite(logits)).any(1).sum()):
-        raise Diverged(f"evaluation: logits of {bad} of {len(logits)} pictures are not finite")
-    return logits
+        reason = str(error)
+    bad = sum(int((~torch.isfinite(part)).any(1).sum()) for part in found)
+    reason = reason or (f"logits of {bad} of {len(mine)} pictures are not finite" if bad else "")
+    if _agree(fabric, torch.zeros(2, device=source.device), bool(reason), False)["broken"]:
+        raise Diverged(f"evaluation: {reason or 'not finite on another device'}")
+    return torch.cat(found).cpu() if world == 1 else _gather(fabric, found, source, len(indices))
+
+
+def _gather(fabric: Fabric, found: list[Tensor], source: Source | PictureSource, count: int) -> Tensor:
+    """Return the logits of all devices in the order of the pictures, which were dealt out like cards."""
+    world, most = fabric.world_size, -(-count // fabric.world_size)
+    width = torch.tensor(found[0].shape[1] if found else 0, device=source.device)
+    width = int(fabric.all_gather(width).max())
+    mine = torch.zeros(most, width, device=source.device)
+    if found:
+        own = torch.cat(found)
+        mine[: len(own)] = own
+    everyone = fabric.all_gather(mine)
+    return everyone.transpose(0, 1).reshape(most * world, width)[:count].cpu()

@@ -10,67 +10,17 @@ from typing import Any
 
 from gcplib.data import PicturesSpec, TypefacesSpec
 from gcplib.files import digest
+from gcplib.training.recipe import Recipe
 
-__all__ = ["Recipe", "RunSpec"]
+__all__ = ["RunSpec"]
 
 # Raised when the same spec would train to other weights, so that old runs are not taken for new ones.
 SPEC_VERSION = 1
 
-SCHEDULES = ("one_cycle", "step", "constant")
 STAGES = ("head", "full")
 LABELS = ("fine", "coarse")
 
 DataSpec = TypefacesSpec | PicturesSpec
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: SGD with momentum.
-
-    The defaults are for the ``head`` stage on typefaces; notebook 07 compares learning rates on validation pictures.
-
-    Args:
-        epochs: passes over the training pictures. batch_size: pictures a step.
-        learning_rate: peak rate of the reduction, the pool and, in the ``full`` stage, the backbone.
-        classifier_factor: the classifier's rate over ``learning_rate`` (the papers use 5 to 20 when fine-tuning).
-        momentum, weight_decay: of SGD. clip: largest gradient norm, 0 for none (the papers clip at 5).
-        schedule: ``one_cycle`` (30 % warm-up, cosine to zero), ``step`` (times 0.1 at each milestone), ``constant``.
-        milestones: epochs after which ``step`` decays.
-        flip: train on every picture or its mirror image, at random, and judge by the mean of the logits of both, as
-            the papers do. For the ``full`` stage, whose pictures pass through the backbone in every epoch.
-    """
-
-    epochs: int = 12
-    batch_size: int = 32
-    learning_rate: float = 0.2
-    classifier_factor: float = 10.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    clip: float = 5.0
-    schedule: str = "one_cycle"
-    milestones: tuple[int, ...] = ()
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "classifier_factor", "momentum", "weight_decay", "clip"):
-            # A NumPy number, as a table gives it, would not survive YAML, and hash differently.
-            object.__setattr__(self, name, float(getattr(self, name)))
-        for name in ("epochs", "batch_size"):
-            object.__setattr__(self, name, int(getattr(self, name)))
-            if getattr(self, name) < 1:
-                raise ValueError(f"recipe.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "classifier_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"recipe.{name} must be positive, got {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "clip"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"recipe.{name} must not be negative, got {getattr(self, name)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        if self.flip not in (True, False):
-            raise ValueError(f"recipe.flip must be true or false, got {self.flip!r}")
-        object.__setattr__(self, "flip", bool(self.flip))
 
 
 @dataclass(frozen=True)
@@ -88,7 +38,7 @@ class RunSpec:
         data: the pictures, typefaces or a data set on disk. recipe: how to train.
 
     Raises:
-        ValueError: an unknown pool, stage or kind of labels, or a flip in the ``head`` stage.
+        ValueError: an unknown pool, stage or kind of labels, or pictures that change in the ``head`` stage.
     """
 
     pool: str = "mpn_cov"
@@ -100,7 +50,7 @@ class RunSpec:
     backbone: str = "tf_efficientnet_lite0"
     stride: int = 16
     pretrained: bool | str = True
-    backbone_options: dict[str, Any] = field(default_factory=dict)
+    backbone_options: dict[str, Any] = field(default_factory=dict, metadata={"later": True})
     data: DataSpec = field(default_factory=TypefacesSpec)
     recipe: Recipe = field(default_factory=Recipe)
 
@@ -110,16 +60,25 @@ class RunSpec:
         for name, known in (("pool", list_pools()), ("stage", STAGES), ("labels", LABELS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
-        if self.recipe.flip and self.stage != "full":
-            raise ValueError(
-                f"recipe.flip needs stage 'full', got {self.stage!r}: cached features are those of the upright picture"
-            )
+        for name in ("flip", "crop"):
+            value = getattr(self.recipe, name)
+            if value not in (False, "centre") and self.stage != "full":
+                raise ValueError(
+                    f"recipe.{name} {value!r} needs stage 'full', got {self.stage!r}: cached features are those of "
+                    "one picture, upright and cut at its centre"
+                )
+
+    def pool_at(self, epoch: int) -> tuple[str, dict[str, Any]]:
+        """Return the name and the options of the pool in an epoch: those of the last ``recipe.switch`` before it."""
+        found = self.pool, self.options
+        for entry in self.recipe.switch:
+            if epoch >= self.recipe.switch_epoch(entry):
+                found = entry.pool, entry.options
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as nested plain values, with its version: what is written to ``spec.yaml``."""
-        values = dataclasses.asdict(self) | {"version": SPEC_VERSION}
-        values["recipe"]["milestones"] = list(self.recipe.milestones)
-        return values
+        return _plain(dataclasses.asdict(self)) | {"version": SPEC_VERSION}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSpec:
@@ -140,15 +99,36 @@ class RunSpec:
 
         The pictures count by their digest, which changes with the renderer and the fonts, or with the files on disk.
         """
-        everything = self.to_dict() | {"pictures": self.data.digest}
+        everything = _named(self) | {"version": SPEC_VERSION, "pictures": self.data.digest}
         # A data set that moves keeps its runs; its files are in the digest.
         everything["data"].pop("root", None)
-        # Runs from before there were these two keep their names.
-        if not self.recipe.flip:
-            del everything["recipe"]["flip"]
-        if not self.backbone_options:
-            del everything["backbone_options"]
-        return f"{self.pool}-{self.labels}-{self.stage}-{self.seed}-{digest(everything)}"
+        pools = "+".join([self.pool, *(entry.pool for entry in self.recipe.switch)])
+        return f"{pools}-{self.labels}-{self.stage}-{self.seed}-{digest(everything)}"
+
+
+def _plain(value: Any) -> Any:
+    """Return nested values with lists for tuples, as YAML has them."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def _named(value: Any) -> Any:
+    """Return what a run's name depends on, as plain values: fields that came later only where they are set."""
+    if isinstance(value, tuple | list):
+        return [_named(inner) for inner in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    named = {}
+    for entry in dataclasses.fields(value):
+        inner = getattr(value, entry.name)
+        if not (entry.metadata.get("later") and inner == _default(entry)):
+            named[entry.name] = _named(inner)
+    return named
+
+
+def _default(entry: dataclasses.Field) -> Any:
+    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
 
 
 def _build(cls: type, values: Any, path: str) -> Any:
@@ -162,26 +142,23 @@ def _build(cls: type, values: Any, path: str) -> Any:
     required = {f.name for f in dataclasses.fields(cls) if (f.default, f.default_factory) == none}
     if missing := required - set(values):
         raise ValueError(f"missing keys in {path or 'spec'}: {sorted(missing)}")
-    made = {}
-    for key, value in values.items():
-        hint, where = hints[key], f"{path}.{key}".lstrip(".")
-        if hint == DataSpec:
-            # Pixels and seed are in both; layout and root are in data from disk alone.
-            from_disk = isinstance(value, dict) and value.keys() & {"layout", "root"}
-            hint = PicturesSpec if from_disk else TypefacesSpec
-        if dataclasses.is_dataclass(hint):
-            made[key] = _build(hint, value, where)
-        else:
-            made[key] = _check(hint, value, where)
-    return cls(**made)
+    return cls(**{key: _make(hints[key], value, f"{path}.{key}".lstrip(".")) for key, value in values.items()})
 
 
-def _check(hint: Any, value: Any, where: str) -> Any:
+def _make(hint: Any, value: Any, where: str) -> Any:
+    """Check a value of a spec against the type of its field, and make dataclasses of mappings."""
+    if hint == DataSpec:
+        # Pixels and seed are in both; layout and root are in data from disk alone.
+        from_disk = isinstance(value, dict) and value.keys() & {"layout", "root"}
+        hint = PicturesSpec if from_disk else TypefacesSpec
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         plain = typing.get_origin(option) or option
-        if plain is tuple and isinstance(value, list | tuple) and all(type(v) is int for v in value):
-            return tuple(value)
+        if plain is tuple and isinstance(value, list | tuple):
+            inner = typing.get_args(option)[0]
+            return tuple(_make(inner, item, f"{where}[{place}]") for place, item in enumerate(value))
         if plain is float and type(value) is int:
             return float(value)
         if type(value) is plain:

@@ -16,6 +16,7 @@ def _describe(run: Run) -> dict:
     return {
         "pool": spec.pool,
         **spec.options,
+        **({"then": "+".join(entry.pool for entry in spec.recipe.switch)} if spec.recipe.switch else {}),
         "labels": spec.labels,
         "stage": spec.stage,
         "seed": spec.seed,
@@ -24,9 +25,17 @@ def _describe(run: Run) -> dict:
 
 
 def results_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row a run: what it was, its outcome, its accuracies in percent (missing where it diverged)."""
+    """Return one row a run: what it was, its outcome, its accuracies in percent (missing where it diverged).
+
+    ``then`` names the pools of a hybrid run that take over; the best epoch is there where the recipe asks for it.
+    """
     keys = ("outcome", "reason", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds", "parameters")
-    return pd.DataFrame([_describe(run) | {key: run.result[key] for key in keys} for run in runs])
+    more = ("test_top5", "best_epoch", "best_test_accuracy", "device", "devices")
+    rows = [(run, {key: run.result[key] for key in keys}) for run in runs]
+    # What older runs did not write, and what only some recipes ask for.
+    return pd.DataFrame(
+        [_describe(run) | row | {k: run.result[k] for k in more if k in run.result} for run, row in rows]
+    )
 
 
 def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:

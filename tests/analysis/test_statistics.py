@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from gcplib.analysis import crossed_interval, mean_interval, paired_difference
+from gcplib.analysis.statistics import holm, paired_p_value
 
 
 def test_interval_is_scipys():
@@ -32,6 +33,75 @@ def test_bad_input():
         mean_interval([1.0, float("nan")])
     with pytest.raises(ValueError, match="got 2 and 3"):
         paired_difference([1, 2], [1, 2, 3])
+
+
+def test_p_value_is_scipys_and_agrees_with_the_interval():
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.5, 1.0, 2.0):
+        first, second = rng.normal(shift, 1, 6), rng.normal(size=6)
+        got, interval = paired_p_value(first, second), paired_difference(first, second)
+        assert got == pytest.approx(stats.ttest_1samp(first - second, 0).pvalue)
+        assert (got < 0.05) == (interval.low > 0 or interval.high < 0)
+
+
+def test_p_value_of_two_pairs_by_hand():
+    # Student's with one degree of freedom is Cauchy's: p = 1 - 2 arctan(t) / pi, and differences 1 and 3 have t = 2.
+    assert paired_p_value([1.0, 3.0], [0.0, 0.0]) == pytest.approx(1 - 2 * np.arctan(2) / np.pi)
+
+
+def test_p_value_without_spread():
+    assert paired_p_value([1.0, 2.0], [1.0, 2.0]) == 1
+    assert paired_p_value([2.0, 3.0], [1.0, 2.0]) == 0
+    assert np.isnan(paired_p_value([2.0], [1.0]))
+
+
+def test_p_value_bad_input():
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        paired_p_value([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="finite value"):
+        paired_p_value([1.0, float("nan")], [1.0, 2.0])
+
+
+def test_holm_by_hand():
+    # 4 x 0.005, 3 x 0.01, 2 x 0.03 and 1 x 0.04, which may not be below the 0.06 before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.2]) == pytest.approx([0.2])
+    assert holm([0.4, 0.9, 0.5]) == pytest.approx([1, 1, 1])
+    assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
+
+
+def test_holm_is_between_nothing_and_bonferroni_and_keeps_the_order():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 7, 30):
+        p = rng.uniform(size=size) ** 3
+        got = holm(p)
+        assert (got >= p).all()
+        assert (got <= np.minimum(1, size * p) + 1e-15).all()
+        assert (np.diff(got[p.argsort()]) >= 0).all()
+        shuffled = rng.permutation(size)
+        assert holm(p[shuffled]) == pytest.approx(got[shuffled])
+
+
+def test_holm_rejects_what_the_step_down_test_rejects():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        p = rng.uniform(size=6) ** 4
+        rejected, rest = set(), sorted(range(6), key=lambda place: p[place])
+        while rest and p[rest[0]] * len(rest) <= 0.05:
+            rejected.add(rest.pop(0))
+        assert set(np.flatnonzero(holm(p) <= 0.05)) == rejected
+
+
+def test_holm_makes_few_false_rejections():
+    p = np.random.default_rng(2).uniform(size=(2000, 8))
+    assert np.mean([(holm(row) < 0.05).any() for row in p]) < 0.065
+    assert np.mean((p < 0.05).any(1)) > 0.3
+
+
+@pytest.mark.parametrize("bad", [[], [0.5, float("nan")], [1.5], [-0.1], [[0.1]]])
+def test_holm_bad_input(bad):
+    with pytest.raises(ValueError, match="p value from 0 to 1"):
+        holm(bad)
 
 
 def draw_tables(count, rows, columns, by_row, by_column, residual):

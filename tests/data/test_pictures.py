@@ -1,4 +1,4 @@
-"""Pictures from disk: two layouts read as they are, every kind of picture made upright RGB, and bad trees refused."""
+"""Pictures from disk: birds and plain folders, every kind of picture made upright RGB, and bad trees refused."""
 
 import dataclasses
 import pickle
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from torchvision import transforms
+from trees import COLOURS, make_cub, make_folder, save
 
 from gcplib.data import (
     Pictures,
@@ -18,43 +19,9 @@ from gcplib.data import (
     choose_data,
     load_data,
     load_pictures,
-    pictures,
+    picture_spec,
 )
-
-COLOURS = {"Sooty_Albatross": (200, 30, 30), "Laysan_Albatross": (30, 200, 30), "House_Wren": (30, 30, 200)}
-
-
-def save(path, colour, size=(60, 40)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
-
-
-def make_cub(root, train=5, test=2):
-    """Three birds, whose pictures are of one colour each; the tests change the tables."""
-    lines = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
-    number = 0
-    for label, (name, colour) in enumerate(COLOURS.items(), 1):
-        folder = f"{label:03d}.{name}"
-        lines["classes"].append(f"{label} {folder}")
-        for place in range(train + test):
-            number += 1
-            save(root / "images" / folder / f"{name}_{place}.jpg", colour)
-            lines["images"].append(f"{number} {folder}/{name}_{place}.jpg")
-            lines["image_class_labels"].append(f"{number} {label}")
-            lines["train_test_split"].append(f"{number} {int(place < train)}")
-    for name, rows in lines.items():
-        (root / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    return root
-
-
-def make_folder(root, tree):
-    """``tree`` maps ``split/[coarse/]class`` to a number of pictures, each lighter than the one before."""
-    for folder, count in tree.items():
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            save(root / folder / f"{number}.png", (20 * number,) * 3)
-    return root
-
+from gcplib.data.decoding import decode
 
 FLAT = {"train/a": 4, "train/b": 3, "test/a": 1, "test/b": 2}
 NESTED = {f"{split}/{name}": 3 for split in ("train", "test") for name in ("cat/lion", "cat/lynx", "dog/wolf")}
@@ -82,7 +49,7 @@ def test_cub_is_read_as_its_tables_say(cub):
     assert data.indices("test").tolist() == [5, 6, 12, 13, 19, 20]
     # The labels belong to the pictures: every picture has the colour of its class.
     middle = data.images(np.arange(21))[:, 16, 16]
-    assert np.abs(middle - np.array(list(COLOURS.values()))[data.labels()].astype(int)).max() <= 3
+    assert np.abs(middle - np.array(COLOURS)[data.labels()].astype(int)).max() <= 3
 
 
 def test_order_of_the_tables_does_not_matter_for_the_labels(cub):
@@ -111,6 +78,63 @@ def test_validation_is_held_out_of_every_class(cub, share, held):
     assert places["test"].tolist() == [5, 6, 12, 13, 19, 20]
 
 
+def test_digests_are_those_from_before_there_were_other_layouts(tmp_path):
+    # Written down from the version before; sizes count, and the pictures are not decoded.
+    tables = {
+        "classes": "1 001.Black_Tern\n2 002.House_Wren\n",
+        "images": "".join(f"{n} 00{1 + (n > 3)}.Bird/{n}.jpg\n" for n in range(1, 7)),
+        "image_class_labels": "".join(f"{n} {1 + (n > 3)}\n" for n in range(1, 7)),
+        "train_test_split": "".join(f"{n} {int(n % 3 != 0)}\n" for n in range(1, 7)),
+    }
+    for n in range(1, 7):
+        path = tmp_path / "images" / f"00{1 + (n > 3)}.Bird" / f"{n}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * n)
+    for name, text in tables.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    for folder in ("train/cat/lion", "train/dog/wolf", "test/cat/lion", "test/dog/wolf"):
+        (tmp_path / folder).mkdir(parents=True)
+        for n in range(2):
+            (tmp_path / folder / f"{n}.png").write_bytes(b"x" * (n + 1))
+    assert PicturesSpec("cub", str(tmp_path)).digest == "a49ba029c7bf"
+    assert PicturesSpec("cub", str(tmp_path), 224, 0.25, 3, "both").digest == "f44edc748e97"
+    assert PicturesSpec("folder", str(tmp_path)).digest == "407e91a67437"
+
+
+def test_skipped_pictures_are_left_out_as_if_they_had_never_been_there(flat):
+    spec = PicturesSpec("folder", str(flat), pixels=32)
+    whole = spec.digest
+    some = ("train/a/1.png", "test/b/0.png")
+    skipping = dataclasses.replace(spec, skip=some[::-1] + some[:1])
+    assert skipping == dataclasses.replace(spec, skip=list(some))
+    data = load_pictures(skipping)
+    assert len(data) == 8
+    assert not set(some) & set(data.listing.paths)
+    for path in some:
+        (flat / path).unlink()
+    assert skipping.digest == dataclasses.replace(spec).digest != whole
+
+
+def test_a_missing_picture_can_be_skipped(cub):
+    (cub / "images" / "003.House_Wren" / "House_Wren_0.jpg").unlink()
+    assert len(load_pictures(PicturesSpec("cub", str(cub), skip=("images/003.House_Wren/House_Wren_0.jpg",)))) == 20
+
+
+@pytest.mark.parametrize(
+    ("skip", "message"),
+    [
+        (("train/a/9.png", "a"), r"2 of the pictures to skip are not in the data set: a, train/a/9\.png; .*'train/a/0"),
+        (
+            ("train/b/0.png", "train/b/1.png", "train/b/2.png"),
+            "without the 3 pictures to skip, the class 'b' is in test",
+        ),
+    ],
+)
+def test_skipping_what_is_not_there_or_too_much_is_refused(flat, skip, message):
+    with pytest.raises(ValueError, match=message):
+        _ = PicturesSpec("folder", str(flat), skip=skip).digest
+
+
 def test_what_is_held_out_depends_on_the_seed_alone(cub):
     def held(seed):
         return load_pictures(PicturesSpec("cub", str(cub), validation=0.4, seed=seed)).indices("validation").tolist()
@@ -128,9 +152,11 @@ def test_a_moved_data_set_keeps_its_digest_and_any_change_gives_another(cub, tmp
         dataclasses.replace(spec, validation=0.2),
         dataclasses.replace(spec, seed=1),
         dataclasses.replace(spec, resize="both"),
+        dataclasses.replace(spec, scale=40),
+        dataclasses.replace(spec, scale=32),
     ]
     digests = {spec.digest, *(other.digest for other in changed)}
-    assert len(digests) == 5
+    assert len(digests) == 7
     for name, before, after in (
         ("image_class_labels", "\n7 1\n", "\n7 2\n"),
         ("train_test_split", "\n7 0\n", "\n7 1\n"),
@@ -140,7 +166,7 @@ def test_a_moved_data_set_keeps_its_digest_and_any_change_gives_another(cub, tmp
         assert before in table
         (moved / f"{name}.txt").write_text(table.replace(before, after))
         digests.add(PicturesSpec("cub", str(moved), pixels=32).digest)
-    assert len(digests) == 8
+    assert len(digests) == 10
     with open(cub / "images" / "003.House_Wren" / "House_Wren_0.jpg", "ab") as file:
         file.write(b"\0")
     assert dataclasses.replace(spec).digest not in digests
@@ -160,7 +186,7 @@ def test_files_that_change_under_a_spec_are_noticed(cub):
 
 def test_reader_is_part_of_the_digest(cub, monkeypatch):
     before = PicturesSpec("cub", str(cub)).digest
-    monkeypatch.setattr(pictures, "READER", pictures.READER + 1)
+    monkeypatch.setattr(picture_spec, "READER", picture_spec.READER + 1)
     assert PicturesSpec("cub", str(cub)).digest != before
 
 
@@ -237,10 +263,32 @@ def test_pictures_are_cut_as_in_the_papers_code(tmp_path, size):
     cuts = {
         "shorter": transforms.Compose([transforms.Resize(45), transforms.CenterCrop(45)]),
         "both": transforms.Resize((45, 45)),
+        # Aircraft: scaled to more than is cropped.
+        ("shorter", 52): transforms.Compose([transforms.Resize(52), transforms.CenterCrop(45)]),
+        ("both", 52): transforms.Compose([transforms.Resize((52, 52)), transforms.CenterCrop(45)]),
     }
-    for resize, cut in cuts.items():
-        got = pictures._decode(tmp_path / "noise.png", 45, resize)
+    for setting, cut in cuts.items():
+        resize, scale = (setting, None) if isinstance(setting, str) else setting
+        got = decode(tmp_path / "noise.png", 45, resize, scale)
         np.testing.assert_array_equal(got, np.asarray(cut(picture)))
+
+
+def test_crops_lie_where_they_are_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/a/0"):
+        save(tmp_path / f"{name}.png", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = load_pictures(PicturesSpec("folder", str(tmp_path), pixels=64)).images([0])[0]
+    data = load_pictures(PicturesSpec("folder", str(tmp_path), pixels=48, scale=64))
+    places = [(0, 0), (0, 1), (1, 0), (0.25, 0.75), (0.5, 0.5)]
+    crops = data.images([0] * 5, np.array(places, dtype=np.float32))
+    for crop, (top, left) in zip(crops, places, strict=True):
+        top, left = int(16 * top), int(16 * left)
+        np.testing.assert_array_equal(crop, whole[top : top + 48, left : left + 48])
+    np.testing.assert_array_equal(data.images([0])[0], crops[-1])
+    assert data.images([], np.empty((0, 2))).shape == (0, 48, 48, 3)
+    for wrong in ([(0, 0)], [(0, 0), (0, 1.1)], [(0, 0), (-0.1, 1)], [0, 1], [(0, 0), (0, np.nan)]):
+        with pytest.raises(ValueError, match=r"places has the shape .* not from 0 to 1; give 2 pairs"):
+            data.images([0, 1], wrong)
 
 
 def _halves(mode, first, second):
@@ -285,7 +333,7 @@ KINDS = {
 def test_every_kind_of_picture_becomes_upright_rgb(tmp_path, name, resize):
     write, left, right = KINDS[name]
     write(tmp_path / name)
-    picture = pictures._decode(tmp_path / name, 32, resize).astype(int)
+    picture = decode(tmp_path / name, 32, resize).astype(int)
     assert picture.shape == (32, 32, 3)
     for column, colour in ((6, left), (25, right)):
         assert np.abs(picture[4:28, column] - colour).max() <= 8, name
@@ -294,7 +342,7 @@ def test_every_kind_of_picture_becomes_upright_rgb(tmp_path, name, resize):
 def test_deep_pictures_are_refused_not_clipped(tmp_path):
     Image.fromarray(np.full((40, 40), 30_000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png cannot be read as a picture: .*more than 8 bits"):
-        pictures._decode(tmp_path / "deep.png", 32, "shorter")
+        decode(tmp_path / "deep.png", 32, "shorter")
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "half", "gone"])
@@ -406,7 +454,7 @@ def test_a_root_that_is_no_folder(tmp_path, layout):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"layout": "cars"}, ValueError, "unknown PicturesSpec.layout 'cars'; choose 'cub', 'folder'"),
+        ({"layout": "car"}, ValueError, "unknown PicturesSpec.layout 'car'; choose 'cub', 'aircraft', 'cars'"),
         ({"root": " "}, ValueError, "root is empty; give the folder: the folder CUB_200_2011"),
         ({"root": None}, TypeError, "root is None, a NoneType; give a path"),
         ({"pixels": 16}, ValueError, "pixels is 16; give 32 to 2048"),
@@ -417,6 +465,11 @@ def test_a_root_that_is_no_folder(tmp_path, layout):
         ({"validation": 10}, ValueError, "validation is 10; give the share"),
         ({"validation": float("nan")}, ValueError, "validation is nan"),
         ({"validation": "0.1"}, TypeError, "validation is '0.1', a str; give a share"),
+        ({"scale": 447}, ValueError, "scale is 447, less than pixels, 448.*or None"),
+        ({"scale": 4000}, ValueError, "scale is 4000; give 32 to 2048"),
+        ({"scale": 512.0}, TypeError, "scale is 512.0, a float; give an integer"),
+        ({"skip": "a.jpg"}, TypeError, "skip is 'a.jpg'; give a tuple of paths"),
+        ({"skip": (1,)}, TypeError, r"skip is \(1,\); give a tuple of paths"),
         ({"resize": "crop"}, ValueError, "unknown PicturesSpec.resize 'crop'; choose 'shorter', 'both'"),
     ],
 )
@@ -428,7 +481,7 @@ def test_bad_settings_say_value_and_range(settings, error, message):
 def test_settings_are_plain_values(tmp_path):
     spec = PicturesSpec("cub", tmp_path, np.int64(64), np.float32(0.25), np.int64(3))
     assert spec == PicturesSpec("cub", str(tmp_path), 64, 0.25, 3)
-    assert [type(value) for value in dataclasses.astuple(spec)] == [str, str, int, float, int, str]
+    assert [type(value) for value in dataclasses.astuple(spec)] == [str, str, int, float, int, str, type(None), tuple]
 
 
 @pytest.mark.parametrize("labels", ["fine", "coarse"])
@@ -456,10 +509,11 @@ def test_choose_and_load_either_kind(cub, flat, tiny_spec):
     [
         ("CUB", "x", "unknown data set 'CUB': did you mean 'cub'"),
         ("typeface", "", "did you mean 'typefaces'"),
-        ("imagenet", "x", "unknown data set 'imagenet': known: 'typefaces', 'cub', 'folder'"),
+        ("xyz", "x", "unknown data set 'xyz': known: 'typefaces', 'cub', 'aircraft', .*, 'folder'"),
         ("cub", "", "'cub' is on your disk; give root: the folder CUB_200_2011"),
         ("folder", "", "'folder' is on your disk; give root: train/<class>"),
-        ("typefaces", "data/birds", "root is 'data/birds', but typefaces are drawn"),
+        ("aircraft", "", "'aircraft' is on your disk; give root: fgvc-aircraft-2013b/data"),
+        ("typefaces", "data/birds", "root is 'data/birds', but typefaces are drawn .*'cub', 'aircraft'"),
     ],
 )
 def test_choose_data_refuses_what_does_not_fit(dataset, root, message):

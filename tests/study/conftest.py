@@ -22,6 +22,71 @@ STUDY = Path(gcplib.study.__file__).parent
 SNAKEFILE = STUDY.parents[1] / "notebooks" / "Snakefile"
 
 
+# What the study needs of the training, without torch: what a run does is in the name of its pool.
+TRAINING = """
+import json, os, time
+from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
+
+from gcplib.data import TypefacesSpec
+from gcplib.files import runs_dir
+
+@dataclass(frozen=True)
+class RunSpec:
+    pool: str = "good"
+    seed: int = 0
+    stage: str = "head"
+    reduction: int = None
+    options: dict = field(default_factory=dict)
+    data: TypefacesSpec = TypefacesSpec()
+
+    @classmethod
+    def from_dict(cls, values):
+        return cls(**{key: TypefacesSpec(**value) if key == "data" else value for key, value in values.items()})
+
+    @property
+    def name(self):
+        return f"{self.pool}-{self.seed}"
+
+def cache_features(dataset, backbone):
+    pass
+
+def ensure(spec):
+    folder = runs_dir() / "train" / spec.name
+    if not (folder / "result.json").exists():
+        with open(runs_dir().parent / "trained", "a") as file:
+            drawn = (runs_dir() / "smoke" / "data.json").exists()
+            file.write(f"{spec.name} {os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']} {drawn}\\n")
+        mended = (runs_dir().parent / "mended").exists()
+        if spec.pool == "bad" and not mended:
+            raise RuntimeError(f"no luck with <{spec.name}>")
+        if spec.pool == "deadly" and not mended:
+            os._exit(9)
+        while spec.pool == "slow" and not mended:
+            time.sleep(0.1)
+        while spec.pool == "pair" and len(list(open(runs_dir().parent / "trained"))) < 2:
+            time.sleep(0.1)  # one waits for the other
+        wild = spec.pool == "wild"
+        folder.mkdir(parents=True)
+        result = {"outcome": "diverged" if wild else "finished", "seconds": 1.5, "reason": "loss nan" * wild}
+        (folder / "result.json").write_text(json.dumps(result))
+    return SimpleNamespace(directory=folder, result=json.loads((folder / "result.json").read_text()))
+"""
+
+
+DATA = """
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+@dataclass(frozen=True)
+class TypefacesSpec:
+    families: int = 60
+
+def load_typefaces(spec):
+    return SimpleNamespace(path="here")
+"""
+
+
 @dataclass
 class World:
     """Folders of one test, and ways to fill and use them."""
@@ -52,6 +117,18 @@ class World:
         path = self.notebooks / f"{name}.ipynb"
         nbformat.write(document, path)
         return path
+
+    def training(self) -> None:
+        """Put a training in the place of the library's that ends as the pool's name says."""
+        package = self.root / "sources" / "gcplib"
+        (package / "training.py").write_text(TRAINING)
+        (package / "data.py").write_text(DATA)
+        (package / "nn.py").write_text("def create_pool(*sizes, **options):\n    pass\n")
+
+    def trained(self, column: int = 0) -> list[str]:
+        """The names of the runs that were trained, in order (or processes, 1; GPUs, 2; whether there were data, 3)."""
+        path = self.root / "trained"
+        return [line.split(" ")[column] for line in path.read_text().splitlines()] if path.exists() else []
 
     def environment(self) -> dict[str, str]:
         own = {"GCPLIB_NOTEBOOKS": self.notebooks, "GCPLIB_RUNS": self.runs(), "GCPLIB_CACHE": self.root / "cache"}

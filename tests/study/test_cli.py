@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from gcplib.study.cli import _read_spec, main
+from gcplib.study.cli import main
+from gcplib.study.train_command import read_spec
 
 
 @pytest.mark.parametrize("command", ["data", "train", "study", "report"])
@@ -47,7 +48,7 @@ def test_settings_of_a_run_come_from_a_file_and_the_command_line(tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text("pool: cov\nrecipe: {epochs: 3, rate: 0.5}\n")
     changes = ["recipe.rate=1e-3", "seed=4", "labels=coarse", "recipe.fast=true", "limit=null"]
-    assert _read_spec(config, changes) == {
+    assert read_spec(config, changes) == {
         "pool": "cov",
         "recipe": {"epochs": 3, "rate": 0.001, "fast": True},
         "seed": 4,
@@ -56,6 +57,6 @@ def test_settings_of_a_run_come_from_a_file_and_the_command_line(tmp_path):
     }
     for change, message in (("seed", "KEY=VALUE"), ("pool.x=1", "'pool' is a value")):
         with pytest.raises(ValueError, match=message):
-            _read_spec(config, [change])
+            read_spec(config, [change])
     with pytest.raises(FileNotFoundError, match="no configuration file"):
-        _read_spec(tmp_path / "other.yaml", [])
+        read_spec(tmp_path / "other.yaml", [])

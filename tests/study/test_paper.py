@@ -5,37 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
 import yaml
-from PIL import Image
+from trees import BIRDS, make_cub, striped
 
 from gcplib.study.profiles import load_plan
 
 PROFILE = Path(__file__).parents[2] / "notebooks" / "profiles" / "paper.yaml"
-BIRDS = ("Sooty_Albatross", "Laysan_Albatross", "House_Wren", "Marsh_Wren")
-
-
-def make_cub(root, train=6, test=3):
-    """Four birds of two kinds: stripes, their distance the kind, their direction the bird, on noise."""
-    lines = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(BIRDS, 1):
-        folder = root / "images" / f"{label:03d}.{name}"
-        folder.mkdir(parents=True)
-        lines["classes"].append(f"{label} {folder.name}")
-        for place in range(train + test):
-            number = len(lines["images"]) + 1
-            stripes = np.indices((100, 120))[label % 2] // (6 if label > 2 else 3) % 2
-            picture = 120 * stripes[..., None] + rng.integers(0, 100, (100, 120, 3))
-            Image.fromarray(picture.astype(np.uint8)).save(folder / f"{place}.jpg")
-            lines["images"].append(f"{number} {folder.name}/{place}.jpg")
-            lines["image_class_labels"].append(f"{number} {label}")
-            lines["train_test_split"].append(f"{number} {int(place < train)}")
-    for name, rows in lines.items():
-        (root / f"{name}.txt").write_text("\n".join(rows) + "\n")
 
 
 def test_the_setting_is_the_papers():
@@ -52,7 +30,7 @@ def test_the_setting_is_the_papers():
 
 @pytest.mark.timeout(900)
 def test_a_tiny_tree_runs_through_all_its_notebooks(tmp_path):
-    make_cub(tmp_path / "CUB_200_2011")
+    make_cub(tmp_path / "CUB_200_2011", train=6, test=3, birds=BIRDS, paint=striped)
     torch.manual_seed(0)
     torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "weights.pth")
     profile = yaml.safe_load(PROFILE.read_text())

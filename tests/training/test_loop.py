@@ -3,7 +3,10 @@ import torch
 from torch import nn
 
 from gcplib.training import Recipe, learning_rate_factor
-from gcplib.training.loop import Diverged, Source, TrainingState, evaluate, make_optimizer, train_epoch
+from gcplib.training.engine import Engine, cached_fabric
+from gcplib.training.loop import Diverged, evaluate, train_epoch
+from gcplib.training.sources import Source
+from gcplib.training.state import TrainingState, make_average, make_optimizer
 
 
 def test_one_cycle_warms_up_and_ends_at_zero():
@@ -22,9 +25,29 @@ def test_step_schedule_decays_at_its_milestones():
     assert learning_rate_factor(Recipe(schedule="constant"), 3) == 1
 
 
+FABRIC = cached_fabric(Engine("cpu"), "float32")
+
+
+class _Head(nn.Module):
+    """A network with the parts that have learning rates of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.classifier = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.classifier(self.pool(x))
+
+
+def _state(network, recipe, epoch=0):
+    state = TrainingState(network, network, make_optimizer(network, recipe), epoch)
+    state.average = make_average(network, recipe.ema)
+    state.model, state.optimizer = FABRIC.setup(network, state.optimizer)
+    return state
+
+
 def _setting(recipe, inputs):
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
-    state = TrainingState(model, make_optimizer(model, model[1], recipe))
+    state = _state(_Head(), recipe)
     labels = torch.arange(len(inputs)) % 3
     return state, Source(lambda batch: inputs[batch], labels, torch.device("cpu"))
 
@@ -33,7 +56,7 @@ def test_classifier_has_its_own_learning_rate_and_gradients_are_clipped():
     recipe = Recipe(epochs=1, schedule="constant", classifier_factor=7.0, momentum=0.0, weight_decay=0.0, clip=1e-3)
     state, source = _setting(recipe, torch.randn(32, 4))
     before = [p.detach().clone() for p in state.model.parameters()]
-    train_epoch(state, source, torch.arange(32), recipe, seed=0)
+    train_epoch(state, FABRIC, source, torch.arange(32), recipe, seed=0)
     assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([0.2, 1.4])
     moved = sum((p.detach() - b).square().sum() for p, b in zip(state.model.parameters(), before, strict=True)).sqrt()
     assert moved <= 1.4 * 1e-3 * 1.001  # one step of a gradient clipped to norm 0.001
@@ -46,7 +69,7 @@ def test_non_finite_loss_stops_with_its_place():
     recipe = Recipe(epochs=1, batch_size=32)
     state, source = _setting(recipe, inputs)
     with pytest.raises(Diverged, match="epoch 0, step 0: loss nan"):
-        train_epoch(state, source, torch.arange(32), recipe, seed=0)
+        train_epoch(state, FABRIC, source, torch.arange(32), recipe, seed=0)
 
 
 def test_the_order_depends_on_seed_and_epoch():
@@ -56,7 +79,7 @@ def test_the_order_depends_on_seed_and_epoch():
     recording = Source(lambda batch: seen.append(batch) or source.inputs(batch), source.labels, source.device)
     for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)):
         state.epoch = epoch
-        train_epoch(state, recording, torch.arange(32), recipe, seed)
+        train_epoch(state, FABRIC, recording, torch.arange(32), recipe, seed)
     assert seen[0].equal(seen[1])
     assert not seen[0].equal(seen[2])
     assert not seen[0].equal(seen[3])
@@ -67,7 +90,7 @@ class _Recorder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.classifier = nn.Linear(12, 3)
+        self.pool, self.classifier = nn.Identity(), nn.Linear(12, 3)
         self.seen = []
 
     def forward(self, x):
@@ -79,11 +102,11 @@ def _epoch_of_pictures(recipe, seed=0, epoch=0, pictures=65):
     """Return the inputs of an epoch, and their places."""
     images = torch.arange(pictures * 12.0).view(pictures, 3, 2, 2)
     model, places = _Recorder(), []
-    state = TrainingState(model, make_optimizer(model, model.classifier, recipe), epoch)
+    state = _state(model, recipe, epoch)
     source = Source(
         lambda batch: (places.append(batch), images[batch])[1], torch.arange(pictures) % 3, torch.device("cpu")
     )
-    train_epoch(state, source, torch.arange(pictures), recipe, seed)
+    train_epoch(state, FABRIC, source, torch.arange(pictures), recipe, seed)
     places = torch.cat(places)
     return torch.cat(model.seen), images[places], places
 
@@ -116,8 +139,8 @@ def test_flip_leaves_the_order_alone_and_no_flip_the_pictures():
 def test_evaluation_averages_the_logits_of_picture_and_mirror_image():
     images, labels, model = torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long), _Recorder()
     source = Source(lambda batch: images[batch], labels, torch.device("cpu"))
-    plain = evaluate(model, source, torch.arange(5), batch_size=2)
-    both = evaluate(model, source, torch.arange(5), flip=True, batch_size=2)
+    plain = evaluate(model, FABRIC, source, torch.arange(5), batch_size=2)
+    both = evaluate(model, FABRIC, source, torch.arange(5), flip=True, batch_size=2)
     with torch.no_grad():
         torch.testing.assert_close(plain, model(images))
         torch.testing.assert_close(both, (model(images) + model(images.flip(-1))) / 2)

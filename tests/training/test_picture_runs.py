@@ -8,33 +8,13 @@ import timm
 import torch
 import yaml
 from PIL import Image
+from trees import make_cub, shaded
 
-import gcplib.training.runs as runs_module
-from gcplib.data import PicturesSpec, TypefacesSpec
-from gcplib.training import Recipe, RunSpec, cache_features, ensure, ensure_all
+import gcplib.training.train as train_module
+from gcplib.data import PicturesSpec, TypefacesSpec, load_data
+from gcplib.training import Engine, Recipe, RunSpec, cache_features, ensure, ensure_all
 
 QUICK = Recipe(epochs=2, batch_size=4, learning_rate=0.01)
-COLOURS = {"Sooty_Albatross": (200, 30, 30), "Laysan_Albatross": (30, 200, 30), "House_Wren": (30, 30, 200)}
-
-
-def _make_cub(root):
-    """Three birds of one colour each, brighter on the left; 5 training and 2 test pictures of each."""
-    lines = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
-    rng = np.random.default_rng(0)
-    for label, (name, colour) in enumerate(COLOURS.items(), 1):
-        folder = root / "images" / f"{label:03d}.{name}"
-        folder.mkdir(parents=True)
-        lines["classes"].append(f"{label} {folder.name}")
-        for place in range(7):
-            number = len(lines["images"]) + 1
-            shade = np.linspace(1, 0.3, 80)[:, None] * np.array(colour) + rng.integers(0, 30, (70, 80, 3))
-            Image.fromarray(shade.astype(np.uint8)).save(folder / f"{place}.jpg")
-            lines["images"].append(f"{number} {folder.name}/{place}.jpg")
-            lines["image_class_labels"].append(f"{number} {label}")
-            lines["train_test_split"].append(f"{number} {int(place < 5)}")
-    for name, rows in lines.items():
-        (root / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +30,7 @@ def weights(tmp_path_factory):
 def spec(tmp_path, monkeypatch, weights):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path / "cache"))
-    data = PicturesSpec("cub", str(_make_cub(tmp_path / "CUB_200_2011")), pixels=64)
+    data = PicturesSpec("cub", str(make_cub(tmp_path / "CUB_200_2011", paint=shaded)), pixels=64)
     return RunSpec(reduction=8, backbone="resnet10t", pretrained=weights, data=data, recipe=QUICK)
 
 
@@ -70,11 +50,11 @@ def test_head_runs_on_pictures_from_disk(spec):
 
 
 def test_full_runs_train_on_flips_and_judge_by_both_images(flipping, monkeypatch):
-    evaluate, seen = runs_module.evaluate, []
-    monkeypatch.setattr(runs_module, "evaluate", lambda *a: seen.append(evaluate(*a)) or seen[-1])
+    evaluate, seen = train_module.evaluate, []
+    monkeypatch.setattr(train_module, "evaluate", lambda *a: seen.append(evaluate(*a)) or seen[-1])
     run = ensure(flipping)
     assert run.result["outcome"] == "finished"
-    model, data = run.load_model(), runs_module.load_data(flipping.data)
+    model, data = run.load_model(), load_data(flipping.data)
     # The last two: validation pictures after the last epoch, and test pictures.
     for split, logits in zip(("validation", "test"), seen[-2:], strict=True):
         inputs = model.backbone.prepare(data.images(data.indices(split)))
@@ -93,18 +73,18 @@ def test_an_interrupted_run_flips_the_same_pictures(flipping, monkeypatch):
     want, losses = whole.load_model().state_dict(), whole.metrics.train_loss.tolist()
     for file in whole.directory.iterdir():
         file.unlink()
-    monkeypatch.setattr(runs_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    train_epoch, epochs = runs_module.train_epoch, []
+    monkeypatch.setattr("gcplib.training.writer.CHECKPOINT_SHARE", float("inf"))
+    train_epoch, epochs = train_module.train_epoch, []
 
     def killed_in_the_second_epoch(state, *args):
         if state.epoch == 1:
             raise KeyboardInterrupt
         return train_epoch(state, *args)
 
-    monkeypatch.setattr(runs_module, "train_epoch", killed_in_the_second_epoch)
+    monkeypatch.setattr(train_module, "train_epoch", killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        ensure(flipping)
-    monkeypatch.setattr(runs_module, "train_epoch", lambda s, *a: epochs.append(s.epoch) or train_epoch(s, *a))
+        ensure(flipping, Engine(checkpoint_seconds=0))
+    monkeypatch.setattr(train_module, "train_epoch", lambda s, *a: epochs.append(s.epoch) or train_epoch(s, *a))
     torch.rand(5)  # whatever else the process draws
     again = ensure(flipping)
     assert epochs == [1, 2]
@@ -118,10 +98,10 @@ def test_a_moved_data_set_keeps_its_runs_and_features(spec, tmp_path, monkeypatc
     (tmp_path / "CUB_200_2011").rename(tmp_path / "birds")
     moved = dataclasses.replace(spec, data=dataclasses.replace(spec.data, root=str(tmp_path / "birds")))
     assert moved != spec
-    monkeypatch.setattr(runs_module, "train_epoch", None)
+    monkeypatch.setattr(train_module, "train_epoch", None)
     assert ensure(moved).directory == run.directory
     monkeypatch.setattr("gcplib.training.features._compute", None)
-    assert len(cache_features(runs_module.load_data(moved.data), spec.backbone, 16, spec.pretrained)) == 21
+    assert len(cache_features(load_data(moved.data), spec.backbone, 16, spec.pretrained)) == 21
 
 
 def test_what_counts_in_the_name_of_a_run_on_pictures(spec, tmp_path):
@@ -131,7 +111,7 @@ def test_what_counts_in_the_name_of_a_run_on_pictures(spec, tmp_path):
         dataclasses.replace(spec, stage="full", recipe=dataclasses.replace(QUICK, flip=True)),
     ]
     names = {s.name for s in [spec, *others]}
-    (tmp_path / "CUB_200_2011" / "images" / "003.House_Wren" / "0.jpg").write_bytes(b"another")
+    (tmp_path / "CUB_200_2011" / "images" / "003.House_Wren" / "House_Wren_0.jpg").write_bytes(b"another")
     names.add(dataclasses.replace(spec, data=dataclasses.replace(spec.data)).name)
     assert len(names) == 5
 
@@ -190,7 +170,7 @@ def test_the_kind_of_data_is_told_by_its_keys(data, want):
         ({"data": {"layout": "cub", "root": "x", "pixels": 64.5}}, r"data.pixels must be .*int.*64.5 \(float\)"),
         ({"data": {"layout": "cub", "root": "x", "validation": 0}}, r"validation is 0.0; give the share"),
         ({"data": "cub"}, r"data must be a mapping, got 'cub'"),
-        ({"recipe": {"flip": True}}, r"recipe.flip needs stage 'full', got 'head'"),
+        ({"recipe": {"flip": True}}, r"recipe.flip True needs stage 'full', got 'head'"),
         ({"recipe": {"flip": 1}}, r"recipe.flip must be .*bool.*1 \(int\)"),
     ],
 )

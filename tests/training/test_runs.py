@@ -6,8 +6,18 @@ import pytest
 import torch
 import yaml
 
-import gcplib.training.runs as runs_module
-from gcplib.training import Recipe, RunSpec, cache_features, ensure, ensure_all, metrics_table, results_table
+import gcplib.training.train as train_module
+from gcplib.training import (
+    Engine,
+    Recipe,
+    RunSpec,
+    cache_features,
+    ensure,
+    ensure_all,
+    metrics_table,
+    results_table,
+)
+from gcplib.training.runs import run_directory
 
 QUICK = Recipe(epochs=3, batch_size=8, learning_rate=0.05)
 
@@ -34,7 +44,7 @@ def test_a_run_leaves_its_files_and_is_not_trained_again(spec, monkeypatch):
     assert len(run.predictions) == 4 * spec.data.test
     assert not list(run.directory.glob("checkpoint*"))
 
-    monkeypatch.setattr(runs_module, "train_epoch", None)  # training again would call it
+    monkeypatch.setattr(train_module, "train_epoch", None)  # training again would call it
     assert ensure(spec).result == run.result
 
 
@@ -49,25 +59,23 @@ def test_training_learns_and_the_model_can_be_loaded(spec, tiny_data):
 def test_an_interrupted_run_continues_to_the_same_weights(spec, monkeypatch):
     whole = ensure(spec).load_model().state_dict()
     again = dataclasses.replace(spec, seed=0)
-    directory = runs_module.run_directory(again)
+    directory = run_directory(again)
     for file in directory.iterdir():
         file.unlink()
-    monkeypatch.setattr(runs_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    train_epoch = runs_module.train_epoch
+    monkeypatch.setattr("gcplib.training.writer.CHECKPOINT_SHARE", float("inf"))
+    train_epoch = train_module.train_epoch
 
     def killed_in_the_last_epoch(state, *args):
         if state.epoch == 2:
             raise KeyboardInterrupt
         return train_epoch(state, *args)
 
-    monkeypatch.setattr(runs_module, "train_epoch", killed_in_the_last_epoch)
+    monkeypatch.setattr(train_module, "train_epoch", killed_in_the_last_epoch)
     with pytest.raises(KeyboardInterrupt):
-        ensure(again)
+        ensure(again, Engine(checkpoint_seconds=0))
     assert not (directory / "result.json").exists()
     epochs = []
-    monkeypatch.setattr(
-        runs_module, "train_epoch", lambda state, *a: epochs.append(state.epoch) or train_epoch(state, *a)
-    )
+    monkeypatch.setattr(train_module, "train_epoch", lambda s, *a: epochs.append(s.epoch) or train_epoch(s, *a))
     resumed = ensure(again)
     assert epochs == [2]
     for name, value in resumed.load_model().state_dict().items():
@@ -87,7 +95,7 @@ def test_divergence_is_an_outcome(spec):
 
 @pytest.mark.parametrize("pool", ["gap", "mpn_cov"])
 def test_divergence_seen_only_in_evaluation_is_an_outcome_too(spec, monkeypatch, pool):
-    train_epoch = runs_module.train_epoch
+    train_epoch = train_module.train_epoch
 
     def last_step_goes_too_far(state, *args):
         row = train_epoch(state, *args)
@@ -95,7 +103,7 @@ def test_divergence_seen_only_in_evaluation_is_an_outcome_too(spec, monkeypatch,
             parameter.data.fill_(float("nan"))
         return row
 
-    monkeypatch.setattr(runs_module, "train_epoch", last_step_goes_too_far)
+    monkeypatch.setattr(train_module, "train_epoch", last_step_goes_too_far)
     run = ensure(dataclasses.replace(spec, pool=pool))
     assert run.result["outcome"] == "diverged"
     assert run.result["reason"].startswith("evaluation: ")

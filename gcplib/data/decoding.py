@@ -1,0 +1,74 @@
+"""From a picture file to a square of upright RGB, and what is wrong with a file that gives none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+__all__ = ["cores", "decode", "problem"]
+
+CENTRE = (0.5, 0.5)
+
+
+def cores() -> int:
+    """Return how many threads to decode with: it releases the interpreter's lock, so that threads use all cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decode(
+    path: Path, pixels: int, resize: str, scale: int | None = None, place: tuple[float, float] = CENTRE
+) -> np.ndarray:
+    """Return a picture file as (pixels, pixels, 3) uint8.
+
+    Args:
+        path: of the file. pixels: side of the picture. resize: ``shorter`` or ``both`` sides.
+        scale: to how many pixels; None for ``pixels``. place: where it is cropped, from 0 (top, left) to 1.
+
+    Raises:
+        ValueError: the file cannot be read as a picture; the message names it.
+    """
+    try:
+        with Image.open(path) as file:
+            picture = _to_rgb(ImageOps.exif_transpose(file))
+        short, side = min(picture.size), scale or pixels
+        size = (side, side)
+        if resize == "shorter":
+            size = tuple(length * side // short for length in picture.size)
+        # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks a picture.
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+        left, top = (round((length - pixels) * share) for length, share in zip(size, place[::-1], strict=True))
+        return np.asarray(picture.crop((left, top, left + pixels, top + pixels)))
+    except Exception as error:  # damaged bytes raise whatever the decoder meets first
+        raise ValueError(f"{path} cannot be read as a picture: {_text(error)}") from error
+
+
+def problem(path: Path) -> str | None:
+    """Return why ``decode`` would refuse a file, or None.
+
+    A JPEG is decoded at an eighth of its size: all its bytes are read, and most of the arithmetic is left out.
+    """
+    try:
+        with Image.open(path) as file:
+            file.draft(None, (1, 1))
+            _to_rgb(ImageOps.exif_transpose(file))
+    except Exception as error:  # see decode
+        return _text(error)
+    return None
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        # Pillow would clip them to white.
+        raise ValueError(f"its mode {picture.mode} has more than 8 bits a channel; save it with 8")
+    if picture.has_transparency_data:
+        # On white, as a viewer shows it: what lies under transparent pixels is often black or noise.
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")

@@ -1,0 +1,130 @@
+"""On what a run is trained: devices and processes, through Lightning Fabric. Nothing here changes what the run is."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Engine", "PeerLost", "cached_fabric", "make_fabric", "share_buffers", "stop_with_parent"]
+
+PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+# How long a process waits for the others before it gives up. A peer that dies is noticed sooner, by its connection or
+# by whoever started it; this is for one that hangs.
+PATIENCE = timedelta(minutes=10)
+
+
+class PeerLost(RuntimeError):
+    """Another process of the same run has ended, and this one cannot go on alone."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how a run is computed.
+
+    Args:
+        accelerator: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+        devices: processes on this machine, one a device. Under ``torchrun`` and ``fabric run`` theirs count.
+        loaders: processes that decode pictures, for each device; None chooses.
+        tensorboard: also write event files for TensorBoard.
+        checkpoint_seconds: at least so long between two checkpoints.
+
+    Raises:
+        ValueError: unknown accelerator, or a number that makes no sense.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    loaders: int | None = None
+    tensorboard: bool = False
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.accelerator not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"unknown accelerator {self.accelerator!r}; known: auto, cpu, cuda")
+        if self.devices < 1:
+            raise ValueError(f"devices must be at least 1, got {self.devices}")
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(f"checkpoint_seconds must be at least 0, got {self.checkpoint_seconds}")
+        if self.loaders is not None and self.loaders < 0:
+            raise ValueError(f"loaders must be at least 0, got {self.loaders}")
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise ValueError("accelerator 'cuda' was asked for, but torch sees no GPU; use auto or cpu")
+
+    @property
+    def kind(self) -> str:
+        """The accelerator that ``auto`` stands for."""
+        if self.accelerator != "auto":
+            return self.accelerator
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_fabric(engine: Engine, precision: str) -> Fabric:
+    """Return a launched Fabric: with several devices, this process is one of theirs afterwards.
+
+    Raises:
+        ValueError: ``fp16`` on a CPU.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    def parallel() -> DDPStrategy:
+        return DDPStrategy(timeout=PATIENCE, process_group_backend="nccl" if engine.kind == "cuda" else "gloo")
+
+    if precision == "fp16" and engine.kind == "cpu":
+        # Fabric would take bf16, and the run would be filed as what it is not.
+        raise ValueError("recipe.precision 'fp16' needs a GPU; on a CPU give bf16 or float32")
+    mixed = PRECISIONS[precision]
+    if os.environ.get("LT_CLI_USED") == "1":
+        # `fabric run` has set devices and strategy, and Fabric refuses to be told twice.
+        fabric = Fabric(precision=mixed)
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        local, world = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        fabric = Fabric(
+            accelerator=engine.kind, strategy=parallel(), devices=local, num_nodes=world // local, precision=mixed
+        )
+    elif engine.devices > 1:
+        fabric = Fabric(accelerator=engine.kind, strategy=parallel(), devices=engine.devices, precision=mixed)
+    else:
+        fabric = Fabric(accelerator=engine.kind, devices=1, precision=mixed)
+    parent = os.getppid()
+    fabric.launch()
+    if fabric.world_size > 1 and fabric.local_rank > 0:
+        stop_with_parent(parent, "The process that started this one is gone; the same command continues the run.")
+    return fabric
+
+
+# A process joins the others of its run once.
+cached_fabric = functools.cache(make_fabric)
+
+
+def share_buffers(fabric: Fabric, network: nn.Module) -> None:
+    """Give all devices the first one's statistics of batch norm: each has its own after a step of training."""
+    if fabric.world_size > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def stop_with_parent(parent: int, message: str = "") -> None:
+    """End this process, with a message, when its parent is gone: nobody else would."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        if message:
+            print(message, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,163 @@
+"""Where batches come from: cached features, or pictures that are decoded while the network computes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["Batch", "PictureSource", "Source"]
+
+# A loader that dies is replaced so many times; one that dies again and again has a reason.
+MOST_RESTARTS = 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures of a step.
+
+    Attributes:
+        indices: their places in the data set (n,). flips: which are mirrored (n,), or None for none.
+        places: where each is cropped, (n, 2) from 0 (top, left) to 1, or None for the centre.
+    """
+
+    indices: Tensor
+    flips: Tensor | None = None
+    places: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def parts(self, count: int) -> list[Batch]:
+        """Return it in at most ``count`` parts of nearly equal size."""
+        size = -(-len(self) // count)
+        return [self.take(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def take(self, which: slice) -> Batch:
+        """Return some of its pictures."""
+        return Batch(*(None if values is None else values[which] for values in (self.indices, self.flips, self.places)))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Inputs in memory: ``inputs(indices)`` gives the network's input, ``labels`` all labels (N,)."""
+
+    inputs: Callable[[Tensor], Tensor]
+    labels: Tensor
+    device: torch.device
+
+    def batches(self, wanted: Sequence[Batch]) -> Iterator[Tensor]:
+        """Yield the input of every batch, on the device."""
+        for batch in wanted:
+            yield _mirror(self.inputs(batch.indices), batch.flips)
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Pictures of a data set, decoded by other processes ahead of time.
+
+    Args:
+        dataset: ``Typefaces`` or ``Pictures``. prepare: from uint8 pictures to the network's input.
+        loaders: processes; 0 decodes in this one, on its threads.
+    """
+
+    dataset: Any
+    prepare: Callable[[Tensor], Tensor]
+    labels: Tensor
+    device: torch.device
+    loaders: int = 0
+
+    def batches(self, wanted: Sequence[Batch]) -> Iterator[Tensor]:
+        """Yield the input of every batch, on the device.
+
+        Raises:
+            ValueError: a picture cannot be decoded. RuntimeError: loaders keep dying.
+        """
+        done = restarts = 0
+        while done < len(wanted):
+            loader = DataLoader(
+                _Decoded(self.dataset, wanted),
+                sampler=range(done, len(wanted)),
+                batch_size=None,
+                num_workers=min(self.loaders, len(wanted) - done),
+                pin_memory=self.device.type == "cuda",
+                # Otherwise it draws a number from the generator that dropout uses, in the first step after any start.
+                generator=torch.Generator(),
+            )
+            try:
+                for pictures in _quietly(loader):
+                    if isinstance(pictures, ValueError):
+                        raise pictures
+                    yield _mirror(self.prepare(pictures.to(self.device, non_blocking=True)), wanted[done].flips)
+                    done += 1
+            except (RuntimeError, OSError, EOFError) as error:
+                # What torch says when a worker is killed, or what reading a batch says that it had sent. The order of
+                # the batches is fixed, so another worker can go on.
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                    raise
+                reason = str(error) or type(error).__name__
+                if restarts == MOST_RESTARTS:
+                    raise RuntimeError(
+                        f"the loaders died {restarts + 1} times, at last in batch {done} of {len(wanted)} ({reason}); "
+                        "is there memory for them? Fewer loaders need less"
+                    ) from error
+                restarts += 1
+                warnings.warn(
+                    f"a loader died ({reason}); starting the loaders again at batch {done} of {len(wanted)}",
+                    stacklevel=2,
+                )
+
+
+@dataclass(frozen=True)
+class _Decoded(Dataset):
+    """The decoded pictures of every batch: (n, H, W, 3) uint8."""
+
+    dataset: Any
+    wanted: Sequence[Batch]
+
+    def __getitem__(self, place: int) -> Tensor | ValueError:
+        batch = self.wanted[place]
+        where = {} if batch.places is None else {"places": batch.places.numpy()}
+        try:
+            pictures = self.dataset.images(batch.indices.numpy(), **where)
+        except ValueError as error:
+            return error  # raised by who asked: torch would bury the message in the traceback of the other process
+        return torch.from_numpy(np.ascontiguousarray(pictures))
+
+
+def _quietly(loader: DataLoader) -> Iterator:
+    """Start the loader's processes without torch's handler of SIGCHLD.
+
+    The handler raises wherever the main thread is when a process dies, which may be within a step of the optimiser;
+    without it the iterator raises, when the next batch is asked for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+def _mirror(inputs: Tensor, flips: Tensor | None) -> Tensor:
+    if flips is None:
+        return inputs
+    return torch.where(flips.to(inputs.device).view(-1, 1, 1, 1), inputs.flip(-1), inputs)
+
+
+def default_loaders(device: torch.device, from_disk: bool) -> int:
+    """Return how many processes should decode: on a CPU they take cores from the network, on a GPU there are plenty."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device.type == "cuda":
+        return max(1, min(12, cores - 1))
+    return int(from_disk and cores > 1)
