@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import trees
 import yaml
 
 from gcplib.study.cli import main
@@ -11,7 +12,6 @@ from gcplib.study.recipes import list_recipes, load_recipe, merge
 from gcplib.training import Engine, RunSpec
 from gcplib.training.dry_run import dry_run
 from gcplib.training.engine import cached_fabric
-import trees
 
 MAKERS = {
     "cub": trees.make_cub,
