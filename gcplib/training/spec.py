@@ -38,7 +38,8 @@ class RunSpec:
         data: the pictures, typefaces or a data set on disk. recipe: how to train.
 
     Raises:
-        ValueError: an unknown pool, stage or kind of labels, or pictures that change in the ``head`` stage.
+        ValueError: an unknown pool, stage or kind of labels, pictures that change in the ``head`` stage, or
+            random crops without room for them.
     """
 
     pool: str = "mpn_cov"
@@ -67,6 +68,11 @@ class RunSpec:
                     f"recipe.{name} {value!r} needs stage 'full', got {self.stage!r}: cached features are those of "
                     "one picture, upright and cut at its centre"
                 )
+        if self.recipe.crop == "random" and not _has_room(self.data):
+            raise ValueError(
+                "recipe.crop 'random' needs pictures with room around the square that is cropped: pictures from disk "
+                f"with data.resize 'shorter', or a data.scale above data.pixels; got {self.data}"
+            )
 
     def pool_at(self, epoch: int) -> tuple[str, dict[str, Any]]:
         """Return the name and the options of the pool in an epoch: those of the last ``recipe.switch`` before it."""
@@ -104,6 +110,12 @@ class RunSpec:
         everything["data"].pop("root", None)
         pools = "+".join([self.pool, *(entry.pool for entry in self.recipe.switch)])
         return f"{pools}-{self.labels}-{self.stage}-{self.seed}-{digest(everything)}"
+
+
+def _has_room(data: DataSpec) -> bool:
+    if isinstance(data, TypefacesSpec):
+        return False
+    return data.resize == "shorter" or (data.scale or 0) > data.pixels
 
 
 def _plain(value: Any) -> Any:

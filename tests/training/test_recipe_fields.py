@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from gcplib.data import PicturesSpec, TypefacesSpec
 from gcplib.models import Head
 from gcplib.nn import create_pool
 from gcplib.training import Engine, PoolSwitch, Recipe, RunSpec, ensure, learning_rate_factor
@@ -202,6 +203,15 @@ def test_a_last_batch_of_one_picture_is_left_out_unless_it_is_the_only_one():
     assert [len(batch) for batch in plan_epoch(torch.arange(9), recipe, 0, 0)] == [4, 4]
     assert [len(batch) for batch in plan_epoch(torch.arange(10), recipe, 0, 0)] == [4, 4, 2]
     assert [len(batch) for batch in plan_epoch(torch.arange(1), recipe, 0, 0)] == [1]
+
+
+@pytest.mark.parametrize("data", [TypefacesSpec(), PicturesSpec("folder", "x", 64, resize="both")])
+def test_random_crops_need_room(data):
+    with pytest.raises(ValueError, match=r"crop 'random' needs pictures with room .*resize='both'|families="):
+        RunSpec(stage="full", data=data, recipe=Recipe(crop="random"))
+    roomy = PicturesSpec("folder", "x", 64, resize="both", scale=72)
+    RunSpec(stage="full", data=roomy, recipe=Recipe(crop="random"))
+    RunSpec(stage="full", data=PicturesSpec("folder", "x", 64), recipe=Recipe(crop="random"))
 
 
 def test_places_of_random_crops_depend_on_seed_and_epoch_alone():
