@@ -12,29 +12,19 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from gcplib.data import TypefacesSpec, load_data
+from gcplib.data import TypefacesSpec
 from gcplib.progress import track
 from gcplib.study.machine import describe_machine, machine_line
 from gcplib.study.tables import keep_tables, save_table
+from gcplib.training.build import set_up
 from gcplib.training.engine import Engine, make_fabric
 from gcplib.training.loop import train_epoch
 from gcplib.training.recipe import Recipe
 from gcplib.training.spec import RunSpec
-from gcplib.training.state import TrainingState, make_optimizer
-from gcplib.training.train import network_and_source
 
 __all__ = ["main", "measure_training"]
 
 POOLS = ("gap", "cov", "isqrt_cov", "mpn_cov", "svd_original")
-
-
-def _ready(spec: RunSpec, engine: Engine, fabric) -> tuple:
-    dataset = load_data(spec.data)
-    network, source = network_and_source(spec, dataset, fabric.device, engine)
-    network.to(fabric.device)
-    state = TrainingState(network, network, make_optimizer(network, spec.recipe))
-    state.model, state.optimizer = fabric.setup(network, state.optimizer)
-    return state, source, torch.as_tensor(dataset.indices("train"))
 
 
 def measure_training(
@@ -58,16 +48,17 @@ def measure_training(
     recipe = Recipe(epochs=1, batch_size=batch, learning_rate=0.01, schedule="constant")
     fabric = make_fabric(engine, recipe.precision)
     ready = {
-        pool: _ready(RunSpec(pool=pool, stage="full", data=data, recipe=recipe, **fields), engine, fabric)
+        pool: set_up(RunSpec(pool=pool, stage="full", data=data, recipe=recipe, **fields), fabric, engine)
         for pool in pools
     }
     chance, turns, found = random.Random(0), list(pools), {pool: [] for pool in pools}
     for _ in range(rounds):
         turns += chance.sample(list(pools), len(pools))
     for pool in track(turns, f"{pixels} px", unit="pass"):
-        state, source, indices = ready[pool]
+        state, dataset, source = ready[pool]
+        indices = torch.as_tensor(dataset.indices("train"))[: batch * steps]
         start = time.perf_counter()
-        row = train_epoch(state, fabric, source, indices[: batch * steps], recipe, seed=0)
+        row = train_epoch(state, fabric, source, indices, recipe, seed=0)
         if fabric.device.type == "cuda":
             torch.cuda.synchronize()
         found[pool].append((batch * steps / (time.perf_counter() - start), row["waiting_share"]))

@@ -27,6 +27,7 @@ class LogPool(MatrixPool):
     """
 
     min_positions = 2
+    centred = True
 
     def __init__(
         self,

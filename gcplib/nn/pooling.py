@@ -60,6 +60,7 @@ class CovariancePool(MatrixPool):
     """
 
     min_positions = 2
+    centred = True
 
     def __init__(
         self,
@@ -100,6 +101,7 @@ class NewtonSchulzPool(MatrixPool):
     """
 
     min_positions = 2
+    centred = True
 
     def __init__(
         self,
