@@ -158,10 +158,12 @@ def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None
     """
     systems = systems or {}
     views = systems["views"].get("mode", "all") if "views" in systems else None
-    diversify = (
-        _made("diversify", DiversificationBlock, **systems["diversify"]) if "diversify" in systems else None
-    )
-    head = Head(pool, num_classes, views, diversify=diversify)
+    head = Head(pool, num_classes, views)
+    if "diversify" in systems:
+        if type(pool) is not AveragePool or views == "all":
+            found = "all views" if views == "all" else type(pool).__name__
+            raise ValueError(f"systems.diversify needs the class maps of average pooling ('gap'), got {found}")
+        head.diversify = _made("diversify", DiversificationBlock, **systems["diversify"])
     if "gate" in systems and FEATURES in systems["gate"]["stages"]:
         options = {key: value for key, value in systems["gate"].items() if key != "stages"}
         head.gate = _made("gate", _late("create_gate"), channels=pool.in_channels, **options)
