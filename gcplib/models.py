@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from gcplib.backbones import Backbone, create_backbone, create_network
-from gcplib.nn import AveragePool, create_pool
-from gcplib.nn.diversify import DiversificationBlock
+from gcplib.nn import AveragePool, DiversificationBlock, create_pool, d4_views, random_view
+from gcplib.nn.coarse2fine import Coarse2Fine
+from gcplib.nn.gate import create_gate, insert_gates
 
 __all__ = [
     "SYSTEMS",
@@ -31,26 +32,6 @@ VIEWS = ("all", "random", "upright")
 FEATURES = "features"
 
 Systems = Mapping[str, Mapping[str, Any]]
-
-
-def _late(name):
-    return __getattr__(name)
-
-
-def __getattr__(name):  # TEMPORARY, until all modules are there
-    import importlib
-
-    places = {
-        "Coarse2Fine": "coarse2fine",
-        "DiversificationBlock": "diversify",
-        "create_gate": "gate",
-        "insert_gates": "gate",
-        "d4_views": "invariant",
-        "random_view": "invariant",
-    }
-    if name not in places:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"gcplib.nn.{places[name]}"), name)
 
 
 class Head(nn.Module):
@@ -96,7 +77,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if self.views in ("random", "upright") and features.dim() == 5:
-            features = _late("random_view")(features) if self.training and self.views == "random" else features[:, 0]
+            features = random_view(features) if self.training and self.views == "random" else features[:, 0]
         if self.diversify is not None and self.training:
             return self.diversify(self.class_maps(features)).mean((2, 3))
         return self.classifier(self.pool(self._gated(features)))
@@ -114,10 +95,10 @@ class Model(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.head.views == "all":
-            views = _late("d4_views")(x)
+            views = d4_views(x)
             return self.head(self.backbone(views.flatten(0, 1)).unflatten(0, views.shape[:2]))
         if self.head.views == "random" and self.training:
-            x = _late("random_view")(_late("d4_views")(x))
+            x = random_view(d4_views(x))
         return self.head(self.backbone(x))
 
 
@@ -166,7 +147,7 @@ def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None
         head.diversify = _made("diversify", DiversificationBlock, **systems["diversify"])
     if "gate" in systems and FEATURES in systems["gate"]["stages"]:
         options = {key: value for key, value in systems["gate"].items() if key != "stages"}
-        head.gate = _made("gate", _late("create_gate"), channels=pool.in_channels, **options)
+        head.gate = _made("gate", create_gate, channels=pool.in_channels, **options)
     return head
 
 
@@ -182,9 +163,9 @@ def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: 
     if "gate" in systems:
         options = dict(systems["gate"])
         if inside := [stage for stage in options.pop("stages") if stage != FEATURES]:
-            _made("gate", _late("insert_gates"), backbone.network, inside, **options)
+            _made("gate", insert_gates, backbone.network, inside, **options)
     if "coarse2fine" in systems:
-        return _made("coarse2fine", _late("Coarse2Fine"), backbone, head, **systems["coarse2fine"])
+        return _made("coarse2fine", Coarse2Fine, backbone, head, **systems["coarse2fine"])
     return Model(backbone, head)
 
 

@@ -81,8 +81,7 @@ def get_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a loss ``loss(logits, target) -> scalar`` by its name.
 
     Args:
-        name: ``cross_entropy``, or ``gce(k)`` with a number such as ``gce(15)``, or ``gce(all)``: cross-entropy over the
-            k hardest negatives.
+        name: ``cross_entropy``; or ``gce(15)``, with any k, or ``gce(all)``: over the k hardest negatives.
 
     Raises:
         ValueError: an unknown name, or a k below 1. A k above the negatives is found at the first batch.

@@ -22,6 +22,7 @@ from gcplib.data import Pictures, Typefaces, require_sound
 from gcplib.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
 from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
+from gcplib.nn import d4_views
 from gcplib.progress import track
 
 __all__ = ["cache_features"]
@@ -107,8 +108,6 @@ def _compute(dataset: Typefaces | Pictures, backbone: torch.nn.Module, views: bo
     for start in track(starts, f"features of {len(dataset)} pictures", unit="batch"):
         x = backbone.prepare(dataset.images(range(start, min(start + batch, len(dataset)))))
         if views:
-            from gcplib.nn import d4_views  # TEMPORARY place
-
             x = d4_views(x)
         out = backbone(x.flatten(0, -4)).float().cpu().unflatten(0, x.shape[:-3])
         if features is None:

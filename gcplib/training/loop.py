@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.linalg import NonFiniteError
+from gcplib.nn import get_loss
 from gcplib.training.engine import share_buffers
 from gcplib.training.recipe import Recipe
 from gcplib.training.schedules import learning_rate_factor
@@ -189,8 +190,6 @@ def _loss(outputs: Tensor | tuple[Tensor, ...], target: Tensor, recipe: Recipe) 
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     loss = partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing)
     if recipe.loss != "cross_entropy":
-        from gcplib.nn import get_loss  # TEMPORARY place
-
         loss = get_loss(recipe.loss)
     losses = [loss(logits.float(), target) for logits in outputs]
     return sum(outputs) / len(outputs), sum(losses) / len(losses)

@@ -102,6 +102,8 @@ class Recipe:
     loss: str = later("cross_entropy")
 
     def __post_init__(self) -> None:
+        from gcplib.nn import get_loss
+
         self._plain_types()
         for name in ("epochs", "batch_size", "accumulate"):
             _range(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
@@ -115,10 +117,7 @@ class Recipe:
         for name, values in known:
             if getattr(self, name) not in values:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(values)}")
-        if self.loss != "cross_entropy":
-            from gcplib.nn import get_loss  # TEMPORARY place
-
-            get_loss(self.loss)
+        get_loss(self.loss)
         if self.label_smoothing and self.loss != "cross_entropy":
             raise ValueError(f"recipe.label_smoothing is for the loss cross_entropy, not {self.loss}; set it to 0")
         _range("accumulate", self.accumulate, self.accumulate <= self.batch_size, f"at most {self.batch_size}")
