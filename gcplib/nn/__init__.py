@@ -2,6 +2,7 @@
 
 from gcplib.nn.base import AveragePool
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
+from gcplib.nn.coarse2fine import Coarse2Fine
 from gcplib.nn.diversify import DiversificationBlock
 from gcplib.nn.gate import (
     ChannelGate,
@@ -25,6 +26,7 @@ __all__ = [
     "AveragePool",
     "BilinearPool",
     "ChannelGate",
+    "Coarse2Fine",
     "CompactBilinearPool",
     "CovariancePool",
     "DiversificationBlock",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from gcplib.nn.gate_blocks import ChannelGate, FusedGate, Gate, PositionGate, SqueezeExcitation
@@ -32,7 +33,8 @@ def _squeeze_excitation(
         return SqueezeExcitation(channels, hidden, start, **options)
     if like == "se" or hidden is not None:
         raise ValueError(f"se takes a second-order gate to be like, or hidden, got like={like!r} and hidden={hidden}")
-    peer = create_gate(channels, like, **options)
+    with torch.device("meta"):  # only counted
+        peer = create_gate(channels, like, **options)
     return SqueezeExcitation(channels, equal_width(channels, sum(p.numel() for p in peer.parameters())), start)
 
 

@@ -28,6 +28,7 @@ from gcplib.linalg import (
 from gcplib.nn.base import AveragePool, MatrixPool, check_parts, check_widths
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
 from gcplib.nn.gaussian import GaussianPool
+from gcplib.nn.invariant import InvariantPool
 from gcplib.nn.log import LogPool
 from gcplib.nn.scaling_eigen import amplify as amplified
 
@@ -212,6 +213,7 @@ POOLS: dict[str, Callable[..., nn.Module]] = {
     "svd_taylor": _svd("taylor"),
     "svd_pade": _svd("pade"),
     "gaussian": GaussianPool,
+    "idccp": InvariantPool,
 }
 
 
@@ -230,7 +232,8 @@ def create_pool(name: str, in_channels: int, reduction: Widths = None, **options
             approximant, ``mtp`` by a Taylor polynomial; ``svd_original``, ``svd_clip``, ``svd_top_n``,
             ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
             gradient rules (``rule``; ``drop`` for the third), in float64; ``gaussian`` the root of mean and covariance
-            in one matrix (``fn``, ``rule``, ``route``). All take ``reduction_groups``, all but ``gap`` and ``cbp``
+            in one matrix (``fn``, ``rule``, ``route``); ``idccp`` the root of the projected covariance (``projection``).
+            All take ``reduction_groups``, all but ``gap`` and ``cbp``
             ``compute_dtype``; those from the eigenvalues of the covariance take ``amplify`` (the Scaling Eigen Branch),
             and ``keep`` and ``where`` (truncation); all of these but ``isqrt_cov`` take ``blocks``.
         in_channels: channels of the feature map ``(B, C, H, W)``.
