@@ -18,6 +18,7 @@ from gcplib.analysis.descriptors import (
     same_picture_hits,
     spectra,
 )
+from gcplib.analysis.gating import between_share, factors_replaced, gate_overhead, participation_ratio
 from gcplib.analysis.landscape import (
     PUBLISHED_STEPS,
     band_summary,
@@ -68,6 +69,7 @@ __all__ = [
     "average_descriptors",
     "band_descriptors",
     "band_summary",
+    "between_share",
     "blurred",
     "censored_mean",
     "class_evidence",
@@ -85,8 +87,10 @@ __all__ = [
     "enlarge",
     "epochs_to",
     "extremal_map",
+    "factors_replaced",
     "find_stem",
     "flip_rate",
+    "gate_overhead",
     "grad_cam_map",
     "gradient_field",
     "gradient_map",
@@ -103,6 +107,7 @@ __all__ = [
     "output_eigenvalues",
     "paired_difference",
     "paired_p_value",
+    "participation_ratio",
     "pass_times",
     "pixel_gradient_map",
     "pointing_game",

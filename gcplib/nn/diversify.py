@@ -76,7 +76,7 @@ class DiversificationBlock(nn.Module):
             weights = weights.index_select(3, columns).index_select(2, rows)
         # max names the first of equal values, like argmax, in half of its time on a CPU.
         peak = maps.flatten(2).max(-1, keepdim=True).indices
-        return weights.flatten(2).scatter(-1, peak, self._draw(self.p_peak, maps, 1)).view_as(maps)
+        return weights.flatten(2).scatter_(-1, peak, self._draw(self.p_peak, maps, 1)).view_as(maps)
 
     def _draw(self, probability: float, maps: Tensor, *shape: int) -> Tensor:
         """Return ``factor`` with a probability, else 1, for every picture and class: ``(B, classes, *shape)``."""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import timm
@@ -256,6 +257,12 @@ def test_unknown_scales(steps, found):
 def test_gradient_of_zero():
     with pytest.raises(ValueError, match="the gradient at the stem's output is zero"):
         loss_landscape(Passing(), torch.zeros(2), NOTHING, {"published": [1.0]}, lambda x, _: (x**2).sum())
+
+
+def test_relative_steps_are_multiples():
+    steps = relative_steps(50)
+    assert (len(steps), steps[0], steps[-1]) == (50, pytest.approx(1e-4), pytest.approx(0.1))
+    assert [b / a for a, b in pairwise(steps)] == pytest.approx([steps[1] / steps[0]] * 49)
 
 
 @pytest.mark.parametrize("arguments", [(1,), (3, 0.0), (3, 0.2, 0.1), (3, 0.1, math.inf)])

@@ -194,7 +194,7 @@ def test_all_in_half_precision(kind):
     assert (out.float() - want).norm() < 0.1 * want.norm()
 
 
-@pytest.mark.parametrize("kind", list_gates())
+@pytest.mark.parametrize("kind", ["channel", "position", "concat", "se"])
 def test_compiles_in_one_graph(kind):
     torch._dynamo.reset()
     gate = shake(small(kind))
