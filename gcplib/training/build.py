@@ -59,7 +59,7 @@ def network_and_source(
 
 
 def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
-    """Put the pool of ``epoch`` in place of the one that is there; the reduction, which has the weights, stays.
+    """Put the pool of ``epoch`` in place of the one that is there; parts with weights, as the reduction, stay.
 
     The optimiser, other devices and the moving average hold the same parameters as before.
     """
@@ -71,7 +71,9 @@ def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
                 f"recipe.switch: {spec.pool_at(epoch)[0]} has vectors of {fresh.out_features} numbers, the pool before "
                 f"it {head.pool.out_features}; the classifier fits one length only"
             )
-        fresh.reduction = head.pool.reduction
+        for name, part in head.pool.named_children():
+            if hasattr(fresh, name):
+                setattr(fresh, name, part)
         head.pool = fresh.to(head.classifier.weight.device).train(network.training)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import gcplib.training.train as train_module
 from gcplib.models import create_backbone
-from gcplib.nn import d4_views, gradient_boosting_cross_entropy
+from gcplib.nn import d4_views, gradient_boosting_cross_entropy, list_pools
 from gcplib.training import Engine, Recipe, RunSpec, cache_features, ensure, ensure_all, results_table
 from gcplib.training.build import features_of, make_network, set_up
 from gcplib.training.engine import cached_fabric
@@ -27,6 +27,7 @@ HEAD = [
     ("gap", {"diversify": {}}, "gce(2)"),
     ("mpn_cov", {"gate": {"stages": ["features"], "kind": "channel", "width": 8}}, "gce(2)"),
     ("isqrt_cov", {"views": {"mode": "all"}}, "cross_entropy"),
+    ("idccp", {"views": {"mode": "all"}}, "cross_entropy"),
     ("gap", {"views": {"mode": "random"}, "diversify": {"p_peak": 0.3}}, "cross_entropy"),
 ]
 FULL = [
@@ -138,6 +139,24 @@ def test_a_spec_that_makes_no_sense_is_refused(spec, fields, message):
 def test_a_loss_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**fields)
+
+
+@pytest.mark.parametrize("pool", list_pools())
+def test_the_optimiser_has_every_parameter_of_the_network(spec, pool):
+    state, _, _ = set_up(dataclasses.replace(spec, pool=pool), cached_fabric(ENGINE, "float32"), ENGINE)
+    optimised = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
+    assert optimised == {id(p) for p in state.network.parameters()}
+
+
+def test_the_projection_of_idccp_is_trained_and_stays_orthonormal(spec):
+    spec = dataclasses.replace(spec, pool="idccp", options={"projection": 3})
+    state, dataset, source = set_up(spec, cached_fabric(ENGINE, "float32"), ENGINE)
+    before = state.network.pool.projection.weight.detach().clone()
+    indices = torch.as_tensor(dataset.indices("train"))
+    train_epoch(state, cached_fabric(ENGINE, "float32"), source, indices, spec.recipe, 0)
+    after = state.network.pool.projection.weight.detach()
+    assert (after - before).abs().max() > 1e-4
+    torch.testing.assert_close(after.mT @ after, torch.eye(3), atol=1e-5, rtol=0)
 
 
 def test_the_loss_of_the_recipe_is_what_is_minimised(spec):
