@@ -40,7 +40,10 @@ def _packaged_weights(target: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def create_network(
-    name: str = OFFLINE_BACKBONE, pretrained: bool | str | Path = True, options: Mapping[str, Any] | None = None
+    name: str = OFFLINE_BACKBONE,
+    pretrained: bool | str | Path = True,
+    options: Mapping[str, Any] | None = None,
+    load: bool = True,
 ) -> nn.Module:
     """Make a whole timm network, classifier included.
 
@@ -50,6 +53,7 @@ def create_network(
             over the network); False starts at random; a path loads a state dict from there.
         options: passed on to ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a
             ResNet at the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
+        load: False leaves those weights out, for one who has others to put in: pictures are prepared for them as ever.
 
     Raises:
         ValueError: timm does not know the name, or the network not the options. FileNotFoundError: no file at that
@@ -62,7 +66,7 @@ def create_network(
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0]}*")[:5] or [OFFLINE_BACKBONE]
         raise ValueError(f"timm has no model {name!r}; near: {', '.join(near)}; all: timm.list_models()")
-    if pretrained is True and name != OFFLINE_BACKBONE:
+    if load and pretrained is True and name != OFFLINE_BACKBONE:
         try:
             return timm.create_model(name, pretrained=True, **options)
         except (TypeError, AssertionError) as error:
@@ -76,11 +80,14 @@ def create_network(
         network = timm.create_model(name, pretrained=False, **options)
     except (TypeError, AssertionError) as error:
         raise ValueError(f"{name} does not take the options {options}: {error}") from error
-    if pretrained is True:
-        network.load_state_dict(_packaged_weights(network.state_dict()))
+    if pretrained is True and name == OFFLINE_BACKBONE:
         # These weights were trained on (pixel - 127) / 128.
         network.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    elif pretrained is not False:
+    if not load or pretrained is False:
+        return network
+    if pretrained is True:
+        network.load_state_dict(_packaged_weights(network.state_dict()))
+    else:
         if not Path(pretrained).is_file():
             raise FileNotFoundError(f"no weights at {str(pretrained)!r}")
         network.load_state_dict(timm.models.load_state_dict(str(pretrained), weights_only=True))
@@ -136,14 +143,15 @@ def create_backbone(
     pretrained: bool | str | Path = True,
     stride: int = 16,
     options: Mapping[str, Any] | None = None,
+    load: bool = True,
 ) -> Backbone:
     """Make the feature extractor of any timm network, in ``channels_last`` layout.
 
     Args:
-        name: a timm model name. pretrained, options: see ``create_network``. stride: which features, in pixels a
+        name: a timm model name. pretrained, options, load: see ``create_network``. stride: which features, in pixels a
             position; where several stages have it, those of the last.
 
     Raises:
         ValueError: unknown name, or the network has no features of that stride (the message lists them).
     """
-    return Backbone(create_network(name, pretrained, options), name, stride).to(memory_format=torch.channels_last)
+    return Backbone(create_network(name, pretrained, options, load), name, stride).to(memory_format=torch.channels_last)

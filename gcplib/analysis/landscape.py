@@ -37,7 +37,7 @@ PUBLISHED_STEPS = tuple(0.1 + i * (75 - 0.1) / 49 for i in range(50))
 SCALES = ("published", "relative")
 
 
-def relative_steps(count: int, smallest: float = 1e-4, largest: float = 0.1) -> tuple[float, ...]:
+def relative_steps(count: int, smallest: float = 1e-5, largest: float = 0.1) -> tuple[float, ...]:
     """Return ``count`` distances in units of the size of X, each the same multiple of the one before.
 
     Raises:

@@ -29,10 +29,12 @@ def make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
     return create_pool(pool, channels, spec.reduction, **options)
 
 
-def make_network(spec: RunSpec, classes: int, epoch: int = 0, pretrained: bool = True) -> nn.Module:
-    """Return what a run of the ``full`` stage trains, as it is from ``epoch`` on, untrained."""
-    weights = spec.pretrained if pretrained else False
-    backbone = create_backbone(spec.backbone, weights, spec.stride, spec.backbone_options)
+def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True) -> nn.Module:
+    """Return what a run of the ``full`` stage trains, as it is from ``epoch`` on, untrained.
+
+    Without ``load`` the backbone has no weights yet.
+    """
+    backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, spec.backbone_options, load)
     return build_model(backbone, make_pool(spec, backbone.out_channels, epoch), classes, spec.systems)
 
 

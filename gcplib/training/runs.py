@@ -69,7 +69,7 @@ class Run:
         """Return the trained network: a ``Head`` of the ``head`` stage, a whole ``Model`` of the ``full`` stage."""
         weights = load_file(self.directory / "model.safetensors")
         classes = len(next(value for name, value in weights.items() if name.endswith("classifier.bias")))
-        model = make_network(self.spec, classes, self.spec.recipe.epochs - 1, pretrained=False)
+        model = make_network(self.spec, classes, self.spec.recipe.epochs - 1, load=False)
         model = model.head if self.spec.stage == "head" else model
         model.load_state_dict(weights)
         return model.eval()

@@ -69,6 +69,12 @@ class RunSpec:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
         check_systems(self.systems, self.stage)
         object.__setattr__(self, "systems", _plain(self.systems))
+        first = self.systems.get("coarse2fine", {}).get("first", 1)
+        if "coarse2fine" in self.systems and isinstance(first, int) and first >= self.recipe.epochs:
+            raise ValueError(
+                f"systems.coarse2fine looks a second time from epoch {first} on, but the run has {self.recipe.epochs} "
+                "epochs; give a smaller 'first'"
+            )
         for name in ("flip", "crop"):
             value = getattr(self.recipe, name)
             if value not in (False, "centre") and self.stage != "full":

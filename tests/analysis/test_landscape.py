@@ -261,7 +261,7 @@ def test_gradient_of_zero():
 
 def test_relative_steps_are_multiples():
     steps = relative_steps(50)
-    assert (len(steps), steps[0], steps[-1]) == (50, pytest.approx(1e-4), pytest.approx(0.1))
+    assert (len(steps), steps[0], steps[-1]) == (50, pytest.approx(1e-5), pytest.approx(0.1))
     assert [b / a for a, b in pairwise(steps)] == pytest.approx([steps[1] / steps[0]] * 49)
 
 

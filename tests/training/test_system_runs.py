@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 import gcplib.training.train as train_module
+from gcplib.data import load_data
 from gcplib.models import create_backbone
 from gcplib.nn import d4_views, gradient_boosting_cross_entropy, list_pools
 from gcplib.training import Engine, Recipe, RunSpec, cache_features, ensure, ensure_all, results_table
@@ -121,6 +122,7 @@ def test_several_reductions_are_one_field(spec):
         ({"systems": {"gate": ["features"]}}, "systems.gate must be a mapping of options"),
         ({"systems": {"gate": {"stages": ["blocks.4"]}}}, "has a frozen backbone; gate .'features'. there"),
         ({"systems": {"coarse2fine": {}}}, "needs the stage 'full'"),
+        ({"systems": {"coarse2fine": {"first": 2}}, "stage": "full"}, "from epoch 2 on, but the run has 2 epochs"),
     ],
 )
 def test_a_spec_that_makes_no_sense_is_refused(spec, fields, message):
@@ -250,3 +252,17 @@ def test_asked_to_end_during_the_last_evaluation_a_run_is_whole_and_the_next_doe
     assert stopped.value.code == 143
     assert (run_directory(spec) / "result.json").exists()
     assert not run_directory(other).exists()
+
+
+def test_a_loaded_network_prepares_pictures_as_in_training(tiny_spec, own_runs):
+    recipe = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-3)
+    spec = RunSpec(pool="gap", reduction=None, stage="full", data=tiny_spec, recipe=recipe)
+    run = ensure(spec, ENGINE)
+    trained, loaded = make_network(spec, 4).backbone, run.load_model().backbone
+    assert torch.equal(loaded.mean, trained.mean)
+    assert torch.equal(loaded.std, trained.std)
+    data = load_data(tiny_spec)
+    test = data.indices("test")
+    with torch.inference_mode():
+        logits = run.load_model()(loaded.prepare(data.images(test)))
+    assert logits.argmax(1).tolist() == run.predictions.prediction.tolist()
