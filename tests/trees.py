@@ -21,6 +21,7 @@ SPECIES = (
     "00002_Animalia_Chordata_Aves_Strigiformes_Tytonidae_Tyto_alba",
 )
 SYNSETS = {"n01440764": "tench, Tinca tinca", "n02012849": "crane", "n03126707": "crane"}
+SCENES = {"aid": "Airport/airport_{}.jpg", "nwpu": "airplane/airplane_{:03d}.jpg", "ucm": "forest/forest{:02d}.tif"}
 PROBABILITIES = ("0.0", "0.3333333333333333", "0.6666666666666666", "1.0")
 
 Painter = Callable[[int, np.random.Generator], np.ndarray]
@@ -234,4 +235,17 @@ def make_elpv(root: Path, cells: Counts = 4) -> Path:
                 save(root / name, np.full((30, 30), 60 * label, dtype=np.uint8))
                 lines.append(f"{name} {probability:<19} {kind}")
     _write(root / "labels.csv", lines)
+    return root
+
+
+def make_scenes(root: Path, kind: str = "aid", pictures: Counts = 10) -> Path:
+    """AID, NWPU-RESISC45 or UC Merced, with three classes, below the folder that its archive has."""
+    base = root / {"aid": "AID", "nwpu": "NWPU-RESISC45", "ucm": "UCMerced_LandUse/Images"}[kind]
+    folder, _, file = SCENES[kind].partition("/")
+
+    def place(label: int, split: str, number: int) -> Path:
+        extra = "abc"[label]
+        return base / (folder + extra) / file.format(number + 1).replace(folder.lower(), folder.lower() + extra)
+
+    fill(place, 3, all=pictures)
     return root

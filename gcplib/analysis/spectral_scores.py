@@ -91,10 +91,12 @@ def _of_nonzero(chosen: str | EigenvalueSet) -> EigenvalueSet:
 def covariance_pool(head: nn.Module) -> nn.Module:
     """Return the pool of a head, or say why its score is not one of eigenvalues."""
     pool = getattr(head, "pool", None)
-    if not isinstance(getattr(pool, "fn", None), SpectralFunction):
+    whole = getattr(pool, "out_features", 0) == (d := getattr(pool, "channels", 0)) * (d + 1) // 2
+    # The Gaussian's matrix is larger, that of blocks is none, and a gate changes the features first.
+    if not isinstance(getattr(pool, "fn", None), SpectralFunction) or not whole or getattr(head, "gate", None):
         raise ValueError(
             f"{type(head).__name__} with the pool {type(pool).__name__} has no covariance pool: the set of eigenvalues "
-            "needs a pool that is a function of the covariance, such as mpn_cov or isqrt_cov"
+            "needs a pool that is a function of one covariance, such as mpn_cov or isqrt_cov, and no gate before it"
         )
     if head.training:
         raise ValueError("the head is in training mode, where batch norm mixes the pictures; call head.eval() first")

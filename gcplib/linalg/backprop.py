@@ -77,19 +77,22 @@ class MatrixMap(Function):
 
 
 class FullMap(Function):
-    """The covariance's spectral function from the covariance itself: ``dl/dX = 2 sym(dl/dS) X_c / M``."""
+    """The covariance's spectral function from the covariance itself: ``dl/dX = 2 sym(dl/dS) X_c / M``.
+
+    Not ``centred``, it is that of the second moment ``X X^T / M``, with X in place of the centred ``X_c``.
+    """
 
     @staticmethod
-    def forward(ctx, x, fn, rule):
+    def forward(ctx, x, fn, rule, centred):
         x = x.detach()
         batch, channels, positions = x.shape
-        rank = min(channels, positions - 1)
+        rank = min(channels, positions - 1 if centred else positions)
 
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            centred = center(x[part])
-            s = (centred @ centred.mT).div_(positions)
+            features = center(x[part]) if centred else x[part]
+            s = (features @ features.mT).div_(positions)
             u, lam, null = _decompose(s, rank, fn, rule)
-            return _compose(u, outputs(fn, rule, lam, rank), out), centred, u, lam, null
+            return _compose(u, outputs(fn, rule, lam, rank), out), features, u, lam, null
 
         ctx.parts, ctx.fn, ctx.rule, ctx.rank = batch_parts(x, channels), fn, rule, rank
         out, saved = over_batch(work, ctx.parts, x, (batch, channels, channels))
@@ -102,12 +105,12 @@ class FullMap(Function):
         saved, fn, rule = ctx.saved_tensors, ctx.fn, ctx.rule
 
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            centred, *spectrum = saved[4 * index : 4 * index + 4]
+            features, *spectrum = saved[4 * index : 4 * index + 4]
             grad = _matrix_gradient(fn, rule, g[part], *spectrum, ctx.rank)
-            return (torch.bmm((grad + grad.mT).div_(centred.shape[-1]), centred, out=out),)
+            return (torch.bmm((grad + grad.mT).div_(features.shape[-1]), features, out=out),)
 
         with torch.autocast(g.device.type, enabled=False):
-            return over_batch(work, ctx.parts, g, (*g.shape[:-1], saved[0].shape[-1]))[0], None, None
+            return over_batch(work, ctx.parts, g, (*g.shape[:-1], saved[0].shape[-1]))[0], None, None, None
 
 
 def from_gram(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -136,23 +139,25 @@ class ThinMap(Function):
         C = U f(lam) U^T
         dl/dX = (2 / sqrt(M)) [U (W * A) + (I - U U^T) sym(G) U (f / lam)] lam^(1/2) V^T,   A = U^T sym(G) U
 
-    The second term is the derivative towards the null space, ``f[lam_i, 0] = f(lam_i) / lam_i``.
+    The second term is the derivative towards the null space, ``f[lam_i, 0] = f(lam_i) / lam_i``. Not ``centred``, X is
+    as it came, and the function that of the second moment ``X X^T / M``.
     """
 
     @staticmethod
-    def forward(ctx, x, fn, rule, decompose):
+    def forward(ctx, x, fn, rule, decompose, centred):
         x = x.detach()
         batch, channels, positions = x.shape
-        rank = min(channels, positions - 1)
+        rank = min(channels, positions - 1 if centred else positions)
 
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            u, lam, v, keep = decompose(center(x[part]), rank, fn)
+            u, lam, v, keep = decompose(center(x[part]) if centred else x[part], rank, fn)
             c = _compose(u, outputs(fn, rule, lam, rank), out)
             # Null directions have u = 0: any finite number will do for them.
             safe = torch.where(keep, lam, torch.ones_like(lam))
             to_null = outputs(fn, rule, lam, rank, "backward") / safe
-            # Centred over positions here, once; then so is the gradient.
-            back = center((v * (lam / positions).sqrt().unsqueeze(-2)).mT)
+            back = (v * (lam / positions).sqrt().unsqueeze(-2)).mT
+            if centred:
+                back = center(back)  # over positions, here and once; then so is the gradient
             return c, u, lam, to_null, None if fn.smooth else ~keep, back
 
         ctx.parts, ctx.fn, ctx.rule, ctx.rank = batch_parts(x, positions), fn, rule, rank
@@ -175,4 +180,4 @@ class ThinMap(Function):
 
         with torch.autocast(g.device.type, enabled=False):
             shape = (g.shape[0], g.shape[-1], saved[4].shape[-1])
-            return over_batch(work, ctx.parts, g, shape)[0], None, None, None
+            return over_batch(work, ctx.parts, g, shape)[0], None, None, None, None

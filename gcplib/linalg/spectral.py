@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcplib.linalg.backprop import FullMap, MatrixMap, ThinMap, from_gram, from_svd
-from gcplib.linalg.covariance import check_features, covariance, symmetric
+from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
 from gcplib.linalg.functions import SpectralFunction, get_function, power
 from gcplib.linalg.gradients import GradientRule, get_rule
 from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance, require
@@ -115,7 +115,11 @@ def check_map(
 
 
 def covariance_map(
-    x: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | GradientRule = "exact", route: str = "auto"
+    x: Tensor,
+    fn: str | SpectralFunction = "sqrt",
+    rule: str | GradientRule = "exact",
+    route: str = "auto",
+    centred: bool = True,
 ) -> Tensor:
     """Return a spectral function of the covariance, ``f(X I_bar X^T)``, straight from the features.
 
@@ -126,6 +130,7 @@ def covariance_map(
         route: ``full`` decomposes the covariance (d x d); ``thin`` the Gram matrix (M x M), much cheaper where
             positions are few; ``svd`` the features themselves, slower but without squaring their condition number;
             ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``.
+        centred: False takes the second moment about zero, ``f(X X^T / M)``, in place of the covariance.
 
     Returns:
         ``(..., d, d)``. All routes compute the same matrix and, with the exact rule, the same gradient. At
@@ -148,23 +153,24 @@ def covariance_map(
     rank_tolerance(x.dtype)
     if route == "auto":
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
+    moment, made = (covariance, "their covariance") if centred else (second_moment, "their second moment")
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn is get_function("identity") and rule.name == "exact":
-                out = covariance(x)
+                out = moment(x)
                 require(
                     torch.isfinite(out.detach()).all(),
                     "features are not finite",
-                    partial(raise_non_finite, "features", x, "their covariance"),
+                    partial(raise_non_finite, "features", x, made),
                 )
                 return out
             features = _batch(x)
             if route == "full":
-                out = FullMap.apply(features, fn, rule)
+                out = FullMap.apply(features, fn, rule, centred)
             else:
-                out = ThinMap.apply(features, fn, rule, from_svd if route == "svd" else from_gram)
+                out = ThinMap.apply(features, fn, rule, from_svd if route == "svd" else from_gram, centred)
             return out.view(*x.shape[:-1], channels)
     except NonFiniteError:
-        if torch.isfinite(x).all() and torch.isfinite(covariance(x)).all():
+        if torch.isfinite(x).all() and torch.isfinite(moment(x)).all():
             raise
-        raise_non_finite("features", x, "their covariance")
+        raise_non_finite("features", x, made)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -39,15 +41,22 @@ class CompactBilinearPool(AveragePool):
     one pass over the d x d moments.
 
     Args:
-        in_channels: C. reduction: channels d after a 1x1 reduction, or None.
+        in_channels: C. reduction, reduction_groups: channels d after an optional 1x1 reduction; see ``AveragePool``.
         sketch: length n of the vector; the paper uses 8192 for 512 channels.
         seed: of the hashes, which are part of the checkpoint.
 
     Source: compact bilinear pooling (Gao et al., CVPR 2016), tensor sketch (Pham and Pagh, KDD 2013).
     """
 
-    def __init__(self, in_channels: int, reduction: int | None = None, sketch: int = 8192, seed: int = 0):
-        super().__init__(in_channels, reduction)
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int | Sequence[int] | None = None,
+        sketch: int = 8192,
+        seed: int = 0,
+        reduction_groups: int = 1,
+    ):
+        super().__init__(in_channels, reduction, reduction_groups)
         if isinstance(sketch, bool) or not isinstance(sketch, int) or sketch < 1:
             raise ValueError(f"sketch must be a positive integer, got {sketch!r}")
         self.sketch = sketch

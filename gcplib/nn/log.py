@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,8 @@ class LogPool(MatrixPool):
     logarithm of zero is infinite, so some shrinkage is part of the method.
 
     Args:
-        in_channels: C. reduction: channels d after a 1x1 reduction, or None. shrinkage: a, between 0 and 1.
+        in_channels: C. reduction, reduction_groups: channels d after an optional 1x1 reduction; see ``AveragePool``.
+        shrinkage: a, between 0 and 1.
 
     Raises:
         NonFiniteError: a picture without any variance, such as one of constant features.
@@ -27,15 +30,17 @@ class LogPool(MatrixPool):
     """
 
     min_positions = 2
+    centred = True
 
     def __init__(
         self,
         in_channels: int,
-        reduction: int | None = None,
+        reduction: int | Sequence[int] | None = None,
         shrinkage: float = 0.02,
         compute_dtype: str | None = None,
+        reduction_groups: int = 1,
     ):
-        super().__init__(in_channels, reduction, compute_dtype)
+        super().__init__(in_channels, reduction, compute_dtype, reduction_groups)
         if not 0 < shrinkage <= 1:
             raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")
         self.shrinkage = shrinkage

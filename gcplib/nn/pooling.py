@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -25,8 +25,10 @@ from gcplib.linalg import (
     top_n,
     truncate,
 )
-from gcplib.nn.base import AveragePool, MatrixPool
+from gcplib.nn.base import AveragePool, MatrixPool, check_parts, check_widths
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
+from gcplib.nn.gaussian import GaussianPool
+from gcplib.nn.invariant import InvariantPool
 from gcplib.nn.log import LogPool
 from gcplib.nn.scaling_eigen import amplify as amplified
 
@@ -35,6 +37,9 @@ __all__ = ["CovariancePool", "NewtonSchulzPool", "create_pool", "list_pools"]
 # Measured on two cores: at 64 channels the products of five steps take 0.7 of the time of one eigendecomposition, at
 # 128 0.9, at 256 1.3 and more.
 MOST_CHANNELS_FOR_PRODUCTS = 128
+
+# Channels after a 1x1 reduction, or after each of several, or None for no reduction.
+Widths = int | Sequence[int] | None
 
 
 class CovariancePool(MatrixPool):
@@ -45,14 +50,18 @@ class CovariancePool(MatrixPool):
     Args:
         in_channels: channels of the feature map.
         fn: ``sqrt``, ``identity`` or a ``SpectralFunction`` such as ``power(0.25)``.
-        reduction: channels after a 1x1 reduction, or None. 64 to 256 are usual: the vector has d (d + 1) / 2 numbers.
+        reduction, reduction_groups: channels d after a 1x1 reduction; see ``AveragePool``. 64 to 256 are usual: the
+            vector has d (d + 1) / 2 numbers.
         rule: gradient rule (``gcplib.linalg.list_rules``). route: see ``gcplib.linalg.covariance_map``.
         compute_dtype: ``float32`` or ``float64`` for the spectral part, or None for the features' own.
         amplify: None, or how to amplify small eigenvalues (``gcplib.nn.list_amplifiers``): the Scaling Eigen Branch.
         keep: None for all eigenvalues, or the set to keep, such as ``top(32)`` (``list_eigenvalue_sets`` of
             ``gcplib.linalg``). where: which passes are truncated, ``both``, ``forward`` or ``backward``.
+        blocks: g parts of d / g channels each, with a covariance and its function for every part and none between
+            them: the vector has only d (d / g + 1) / 2 numbers.
 
-    Source: MPN-COV (Li et al., ICCV 2017); truncation: Song et al., ICCV 2021 and TPAMI 2022.
+    Source: MPN-COV (Li et al., ICCV 2017); truncation: Song et al., ICCV 2021 and TPAMI 2022. Blocks are our reading of
+    group convolution before the covariance (Wang et al., TPAMI 2020), which could not be checked.
 
     >>> import torch
     >>> CovariancePool(8)(torch.randn(2, 8, 5, 5)).shape
@@ -60,37 +69,52 @@ class CovariancePool(MatrixPool):
     """
 
     min_positions = 2
+    centred = True
 
     def __init__(
         self,
         in_channels: int,
         fn: str | SpectralFunction = "sqrt",
-        reduction: int | None = None,
+        reduction: int | Sequence[int] | None = None,
         rule: str | GradientRule = "exact",
         route: str = "auto",
         compute_dtype: str | None = None,
         amplify: str | None = None,
         keep: str | EigenvalueSet | None = None,
         where: str = "both",
+        reduction_groups: int = 1,
+        blocks: int = 1,
     ):
-        super().__init__(in_channels, reduction, compute_dtype)
+        super().__init__(in_channels, reduction, compute_dtype, reduction_groups)
+        check_parts("blocks", blocks, self.channels)
+        self.blocks, channels = blocks, self.channels // blocks
         if amplify is not None:
-            fn = amplified(fn, amplify, self.channels)
+            fn = amplified(fn, amplify, channels)
         if keep is not None:
             rule = truncate(get_rule(rule), get_eigenvalue_set(keep), where)
         # What cannot work fails here, not in the first training step.
-        self.fn, self.rule = check_map(fn, rule, route, self.channels)
+        self.fn, self.rule = check_map(fn, rule, route, channels)
         self.route = route
 
+    @property
+    def out_features(self) -> int:
+        return self.channels * (self.channels // self.blocks + 1) // 2
+
     def matrix(self, x: Tensor) -> Tensor:
+        """Return ``(B, d, d)``, or the blocks ``(B, g, d / g, d / g)`` on the diagonal, of features ``(B, d, M)``."""
+        if self.blocks > 1:
+            x = x.unflatten(1, (self.blocks, -1))
         return covariance_map(x, self.fn, self.rule, self.route)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return super().pool(x).flatten(1)
 
 
 class NewtonSchulzPool(MatrixPool):
     """Covariance pooling with the square root by ``steps`` Newton-Schulz steps (iSQRT-COV, CVPR 2018).
 
     Args:
-        in_channels: channels of the feature map. reduction: channels after a 1x1 reduction, or None.
+        in_channels: channels of the feature map. reduction, reduction_groups: see ``AveragePool``.
         steps: of the iteration; the paper uses 5.
         route: ``products`` runs the iteration; ``full``, ``thin`` or ``svd`` evaluate the function that it computes on
             the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
@@ -100,19 +124,21 @@ class NewtonSchulzPool(MatrixPool):
     """
 
     min_positions = 2
+    centred = True
 
     def __init__(
         self,
         in_channels: int,
-        reduction: int | None = None,
+        reduction: int | Sequence[int] | None = None,
         steps: int = 5,
         route: str = "auto",
         compute_dtype: str | None = None,
         amplify: str | None = None,
         keep: str | EigenvalueSet | None = None,
         where: str = "both",
+        reduction_groups: int = 1,
     ):
-        super().__init__(in_channels, reduction, compute_dtype)
+        super().__init__(in_channels, reduction, compute_dtype, reduction_groups)
         if route not in (*ROUTES, "products"):
             raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}, products")
         self.fn, self.rule, self.steps = newton_schulz_function(steps), get_rule("exact"), steps
@@ -135,22 +161,28 @@ class NewtonSchulzPool(MatrixPool):
         return covariance_map(x, self.fn, self.rule, self.route)
 
 
-def _mpn_cov(in_channels: int, reduction: int | None = None, exponent: float = 0.5, **options) -> CovariancePool:
+def _mpn_cov(in_channels: int, reduction: Widths = None, exponent: float = 0.5, **options) -> CovariancePool:
     if not exponent > 0:
         raise ValueError(f"the matrix power of a covariance must be positive, got {exponent}: covariances are singular")
     return CovariancePool(in_channels, power(exponent), reduction, **options)
 
 
-def _svd_top_n(in_channels: int, reduction: int | None = None, drop: int | None = None, **options) -> CovariancePool:
-    # The paper drops 50 of 256: the same share of any other number of channels, unless told otherwise.
-    drop = max(1, (reduction or in_channels) * 50 // 256) if drop is None else drop
-    return CovariancePool(in_channels, "sqrt", reduction, **{"rule": top_n(drop), "compute_dtype": "float64"} | options)
+def _svd_top_n(
+    in_channels: int, reduction: Widths = None, drop: int | None = None, blocks: int = 1, **options
+) -> CovariancePool:
+    if drop is None:
+        # The paper drops 50 of 256: the same share of any other number of channels, unless told otherwise.
+        channels = in_channels if reduction is None else check_widths(reduction)[-1]
+        check_parts("blocks", blocks, channels)
+        drop = max(1, channels // blocks * 50 // 256)
+    options = {"rule": top_n(drop), "compute_dtype": "float64"} | options
+    return CovariancePool(in_channels, "sqrt", reduction, blocks=blocks, **options)
 
 
 def _approximate(fn: SpectralFunction) -> Callable[..., nn.Module]:
     """An approximate root with its published gradient, which amplified ones have not: those take their exact one."""
 
-    def make(in_channels: int, reduction: int | None = None, amplify: str | None = None, keep=None, **options):
+    def make(in_channels: int, reduction: Widths = None, amplify: str | None = None, keep=None, **options):
         rule = "lyapunov" if amplify is None and keep is None else "exact"
         return CovariancePool(in_channels, fn, reduction, **{"rule": rule, "amplify": amplify, "keep": keep} | options)
 
@@ -180,6 +212,8 @@ POOLS: dict[str, Callable[..., nn.Module]] = {
     "svd_newton": _svd("newton"),
     "svd_taylor": _svd("taylor"),
     "svd_pade": _svd("pade"),
+    "gaussian": GaussianPool,
+    "idccp": InvariantPool,
 }
 
 
@@ -188,7 +222,7 @@ def list_pools() -> list[str]:
     return list(POOLS)
 
 
-def create_pool(name: str, in_channels: int, reduction: int | None = None, **options) -> nn.Module:
+def create_pool(name: str, in_channels: int, reduction: Widths = None, **options) -> nn.Module:
     """Make a pooling layer by name.
 
     Args:
@@ -197,11 +231,13 @@ def create_pool(name: str, in_channels: int, reduction: int | None = None, **opt
             (``shrinkage=0.02``); ``isqrt_cov`` the root by Newton-Schulz (``steps=5``, ``route``), ``mpa`` by a Pade
             approximant, ``mtp`` by a Taylor polynomial; ``svd_original``, ``svd_clip``, ``svd_top_n``,
             ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
-            gradient rules (``rule``; ``drop`` for the third), in float64. All but ``gap`` and ``cbp``
-            take ``compute_dtype``; those from the eigenvalues of the covariance take ``amplify`` (the Scaling Eigen
-            Branch), and ``keep`` and ``where`` (truncation).
+            gradient rules (``rule``; ``drop`` for the third), in float64; ``gaussian`` the root of mean and covariance
+            in one matrix (``fn``, ``rule``, ``route``); ``idccp`` the root of the projected covariance (``projection``).
+            All take ``reduction_groups``, all but ``gap`` and ``cbp``
+            ``compute_dtype``; those from the eigenvalues of the covariance take ``amplify`` (the Scaling Eigen Branch),
+            and ``keep`` and ``where`` (truncation); all of these but ``isqrt_cov`` take ``blocks``.
         in_channels: channels of the feature map ``(B, C, H, W)``.
-        reduction: channels after a 1x1 reduction, or None.
+        reduction: channels after a 1x1 reduction, or after each of several, or None.
 
     Returns:
         A module from ``(B, C, H, W)`` to ``(B, out_features)``.

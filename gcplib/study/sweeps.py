@@ -150,6 +150,7 @@ def _expand(name: str, grid: Any, problems: list[str]) -> list[RunSpec]:
 
 
 def _build(values: dict[str, Any], problems: list[str]) -> RunSpec | None:
+    from gcplib.models import build_head
     from gcplib.nn import create_pool
     from gcplib.training import RunSpec
 
@@ -161,9 +162,11 @@ def _build(values: dict[str, Any], problems: list[str]) -> RunSpec | None:
     try:
         # Without a reduction the options may depend on the backbone's channels, which are not known here.
         if spec.reduction:
-            create_pool(spec.pool, spec.reduction, spec.reduction, **spec.options)
+            width = spec.reduction if isinstance(spec.reduction, int) else spec.reduction[-1]
+            build_head(create_pool(spec.pool, width, spec.reduction, **spec.options), 2, spec.systems)
     except (TypeError, ValueError) as error:
-        problems.append(f"options {spec.options!r}: {error}")
+        systems = f", systems {spec.systems!r}" if spec.systems else ""
+        problems.append(f"options {spec.options!r}{systems}: {error}")
         return None
     return spec
 

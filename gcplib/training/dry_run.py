@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gcplib.data import load_data
+from gcplib.training.build import set_up, switch_pool
 from gcplib.training.engine import Engine
 from gcplib.training.loop import evaluate, plan_epoch, train_epoch
 from gcplib.training.sources import Source
 from gcplib.training.spec import RunSpec
-from gcplib.training.state import TrainingState, make_average, make_optimizer
-from gcplib.training.train import network_and_source, switch_pool
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -30,13 +28,7 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
     Raises:
         Diverged: the first steps are not finite. Whatever training would raise at its start.
     """
-    dataset = load_data(spec.data)
-    network, source = network_and_source(spec, dataset, fabric.device, engine)
-    network.to(fabric.device)
-    state = TrainingState(network, network, make_optimizer(network, spec.recipe))
-    state.average = make_average(network, spec.recipe.ema)
-    wrapped = torch.compile(network) if spec.recipe.compile else network
-    state.model, state.optimizer = fabric.setup(wrapped, state.optimizer)
+    state, dataset, source = set_up(spec, fabric, engine)
     train = torch.as_tensor(dataset.indices("train"))
     steps = len(plan_epoch(train, spec.recipe, spec.seed, 0))
     batch = train[: spec.recipe.batch_size]
@@ -50,7 +42,7 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
     return {
         **{f"{name} pictures": len(dataset.indices(name)) for name in ("train", "validation", "test")},
         "classes": logits.shape[1],
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": sum(p.numel() for p in state.network.parameters()),
         "pool": " then ".join(dict.fromkeys([spec.pool, *(entry.pool for entry in spec.recipe.switch)])),
         "device": str(fabric.device),
         "loaders": 0 if isinstance(source, Source) else source.loaders,

@@ -22,6 +22,7 @@ from gcplib.data import Pictures, Typefaces, require_sound
 from gcplib.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
 from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
+from gcplib.nn import d4_views
 from gcplib.progress import track
 
 __all__ = ["cache_features"]
@@ -60,8 +61,11 @@ def cache_features(
     stride: int = 16,
     pretrained: bool | str = True,
     options: Mapping[str, Any] | None = None,
+    views: bool = False,
 ) -> Tensor:
     """Return the features ``(pictures, C, H, W)`` of a data set, float32, in its order; computed at the first call.
+
+    With ``views`` they are ``(pictures, 8, C, H, W)``, of the eight views of ``gcplib.nn.d4_views``.
 
     They are kept under ``data/cache`` in a file named by a hash of data set, backbone and stride; a truncated or
     altered file is noticed and made again.
@@ -75,7 +79,7 @@ def cache_features(
     if pretrained is False:
         raise ValueError("features of an untrained backbone differ at every call; give pretrained=True or a path")
     what = {"data": dataset.digest, "backbone": backbone, "stride": stride, "pretrained": str(pretrained)}
-    name = digest(what | ({"options": dict(options)} if options else {}))
+    name = digest(what | ({"options": dict(options)} if options else {}) | ({"views": "D4"} if views else {}))
     path = cache_dir() / f"features-{name}.safetensors"
     with locked(path):
         if path.exists():
@@ -89,21 +93,23 @@ def cache_features(
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cores,)) as all_cores:
             network = create_backbone(backbone, pretrained, stride, options).eval()
-            features = all_cores.submit(_compute, dataset, network).result()
+            features = all_cores.submit(_compute, dataset, network, views).result()
         with write_atomic(path) as temporary:
             save_file({"features": features}, temporary, {"checksum": _checksum(features), "data": dataset.digest})
     return features
 
 
 @torch.no_grad()  # not inference_mode: its tensors could not be trained on
-def _compute(dataset: Typefaces | Pictures, backbone: torch.nn.Module) -> Tensor:
+def _compute(dataset: Typefaces | Pictures, backbone: torch.nn.Module, views: bool) -> Tensor:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone.to(device)
-    features = None
-    starts = range(0, len(dataset), BATCH)
+    features, batch = None, BATCH // 8 if views else BATCH
+    starts = range(0, len(dataset), batch)
     for start in track(starts, f"features of {len(dataset)} pictures", unit="batch"):
-        indices = range(start, min(start + BATCH, len(dataset)))
-        out = backbone(backbone.prepare(dataset.images(indices))).float().cpu()
+        x = backbone.prepare(dataset.images(range(start, min(start + batch, len(dataset)))))
+        if views:
+            x = d4_views(x)
+        out = backbone(x.flatten(0, -4)).float().cpu().unflatten(0, x.shape[:-3])
         if features is None:
             _check_room((len(dataset), *out.shape[1:]))
             features = torch.empty(len(dataset), *out.shape[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.linalg import NonFiniteError
+from gcplib.nn import get_loss
 from gcplib.training.engine import share_buffers
 from gcplib.training.recipe import Recipe
 from gcplib.training.schedules import learning_rate_factor
@@ -161,8 +163,7 @@ def _take_step(
         found["waited"] += time.perf_counter() - begin
         with fabric.no_backward_sync(state.model, enabled=world > 1 and not last):
             try:
-                logits = state.model(x)
-                loss = functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+                logits, loss = _loss(state.model(x), target, recipe)
                 totals += torch.stack([loss.detach() * len(part), (logits.argmax(1) == target).sum()])
             except NonFiniteError as error:
                 found["reason"], broken = str(error), True
@@ -182,6 +183,16 @@ def _take_step(
     if math.isfinite(found["loss"]) and (math.isfinite(found["norm"]) or recipe.precision == "fp16"):
         state.optimizer.step()
     return found
+
+
+def _loss(outputs: Tensor | tuple[Tensor, ...], target: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return logits and loss. A network may judge a picture several times: the means over its judgements count."""
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing)
+    if recipe.loss != "cross_entropy":
+        loss = get_loss(recipe.loss)
+    losses = [loss(logits.float(), target) for logits in outputs]
+    return sum(outputs) / len(outputs), sum(losses) / len(losses)
 
 
 def _agree(fabric: Fabric, totals: Tensor, broken: bool, stop: bool) -> dict:

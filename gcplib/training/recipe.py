@@ -63,7 +63,9 @@ class Recipe:
         warm_up: epochs of linear warm-up before the schedule is followed; ``one_cycle`` has its own.
         switch: pools that take over later.
         crop: ``centre``, or ``random`` places in training (``full`` stage, data with a ``scale`` above ``pixels``).
-        label_smoothing: share of the target that is spread over all classes.
+        loss: a name that ``gcplib.nn.get_loss`` knows: ``cross_entropy``, or ``gce(15)``, over the 15 hardest
+            wrong classes.
+        label_smoothing: share of the target that is spread over all classes (cross-entropy only).
         accumulate: parts that a batch is cut into, one after the other, where it does not fit in memory.
         precision: ``float32``, or autocast to ``bf16`` or ``fp16``; pools compute in float32 or better all the same.
         ema: decay a step of an exponential moving average of the weights, which is then what is judged and kept; 0
@@ -97,8 +99,11 @@ class Recipe:
     freeze_batch_norm: bool = later(False)
     compile: bool = later(False)
     report_best: bool = later(False)
+    loss: str = later("cross_entropy")
 
     def __post_init__(self) -> None:
+        from gcplib.nn import get_loss
+
         self._plain_types()
         for name in ("epochs", "batch_size", "accumulate"):
             _range(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
@@ -112,6 +117,9 @@ class Recipe:
         for name, values in known:
             if getattr(self, name) not in values:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(values)}")
+        get_loss(self.loss)
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(f"recipe.label_smoothing is for the loss cross_entropy, not {self.loss}; set it to 0")
         _range("accumulate", self.accumulate, self.accumulate <= self.batch_size, f"at most {self.batch_size}")
         if self.warm_up and self.schedule == "one_cycle":
             raise ValueError(f"recipe.warm_up is {self.warm_up}, but one_cycle has a warm-up of its own; set it to 0")

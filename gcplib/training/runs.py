@@ -20,12 +20,12 @@ from torch import nn
 
 from gcplib.data import load_data
 from gcplib.files import cache_dir, locked, runs_dir
-from gcplib.models import Model, create_backbone
 from gcplib.progress import track
+from gcplib.training.build import features_of, make_network
 from gcplib.training.engine import Engine, PeerLost, cached_fabric, stop_with_parent
 from gcplib.training.features import cache_features
 from gcplib.training.spec import RunSpec
-from gcplib.training.train import backbone_of, make_head, train
+from gcplib.training.train import train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,9 +69,8 @@ class Run:
         """Return the trained network: a ``Head`` of the ``head`` stage, a whole ``Model`` of the ``full`` stage."""
         weights = load_file(self.directory / "model.safetensors")
         classes = len(next(value for name, value in weights.items() if name.endswith("classifier.bias")))
-        backbone = create_backbone(self.spec.backbone, False, self.spec.stride, self.spec.backbone_options)
-        head = make_head(self.spec, backbone.out_channels, classes, self.spec.recipe.epochs - 1)
-        model = head if self.spec.stage == "head" else Model(backbone, head)
+        model = make_network(self.spec, classes, self.spec.recipe.epochs - 1, load=False)
+        model = model.head if self.spec.stage == "head" else model
         model.load_state_dict(weights)
         return model.eval()
 
@@ -167,7 +166,7 @@ def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
     missing = _missing(specs)
     if missing and all(spec.stage == "head" for spec in missing):
         # Once, on all cores, before the workers compete for them.
-        for data, *backbone in {str((s.data, *backbone_of(s))): (s.data, *backbone_of(s)) for s in missing}.values():
+        for data, *backbone in {str((s.data, *features_of(s))): (s.data, *features_of(s)) for s in missing}.values():
             cache_features(load_data(data), *backbone)
     description = f"{len(missing)} runs to train, {len(specs) - len(missing)} on disk"
     if workers > 1 and len(missing) > 1:

@@ -29,22 +29,23 @@ class RunSpec:
 
     Args:
         pool: a name of ``gcplib.list_pools()``. options: of that pool, e.g. ``{"exponent": 0.25}``.
-        reduction: channels after the 1x1 reduction, or None.
+        reduction: channels after the 1x1 reduction, or those after each of several, or None.
         labels: ``fine`` (typeface, species) or ``coarse`` (category, kind of bird) of the same pictures.
         stage: ``head`` trains reduction, pool and classifier on cached features of the frozen backbone; ``full``
             trains everything end to end.
         seed: of the initial weights and the order of the pictures; the pictures have their own in ``data``.
         backbone, stride, pretrained: see ``gcplib.create_backbone``. backbone_options: its ``options``.
         data: the pictures, typefaces or a data set on disk. recipe: how to train.
+        systems: what else is built into the network, with its options; see ``gcplib.create_model``.
 
     Raises:
-        ValueError: an unknown pool, stage or kind of labels, pictures that change in the ``head`` stage, or
+        ValueError: an unknown pool, stage, kind of labels or system, pictures that change in the ``head`` stage, or
             random crops without room for them.
     """
 
     pool: str = "mpn_cov"
     options: dict[str, Any] = field(default_factory=dict)
-    reduction: int | None = 64
+    reduction: int | tuple[int, ...] | None = 64
     labels: str = "fine"
     stage: str = "head"
     seed: int = 0
@@ -54,13 +55,26 @@ class RunSpec:
     backbone_options: dict[str, Any] = field(default_factory=dict, metadata={"later": True})
     data: DataSpec = field(default_factory=TypefacesSpec)
     recipe: Recipe = field(default_factory=Recipe)
+    systems: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"later": True})
 
     def __post_init__(self) -> None:
+        from gcplib.models import check_systems
         from gcplib.nn import list_pools
+
+        if isinstance(self.reduction, list):
+            object.__setattr__(self, "reduction", tuple(self.reduction))
 
         for name, known in (("pool", list_pools()), ("stage", STAGES), ("labels", LABELS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        check_systems(self.systems, self.stage)
+        object.__setattr__(self, "systems", _plain(self.systems))
+        first = self.systems.get("coarse2fine", {}).get("first", 1)
+        if "coarse2fine" in self.systems and isinstance(first, int) and first >= self.recipe.epochs:
+            raise ValueError(
+                f"systems.coarse2fine looks a second time from epoch {first} on, but the run has {self.recipe.epochs} "
+                "epochs; give a smaller 'first'"
+            )
         for name in ("flip", "crop"):
             value = getattr(self.recipe, name)
             if value not in (False, "centre") and self.stage != "full":
@@ -109,6 +123,7 @@ class RunSpec:
         # A data set that moves keeps its runs; its files are in the digest.
         everything["data"].pop("root", None)
         pools = "+".join([self.pool, *(entry.pool for entry in self.recipe.switch)])
+        pools = ".".join([pools, *self.systems])
         return f"{pools}-{self.labels}-{self.stage}-{self.seed}-{digest(everything)}"
 
 

@@ -102,19 +102,25 @@ def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return SGD with a learning rate each for the backbone, for reduction and pool, and for the classifier."""
+    """Return SGD with a learning rate each for the backbone, for the classifier, and for all that is between or added.
+
+    What is new in the backbone, such as a gate, says so by an attribute ``learns_as_pool``.
+    """
     head = getattr(network, "head", network)
-    parts = {
-        "backbone": (getattr(network, "backbone", None), recipe.backbone_factor),
-        "pool": (head.pool, 1.0),
-        "classifier": (head.classifier, recipe.classifier_factor),
-    }
+    classifier = list(head.classifier.parameters())
+    backbone = list(network.backbone.parameters()) if hasattr(network, "backbone") else []
+    new = {id(p) for m in network.modules() if getattr(m, "learns_as_pool", False) for p in m.parameters()}
+    backbone = [p for p in backbone if id(p) not in new]
+    others = {id(p) for p in backbone + classifier}
     groups = [
-        {"name": name, "params": list(part.parameters()), "base": recipe.learning_rate * factor}
-        for name, (part, factor) in parts.items()
-        if part is not None
+        {"name": name, "params": parameters, "base": recipe.learning_rate * factor}
+        for name, parameters, factor in (
+            ("backbone", backbone, recipe.backbone_factor),
+            ("pool", [p for p in network.parameters() if id(p) not in others], 1.0),
+            ("classifier", classifier, recipe.classifier_factor),
+        )
+        if parameters
     ]
-    groups = [group for group in groups if group["params"]]
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 

@@ -17,6 +17,7 @@ def _describe(run: Run) -> dict:
         "pool": spec.pool,
         **spec.options,
         **({"then": "+".join(entry.pool for entry in spec.recipe.switch)} if spec.recipe.switch else {}),
+        **({"systems": "+".join(spec.systems)} if spec.systems else {}),
         "labels": spec.labels,
         "stage": spec.stage,
         "seed": spec.seed,
@@ -27,7 +28,8 @@ def _describe(run: Run) -> dict:
 def results_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Return one row a run: what it was, its outcome, its accuracies in percent (missing where it diverged).
 
-    ``then`` names the pools of a hybrid run that take over; the best epoch is there where the recipe asks for it.
+    ``then`` names the pools of a hybrid run that take over, ``systems`` what else is built in; the best epoch is there
+    where the recipe asks for it.
     """
     keys = ("outcome", "reason", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds", "parameters")
     more = ("test_top5", "best_epoch", "best_test_accuracy", "device", "devices")

@@ -229,10 +229,14 @@ def test_bad_input(function):
         function(head.train(), features, ["top(3)"], CLASSES)
 
 
-@pytest.mark.parametrize("name", ["gap", "bcnn", "cbp", "log"])
+@pytest.mark.parametrize("name", ["gap", "bcnn", "cbp", "log", "gaussian", "idccp", "blocks", "gate"])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_other_pools_are_refused(function, name):
-    head, features = make(name)
+    head, features = make(name) if name not in ("blocks", "gate") else make()
+    if name == "blocks":
+        head.pool = create_pool("mpn_cov", 10, 6, blocks=2)
+    if name == "gate":
+        head.gate = torch.nn.Identity()
     with pytest.raises(ValueError, match="no covariance pool"):
         function(head, features, ["top(3)"], CLASSES)
 

@@ -26,12 +26,12 @@ import gcplib.training.train as train_module
 from gcplib.data import load_data
 from gcplib.study.cli import main
 from gcplib.training import Engine, RunSpec, ensure
+from gcplib.training.build import set_up
 from gcplib.training.engine import cached_fabric, stop_with_parent
 from gcplib.training.loop import evaluate, train_epoch
 from gcplib.training.runs import run_directory
 from gcplib.training.sources import Batch
-from gcplib.training.state import TrainingState, checkpoints, make_average, make_optimizer
-from gcplib.training.train import network_and_source
+from gcplib.training.state import checkpoints
 
 KILLS = 20
 
@@ -148,11 +148,8 @@ def evaluate_on(spec: RunSpec, output: Path) -> None:
     """Train an epoch with batch norm, judge the moving average, and save the logits."""
     torch.set_num_threads(1)
     engine = Engine("cpu", loaders=0)
-    fabric, dataset = cached_fabric(engine, "float32"), load_data(spec.data)
-    network, source = network_and_source(spec, dataset, fabric.device, engine)
-    state = TrainingState(network, network, make_optimizer(network, spec.recipe))
-    state.average = make_average(network, spec.recipe.ema)
-    state.model, state.optimizer = fabric.setup(network, state.optimizer)
+    fabric = cached_fabric(engine, "float32")
+    state, dataset, source = set_up(spec, fabric, engine)
     train_epoch(state, fabric, source, torch.as_tensor(dataset.indices("train")), spec.recipe, spec.seed)
     if fabric.global_rank == 0:
         torch.save(state.judged.state_dict(), output.with_suffix(".weights"))
@@ -160,10 +157,10 @@ def evaluate_on(spec: RunSpec, output: Path) -> None:
     torch.save(logits, f"{output}.{fabric.global_rank}")
     if fabric.global_rank == 0:
         # The same weights in one process, which asks the others nothing.
-        network.load_state_dict(torch.load(output.with_suffix(".weights"), weights_only=True))
+        state.network.load_state_dict(torch.load(output.with_suffix(".weights"), weights_only=True))
         (x,) = source.batches([Batch(torch.arange(7))])
         with torch.inference_mode():
-            alone = (network.eval()(x) + network(x.flip(-1))) / 2
+            alone = (state.network.eval()(x) + state.network(x.flip(-1))) / 2
         torch.save(alone, f"{output}.alone")
 
 

@@ -13,10 +13,10 @@ from gcplib.data import load_data
 from gcplib.nn import CovariancePool, NewtonSchulzPool
 from gcplib.study.cli import main
 from gcplib.training import Engine, PoolSwitch, Recipe, RunSpec, cache_features, ensure
+from gcplib.training.build import make_network
 from gcplib.training.dry_run import dry_run
 from gcplib.training.engine import cached_fabric
 from gcplib.training.runs import run_directory
-from gcplib.training.train import make_head
 
 ENGINE = Engine("cpu", loaders=0)
 QUICK = Recipe(epochs=4, batch_size=8, learning_rate=0.05, schedule="step", milestones=(1, 2))
@@ -220,8 +220,7 @@ def test_a_dry_run_tells_what_a_run_will_be_and_writes_nothing(small, own_runs):
     assert 0 < found["seconds a step"] < 10
     hours = found["seconds a step"] * 13 * 4 / 3600
     assert found["hours for all epochs, without evaluation"] == pytest.approx(hours)
-    model = make_head(spec, 192, 4)
-    assert found["parameters"] > sum(p.numel() for p in model.parameters())
+    assert found["parameters"] == sum(p.numel() for p in make_network(spec, 4).parameters())
     assert found["GPU memory in GB"] is None
     assert not own_runs.exists()
 

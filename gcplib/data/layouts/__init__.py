@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gcplib.data.layouts import aircraft, cars, cub, dogs, elpv, folder, imagenet, inaturalist
+from gcplib.data.layouts import aircraft, cars, cub, dogs, elpv, folder, imagenet, inaturalist, scenes
 from gcplib.data.layouts.listing import Layout, Listing, check_listing, file_sizes, leave_out, missing_files
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "missing_files",
 ]
 
-# A new data set is one module and one line here.
+# A new data set is one module and one line here. Aerial scenes are three in one module, with two splits each.
 LAYOUTS: Mapping[str, Layout] = {
     "cub": cub.LAYOUT,
     "aircraft": aircraft.LAYOUT,
@@ -28,6 +28,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "inaturalist": inaturalist.LAYOUT,
     "imagenet": imagenet.LAYOUT,
     "elpv": elpv.LAYOUT,
+    **scenes.LAYOUTS,
     "folder": folder.LAYOUT,
 }
 

@@ -1,0 +1,178 @@
+"""Gates by name, as wide as another one, and inside any timm CNN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gcplib.nn.gate_blocks import ChannelGate, FusedGate, Gate, PositionGate, SqueezeExcitation
+
+__all__ = [
+    "ChannelGate",
+    "FusedGate",
+    "Gate",
+    "PositionGate",
+    "SqueezeExcitation",
+    "create_gate",
+    "equal_width",
+    "insert_gates",
+    "list_gates",
+]
+
+# How far the parameters of a first-order peer may be from those of a second-order gate.
+EQUAL = 0.01
+
+
+def _squeeze_excitation(
+    channels: int, like: str | None = None, hidden: int | None = None, start: str = "identity", **options
+) -> SqueezeExcitation:
+    if like is None:
+        return SqueezeExcitation(channels, hidden, start, **options)
+    if like == "se" or hidden is not None:
+        raise ValueError(f"se takes a second-order gate to be like, or hidden, got like={like!r} and hidden={hidden}")
+    with torch.device("meta"):  # only counted
+        peer = create_gate(channels, like, **options)
+    return SqueezeExcitation(channels, equal_width(channels, sum(p.numel() for p in peer.parameters())), start)
+
+
+GATES: dict[str, Callable[..., nn.Module]] = {
+    "channel": ChannelGate,
+    "position": PositionGate,
+    "average": partial(FusedGate, fusion="average"),
+    "max": partial(FusedGate, fusion="max"),
+    "concat": partial(FusedGate, fusion="concat"),
+    "se": _squeeze_excitation,
+}
+
+
+def list_gates() -> list[str]:
+    """Return the kinds that ``create_gate`` knows."""
+    return list(GATES)
+
+
+def create_gate(channels: int, kind: str = "channel", **options) -> nn.Module:
+    """Make a gate by name, a module from ``(B, C, H, W)`` to the same shape.
+
+    Args:
+        channels: C.
+        kind: ``channel`` or ``position``, the blocks of GSoP; ``average``, ``max`` or ``concat`` of both; ``se``, the
+            first-order peer.
+        options: of the gate, such as ``width`` or ``start``. ``se`` takes ``hidden``, or ``like``, a kind whose number
+            of parameters it gets, with that one's ``width``, ``stride`` and ``grid``.
+
+    Raises:
+        ValueError: unknown kind, or a bad size. TypeError: an option that the gate does not have.
+
+    >>> create_gate(112, "se", like="channel").squeeze
+    Linear(in_features=112, out_features=506, bias=True)
+    """
+    if kind not in GATES:
+        raise ValueError(f"unknown kind of gate {kind!r}; known: {', '.join(list_gates())}")
+    try:
+        return GATES[kind](channels, **options)
+    except TypeError as error:
+        raise TypeError(f"gate {kind!r}: {error}") from error
+
+
+def equal_width(channels: int, parameters: int) -> int:
+    """Return the ``hidden`` of ``SqueezeExcitation`` that gives it a number of parameters.
+
+    ``h (2 C + 1) + C``, nearest to ``parameters``.
+
+    Raises:
+        ValueError: no width comes within 1 %.
+
+    >>> equal_width(112, 114016)
+    506
+    """
+    a_unit = 2 * channels + 1
+    hidden = max(1, round((parameters - channels) / a_unit))
+    found = hidden * a_unit + channels
+    if abs(found - parameters) > EQUAL * parameters:
+        raise ValueError(
+            f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within {EQUAL:.0%}; "
+            f"the nearest has {found}"
+        )
+    return hidden
+
+
+def insert_gates(network: nn.Module, stages: Sequence[str], kind: str = "channel", **options) -> list[nn.Module]:
+    """Put a gate into stages of a timm CNN, in place; it still works with ``forward_intermediates`` and pruning.
+
+    Where the last block of a stage is one of timm's ResNets, the gate stands in front of its residual addition, as in
+    the paper; elsewhere, behind the stage.
+
+    Args:
+        network: a timm network, whole or the ``network`` of a ``Backbone``.
+        stages: names of ``network.feature_info`` modules, such as ``layer3`` or ``blocks.4``.
+        kind, options: see ``create_gate``.
+
+    Returns:
+        The gates, in the order of the stages, with device and dtype of the network.
+
+    Raises:
+        ValueError: a stage that the network lacks (the message lists those it has), is named twice or has a gate;
+            unknown kind. TypeError: an option that the gate does not have.
+    """
+    known = _stages(network)
+    if missing := [stage for stage in stages if stage not in known]:
+        raise ValueError(f"{type(network).__name__} has no stage {missing[0]!r}; its stages: {', '.join(known)}")
+    if len(set(stages)) < len(stages):
+        raise ValueError(f"each stage takes one gate, got {list(stages)}")
+    example = next(network.parameters())
+    gates = [create_gate(known[stage], kind, **options).to(example.device, example.dtype) for stage in stages]
+    places = [_place(network.get_submodule(stage)) for stage in stages]
+    for stage in stages:
+        if any(isinstance(module, Gate | FusedGate) for module in network.get_submodule(stage).modules()):
+            raise ValueError(f"stage {stage!r} has a gate already")
+    for gate, (place, name) in zip(gates, places, strict=True):
+        gate.train(network.training)
+        if name == "se":
+            place.se = gate if place.se is None else nn.Sequential(place.se, gate)
+            continue
+        if type(place).forward is nn.Sequential.forward:
+            place.add_module(name, gate)
+        else:
+            place.add_module(name, _Held(gate))
+            place.register_forward_hook(_behind)
+    return gates
+
+
+def _stages(network: nn.Module) -> dict[str, int]:
+    """Return the stages that are still there after pruning, with their channels."""
+    found = {}
+    for entry in network.feature_info:
+        try:
+            stage = network.get_submodule(entry["module"])
+        except AttributeError:
+            continue
+        # What timm leaves in place of what it has pruned.
+        if not isinstance(stage, nn.Identity) and not (isinstance(stage, nn.Sequential) and len(stage) == 0):
+            found[entry["module"]] = entry["num_chs"]
+    return found
+
+
+def _place(stage: nn.Module) -> tuple[nn.Module, str]:
+    """Return the module that takes the gate, and the name that the gate gets there."""
+    from timm.models.resnet import BasicBlock, Bottleneck
+
+    last = stage[-1] if isinstance(stage, nn.Sequential) else stage
+    return (last, "se") if isinstance(last, BasicBlock | Bottleneck) else (stage, "gate")
+
+
+class _Held(nn.Module):
+    """Keeps a gate among the modules of a stage, and lets pass what a stage that calls all of them puts through."""
+
+    def __init__(self, gate: nn.Module):
+        super().__init__()
+        self.held = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _behind(stage: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    return stage.gate.held(out)

@@ -1,0 +1,277 @@
+"""The blocks of GSoP: factors for channels or positions, made of their covariance; and their first-order peer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional, init
+
+from gcplib.linalg import covariance, spectral_dtype
+
+__all__ = ["ChannelGate", "FusedGate", "Gate", "PositionGate", "SqueezeExcitation"]
+
+STARTS = ("identity", "paper")
+FUSIONS = ("average", "max", "concat")
+# Numbers that the row-wise convolution makes of a row of the covariance, as published.
+A_ROW = 4
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _check_start(start: str) -> None:
+    if start not in STARTS:
+        raise ValueError(f"unknown start {start!r}; known: {', '.join(STARTS)}")
+
+
+def _start_random(weight: Tensor) -> None:
+    """Start weights as the released code does."""
+    init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+
+def _start_zero(layer: nn.Module) -> None:
+    init.zeros_(layer.weight)
+    init.zeros_(layer.bias)
+
+
+class Gate(nn.Module):
+    """What a gate does: ``y = s * x`` with factors s made of x, ``(B, C, H, W)`` to the same shape.
+
+    Args:
+        channels: C.
+        start: ``paper`` is the released block: ``s = sigmoid(z)``, made of ``ReLU(x)``, with random weights. About
+            half of x passes, which a network trained from scratch does not mind and a pretrained one does.
+            ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x, and zeros in the last layer, so ``y = x`` exactly
+            before the first step; residual blocks are started like this, too (Goyal et al. 2017).
+
+    Raises:
+        ValueError: unknown start, or a size that is not a positive integer; later, features of another shape.
+    """
+
+    # The optimiser gives it the learning rate of the pool, wherever in the backbone it stands.
+    learns_as_pool = True
+
+    def __init__(self, channels: int, start: str = "identity"):
+        super().__init__()
+        _check_positive(channels=channels)
+        _check_start(start)
+        self.channels, self.start, self.released = channels, start, start == "paper"
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return z, that is, the factors before the sigmoid."""
+        raise NotImplementedError
+
+    def factors(self, x: Tensor) -> Tensor:
+        """Return s: ``(B, C, 1, 1)`` of a gate for channels, ``(B, 1, H, W)`` of one for positions."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"expected features (B, {self.channels}, H, W), got {tuple(x.shape)}")
+        s = self.logits(x).sigmoid()
+        return s if self.released else 2 * s
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors(x).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, start={self.start!r}"
+
+
+class RowWise(nn.Module):
+    """Batch norm over rows, 4 numbers a row by weights of its own, a linear map: ``(B, n, n)`` to ``(B, out)``.
+
+    The numbers are those of a convolution with kernels n x 1 in n groups, as which they are published; as batched
+    products they take a sixth of the time on a CPU.
+    """
+
+    def __init__(self, size: int, out: int, rectify: bool, zero: bool):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(size)
+        self.weight = nn.Parameter(torch.empty(A_ROW * size, size))
+        self.bias = nn.Parameter(torch.empty(A_ROW * size).uniform_(-(size**-0.5), size**-0.5))
+        self.activation = nn.ReLU() if rectify else nn.Identity()
+        self.mix = nn.Linear(A_ROW * size, out)
+        _start_random(self.mix.weight)
+        if zero:
+            _start_zero(self.mix)
+            # The released weights, counted over the outputs of all groups, make numbers so small (0.06 of 128 channels)
+            # that a last layer of zeros hardly gets a gradient. These make numbers of variance 1.
+            init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="linear")
+        else:
+            _start_random(self.weight[:, None])
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        matrix = self.norm(matrix.to(self.norm.weight.dtype))
+        numbers = torch.einsum("brj,rkj->brk", matrix, self.weight.unflatten(0, (-1, A_ROW))).flatten(1) + self.bias
+        return self.mix(self.activation(numbers))
+
+
+def _reduce(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    layers = nn.Sequential(nn.Conv2d(channels, width, 1, stride), nn.BatchNorm2d(width))
+    _start_random(layers[0].weight)
+    return layers
+
+
+def _covariance(x: Tensor) -> Tensor:
+    """Return the covariance of ``(B, n, M)`` in float32 or better, also under autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        return covariance(x.to(spectral_dtype(x.dtype)))
+
+
+class ChannelGate(Gate):
+    """The channel block of GSoP: one factor a channel, of the covariance of a few channels over positions.
+
+    ``z = W RC(BN(cov(ReLU(BN(conv(x))))))``: 1x1 convolution to d channels, covariance d x d without a root, row-wise
+    convolution RC to 4 numbers a row, linear map W to C.
+
+    Args:
+        channels: C. width: d, at most C; 128 in the paper.
+        stride: of the 1x1 convolution; the released code has 2 in the first stage of a ResNet, for its many positions.
+        start: see ``Gate``.
+
+    Raises:
+        ValueError: as ``Gate``; fewer than 2 positions.
+
+    Source: Gao, Xie, Wang, Li: global second-order pooling (CVPR 2019), and its released code.
+
+    >>> x = torch.randn(2, 8, 5, 5)
+    >>> torch.equal(ChannelGate(8)(x), x)
+    True
+    """
+
+    def __init__(self, channels: int, width: int = 128, stride: int = 1, start: str = "identity"):
+        super().__init__(channels, start)
+        _check_positive(width=width, stride=stride)
+        width, self.stride = min(width, channels), stride
+        self.reduce = _reduce(channels, width, stride)
+        self.rows = RowWise(width, channels, rectify=False, zero=not self.released)
+
+    def matrix(self, x: Tensor) -> Tensor:
+        """Return the covariance ``(B, d, d)`` that the factors are made of."""
+        height, width = (math.ceil(size / self.stride) for size in x.shape[2:])
+        if height * width < 2:
+            raise ValueError(
+                f"a covariance needs at least 2 positions, got a map of {height} x {width} behind stride "
+                f"{self.stride}; use larger pictures or an earlier stage"
+            )
+        return _covariance(self.reduce(x.relu() if self.released else x).relu().flatten(2))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.rows(self.matrix(x))[..., None, None]
+
+
+class PositionGate(Gate):
+    """The position block of GSoP: one factor a position, of the covariance of positions over channels.
+
+    1x1 convolution to d channels, batch norm, average pooling to a grid of G x G, covariance of its G^2 positions over
+    the d channels, row-wise convolution, ReLU, linear map; the grid of factors is resized to H x W by adaptive average
+    pooling.
+
+    The covariance here is ``X^T (1 - 1 1^T / d) X / d``: centred by the mean over channels, which makes it positive
+    semi-definite. The released code has the d x d centring with ``M = G^2`` in place of d in both places. That is
+    ``(d / M) (cov + (1 - d / M) m m^T)`` with m the means over channels: with d = 128 and M = 64 it subtracts what it
+    should leave alone, and can have negative eigenvalues.
+
+    Args:
+        channels: C. width: d, at most C. grid: G, 8 in the paper. start: see ``Gate``; ``paper`` adds the ReLU that
+            the released code has behind this block.
+    """
+
+    def __init__(self, channels: int, width: int = 128, grid: int = 8, start: str = "identity"):
+        super().__init__(channels, start)
+        _check_positive(width=width, grid=grid)
+        self.grid = grid
+        self.reduce = _reduce(channels, min(width, channels))
+        self.rows = RowWise(grid**2, grid**2, rectify=True, zero=not self.released)
+
+    def matrix(self, x: Tensor) -> Tensor:
+        """Return the covariance ``(B, G^2, G^2)`` that the factors are made of."""
+        x = self.reduce(x.relu() if self.released else x)
+        return _covariance(functional.adaptive_avg_pool2d(x, self.grid).flatten(2).mT)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.rows(self.matrix(x)).unflatten(1, (1, self.grid, self.grid))
+
+    def factors(self, x: Tensor) -> Tensor:
+        return functional.adaptive_avg_pool2d(super().factors(x), x.shape[2:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y.relu() if self.released else y
+
+
+class FusedGate(nn.Module):
+    """Both blocks side by side, c by channels and p by positions, and one of three ways to make one map of two.
+
+    ``average``: ``(c + p) / 2``; released: ``c + p``. ``max``: the larger, element by element. ``concat``: grouped
+    vertical convolutions of both, added, batch norm; started as identity, this is added to x with a scale of zero.
+
+    Args:
+        channels: C. fusion: one of these. width, stride, grid, start: see ``ChannelGate`` and ``PositionGate``.
+
+    Source: the released code of GSoP. Its groups are ``C / 64`` and its kernels ``2 log2(32 / groups) + 5`` high;
+    where C has no such divisor we take the next smaller one.
+    """
+
+    learns_as_pool = True
+
+    def __init__(
+        self,
+        channels: int,
+        fusion: str = "average",
+        width: int = 128,
+        stride: int = 1,
+        grid: int = 8,
+        start: str = "identity",
+    ):
+        super().__init__()
+        if fusion not in FUSIONS:
+            raise ValueError(f"unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
+        self.fusion, self.released = fusion, start == "paper"
+        self.by_channel = ChannelGate(channels, width, stride, start)
+        self.by_position = PositionGate(channels, width, grid, start)
+        if fusion == "concat":
+            groups = next(g for g in range(max(1, channels // 64), 0, -1) if channels % g == 0)
+            half = max(0, int(math.log2(32 / groups))) + 2
+            size = {"kernel_size": (2 * half + 1, 1), "padding": (half, 0), "groups": groups}
+            self.joined = nn.ModuleList(nn.Conv2d(channels, channels, **size) for _ in range(2))
+            self.norm = nn.BatchNorm2d(channels)
+            for convolution in self.joined:
+                _start_random(convolution.weight)
+            if not self.released:
+                init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        c, p = self.by_channel(x), self.by_position(x)
+        if self.fusion == "max":
+            return torch.maximum(c, p)
+        if self.fusion == "average":
+            return c + p if self.released else (c + p) / 2
+        both = self.norm(self.joined[0](c) + self.joined[1](p)).to(x.dtype)
+        return both if self.released else x + both
+
+
+class SqueezeExcitation(Gate):
+    """The first-order peer: one factor a channel, of the means of all, ``z = W2 ReLU(W1 mean(x))``.
+
+    Args:
+        channels: C. hidden: length of ``W1 mean(x)``; None takes C / 16, as the paper. start: see ``Gate``; made of
+            x in both cases.
+
+    Source: squeeze-and-excitation networks (Hu et al., CVPR 2018); with start ``paper`` it is timm's ``SEModule``.
+    """
+
+    def __init__(self, channels: int, hidden: int | None = None, start: str = "identity"):
+        super().__init__(channels, start)
+        hidden = max(1, channels // 16) if hidden is None else hidden
+        _check_positive(hidden=hidden)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+        if not self.released:
+            _start_zero(self.excite)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.excite(self.squeeze(x.mean((2, 3))).relu())[..., None, None]
