@@ -232,10 +232,10 @@ def create_pool(name: str, in_channels: int, reduction: Widths = None, **options
             approximant, ``mtp`` by a Taylor polynomial; ``svd_original``, ``svd_clip``, ``svd_top_n``,
             ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
             gradient rules (``rule``; ``drop`` for the third), in float64; ``gaussian`` the root of mean and covariance
-            in one matrix (``fn``, ``rule``, ``route``); ``idccp`` the root of the projected covariance (``projection``).
-            All take ``reduction_groups``, all but ``gap`` and ``cbp``
-            ``compute_dtype``; those from the eigenvalues of the covariance take ``amplify`` (the Scaling Eigen Branch),
-            and ``keep`` and ``where`` (truncation); all of these but ``isqrt_cov`` take ``blocks``.
+            in one matrix (``fn``, ``rule``, ``route``); ``idccp`` the root of the projected covariance
+            (``projection``). All take ``reduction_groups``, all but ``gap`` and ``cbp`` ``compute_dtype``; those from
+            the eigenvalues of the covariance take ``amplify`` (the Scaling Eigen Branch), and ``keep`` and ``where``
+            (truncation); all of these but ``isqrt_cov`` take ``blocks``.
         in_channels: channels of the feature map ``(B, C, H, W)``.
         reduction: channels after a 1x1 reduction, or after each of several, or None.
 
