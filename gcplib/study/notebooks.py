@@ -20,6 +20,7 @@ from gcplib.study.machine import describe_machine
 __all__ = ["NotebookFailed", "check_kernel", "discover", "execute", "failing_cell", "notebook_text", "notebooks_dir"]
 
 KERNEL = "python3"
+KERNEL_STARTS = 3
 INSTALL_KERNEL = "python -m ipykernel install --sys-prefix --name python3"
 
 
@@ -99,8 +100,6 @@ def execute(
     Raises:
         NotebookFailed: a cell raised an error, took too long, or its kernel died.
     """
-    import papermill
-
     notebook, output = Path(notebook), Path(output)
     failed, facts = output.with_suffix(".failed.ipynb"), output.with_suffix(".json")
     started, before = time.monotonic(), _read_json(facts)
@@ -117,7 +116,7 @@ def execute(
     failure = None
     with contextlib.suppress(_Kept), write_atomic(output) as temporary:
         try:
-            papermill.execute_notebook(
+            _execute(
                 notebook,
                 temporary,
                 parameters=dict(parameters),
@@ -145,6 +144,23 @@ def execute(
     if failure:
         raise NotebookFailed(output.stem, failure)
     return output
+
+
+def _execute(*arguments: Any, **options: Any) -> None:
+    """Run papermill; a kernel that dies before it has begun is started again.
+
+    Kernels that start at the same moment may choose the same port, and one of them then ends at once.
+    """
+    import papermill
+
+    for start in range(1, KERNEL_STARTS + 1):
+        try:
+            papermill.execute_notebook(*arguments, **options)
+            return
+        except RuntimeError as error:
+            if "before replying to kernel_info" not in str(error) or start == KERNEL_STARTS:
+                raise
+            print(f"{error}; starting another one", file=sys.stderr, flush=True)
 
 
 class _Kept(Exception):

@@ -88,7 +88,7 @@ def make_fabric(engine: Engine, precision: str) -> Fabric:
         raise ValueError("recipe.precision 'fp16' needs a GPU; on a CPU give bf16 or float32")
     mixed = PRECISIONS[precision]
     if os.environ.get("LT_CLI_USED") == "1":
-        # `fabric run` has set devices and strategy, and Fabric refuses to be told twice.
+        # `fabric run` has set devices and strategy and starts the processes; Fabric refuses to be told twice.
         fabric = Fabric(precision=mixed)
     elif "TORCHELASTIC_RUN_ID" in os.environ:
         local, world = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
@@ -100,7 +100,8 @@ def make_fabric(engine: Engine, precision: str) -> Fabric:
     else:
         fabric = Fabric(accelerator=engine.kind, devices=1, precision=mixed)
     parent = os.getppid()
-    fabric.launch()
+    if os.environ.get("LT_CLI_USED") != "1":
+        fabric.launch()
     if fabric.world_size > 1 and fabric.local_rank > 0:
         stop_with_parent(parent, "The process that started this one is gone; the same command continues the run.")
     return fabric

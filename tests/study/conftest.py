@@ -124,6 +124,7 @@ class World:
         (package / "training.py").write_text(TRAINING)
         (package / "data.py").write_text(DATA)
         (package / "nn.py").write_text("def create_pool(*sizes, **options):\n    pass\n")
+        (package / "models.py").write_text("def build_head(*parts):\n    pass\n")
 
     def trained(self, column: int = 0) -> list[str]:
         """The names of the runs that were trained, in order (or processes, 1; GPUs, 2; whether there were data, 3)."""

@@ -181,6 +181,31 @@ def test_nothing_runs_when_a_parameter_is_wrong(world):
     assert not world.runs().exists()
 
 
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_kernel_whose_port_was_taken_is_started_again(world, monkeypatch, capsys, deaths):
+    import papermill
+
+    path, tries, run = world.notebook("plain", "print(1)"), [], papermill.execute_notebook
+
+    def unlucky(*arguments, **options):
+        tries.append(arguments)
+        if len(tries) <= deaths:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", unlucky)
+    output = world.runs("plain.ipynb")
+    output.parent.mkdir(parents=True)
+    if deaths == 3:
+        with pytest.raises(NotebookFailed, match="before replying"):
+            execute(path, "smoke", {}, output)
+        assert len(tries) == 3
+        return
+    assert execute(path, "smoke", {}, output) == output
+    assert len(tries) == 2
+    assert "starting another one" in capsys.readouterr().err
+
+
 def test_a_missing_or_foreign_kernel_says_how_to_install_it(world, monkeypatch):
     from jupyter_client import kernelspec
 

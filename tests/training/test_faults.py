@@ -361,10 +361,11 @@ def impatient(monkeypatch):
 def test_a_loader_that_dies_is_replaced(small, own_runs, tmp_path, in_steps, impatient):
     spec, victims = small(flip=True, batch_size=2), []
     whole, directory = whole_run(spec, tmp_path)
+    before = psutil.Process().children()  # other tests' workers
 
     def kill(epoch, step):
         if step == 3:
-            victims.append(psutil.Process().children()[-1])
+            victims.append(next(p for p in psutil.Process().children() if p not in before))
             victims[-1].kill()
             time.sleep(0.2)  # it is noticed here, between two steps, by who would raise at once
 
