@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from gcplib.analysis.turns import now, take_turns
 from gcplib.linalg import SpectralFunction, get_function, spectral_map
 from gcplib.nn import amplify
 
@@ -117,22 +117,13 @@ def pass_times(layers: Mapping[str, nn.Module], features: Tensor, rounds: int = 
     """
     import pandas as pd
 
-    if not layers or rounds < 1:
-        raise ValueError(f"need at least one layer and one round, got {len(layers)} and {rounds}")
-
-    def now() -> float:
-        if features.is_cuda:
-            torch.cuda.synchronize(features.device)
-        return time.perf_counter()
-
-    rows = []
-    for count in range(-1, rounds):
-        for name, layer in layers.items():
-            x = features.detach().requires_grad_()
-            start = now()
-            out = layer(x)
-            middle = now()
-            torch.autograd.grad(out, x, torch.ones_like(out))
-            rows.append([name, count, 1e3 * (middle - start), 1e3 * (now() - middle)])
+    rows, device = [], features.device
+    for count, name, layer in take_turns(layers, rounds, "layer"):
+        x = features.detach().requires_grad_()
+        start = now(device)
+        out = layer(x)
+        middle = now(device)
+        torch.autograd.grad(out, x, torch.ones_like(out))
+        rows.append([name, count, middle - start, now(device) - middle])
     found = pd.DataFrame(rows, columns=["layer", "round", "forward", "backward"])
     return found[found["round"] >= 0].reset_index(drop=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gcplib.analysis.turns import now, take_turns
 from gcplib.models import Head
 
 if TYPE_CHECKING:
@@ -48,21 +48,12 @@ def step_times(heads: Mapping[str, Head], features: Tensor, target: Tensor, roun
     """
     import pandas as pd
 
-    if not heads or rounds < 1:
-        raise ValueError(f"need at least one head and one round, got {len(heads)} and {rounds}")
-
-    def now() -> float:
-        if features.is_cuda:
-            torch.cuda.synchronize(features.device)
-        return time.perf_counter()
-
-    rows = []
-    for count in range(-1, rounds):
-        for name, head in heads.items():
-            head.train()
-            start = now()
-            loss = cross_entropy(head(features), target)
-            torch.autograd.grad(loss, list(head.parameters()))
-            rows.append([name, count, 1e3 * (now() - start)])
+    rows, device = [], features.device
+    for count, name, head in take_turns(heads, rounds, "head"):
+        head.train()
+        start = now(device)
+        loss = cross_entropy(head(features), target)
+        torch.autograd.grad(loss, list(head.parameters()))
+        rows.append([name, count, now(device) - start])
     found = pd.DataFrame(rows, columns=["head", "round", "ms"])
     return found[found["round"] >= 0].reset_index(drop=True)
