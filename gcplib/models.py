@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gcplib.backbones import Backbone, create_backbone, create_network
 from gcplib.nn import AveragePool, DiversificationBlock, create_pool, d4_views, random_view
 from gcplib.nn.coarse2fine import Coarse2Fine
-from gcplib.nn.gate import create_gate, insert_gates
+from gcplib.nn.gate import create_gate, insert_gates, stage_options
 
 __all__ = [
     "SYSTEMS",
@@ -119,8 +119,9 @@ def check_systems(systems: Systems, stage: str = "full") -> None:
             raise ValueError(f"systems.views is {{mode: {' | '.join(VIEWS)}}}, got {dict(systems['views'])}")
     if "gate" in systems:
         stages = systems["gate"].get("stages")
-        if not isinstance(stages, list | tuple) or not stages:
+        if not isinstance(stages, list | tuple | Mapping) or not stages:
             raise ValueError(f"systems.gate needs its stages, a list of names such as ['{FEATURES}'], got {stages!r}")
+        stage_options(stages)
         if stage == "head" and list(stages) != [FEATURES]:
             raise ValueError(
                 f"systems.gate: the stage 'head' has a frozen backbone; gate ['{FEATURES}'] there, got {list(stages)}"
@@ -146,7 +147,8 @@ def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None
             raise ValueError(f"systems.diversify needs the class maps of average pooling ('gap'), got {found}")
         head.diversify = _made("diversify", DiversificationBlock, **systems["diversify"])
     if "gate" in systems and FEATURES in systems["gate"]["stages"]:
-        options = {key: value for key, value in systems["gate"].items() if key != "stages"}
+        options = dict(systems["gate"])
+        options |= stage_options(options.pop("stages"))[FEATURES]
         head.gate = _made("gate", create_gate, channels=pool.in_channels, **options)
     return head
 
@@ -162,7 +164,9 @@ def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: 
     head = build_head(pool, num_classes, systems)
     if "gate" in systems:
         options = dict(systems["gate"])
-        if inside := [stage for stage in options.pop("stages") if stage != FEATURES]:
+        inside = stage_options(options.pop("stages"))
+        inside.pop(FEATURES, None)
+        if inside:
             _made("gate", insert_gates, backbone.network, inside, **options)
     if "coarse2fine" in systems:
         return _made("coarse2fine", Coarse2Fine, backbone, head, **systems["coarse2fine"])

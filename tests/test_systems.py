@@ -132,9 +132,10 @@ def test_a_gate_of_views_sees_each_view(backbone):
 
 
 def test_systems_combine(backbone, pictures):
-    systems = {"gate": {"stages": ["layer2", "features"], "width": 8}, "views": {"mode": "random"}, "diversify": {}}
+    stages = {"layer2": {}, "features": {"stride": 2}}
+    systems = {"gate": {"stages": stages, "width": 8}, "views": {"mode": "random"}, "diversify": {}}
     model = gcplib.create_model(backbone, "gap", 5, systems=systems)
-    assert sum(isinstance(m, Gate) for m in model.modules()) == 2
+    assert [m.stride for m in model.modules() if isinstance(m, Gate)] == [1, 2]
     assert model(pictures).shape == (2, 5)
     looks = {"coarse2fine": {"first": 0}, "gate": {"stages": ["layer3"], "width": 8}}
     model = gcplib.create_model(
@@ -156,6 +157,7 @@ def test_systems_combine(backbone, pictures):
         ({"gate": 3}, "full", "systems.gate must be a mapping of options, got 3"),
         ({"gate": {}}, "full", "systems.gate needs its stages"),
         ({"gate": {"stages": "layer3"}}, "full", "a list of names such as .'features'., got 'layer3'"),
+        ({"gate": {"stages": {"layer3": 2}}}, "full", "each stage takes a mapping of options"),
         ({"gate": {"stages": ["layer3"]}}, "head", "the stage 'head' has a frozen backbone"),
         ({"views": {"mode": "some"}}, "full", "all | random | upright"),
         ({"views": {"group": "D4"}}, "full", "systems.views is"),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gcplib.analysis.descent import descend
 from gcplib.analysis.stem import find_stem, stem_output
 from gcplib.linalg import NonFiniteError
 from gcplib.models import Backbone, Model, create_model
@@ -208,22 +209,14 @@ def train_and_look(
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
-    model.train()
     rows: list[dict] = []
-    for step, (inputs, labels) in enumerate(batches):
-        if step % every == 0:
-            found = loss_landscape(model, inputs, labels, steps, stem=stem)
-            rows += [{"step": step} | row for row in found]
-            if math.isinf(found[0]["gradient_norm"]):
-                break
-        optimizer.zero_grad(set_to_none=True)
-        try:
-            functional.cross_entropy(model(inputs), labels).backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf).item()
-        except NonFiniteError:
-            norm = math.inf
-        if not math.isfinite(norm):
-            rows += [{"step": step} | row for row in _lost(steps)]
-            break
-        optimizer.step()
+    try:
+        for step, inputs, labels in descend(model, batches, optimizer, clip):
+            if step % every == 0:
+                found = loss_landscape(model, inputs, labels, steps, stem=stem)
+                rows += [{"step": step} | row for row in found]
+                if math.isinf(found[0]["gradient_norm"]):
+                    break
+    except NonFiniteError:
+        rows += [{"step": step} | row for row in _lost(steps)]
     return rows

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gcplib.analysis.descent import descend
 from gcplib.linalg import NonFiniteError
 
 __all__ = ["Smoothness", "effective_smoothness", "gradient_field", "smoothness_while_training"]
@@ -148,21 +149,13 @@ def smoothness_while_training(
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
-    model.train()
     rows = []
-    for step, (inputs, labels) in enumerate(batches):
-        if step % every == 0:
-            rows.append({"step": step} | asdict(effective_smoothness(model, inputs, labels, lengths)))
-            if math.isinf(rows[-1]["gradient_norm"]):
-                break
-        optimizer.zero_grad(set_to_none=True)
-        try:
-            functional.cross_entropy(model(inputs), labels).backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf).item()
-        except NonFiniteError:
-            norm = math.inf
-        if not math.isfinite(norm):
-            rows.append({"step": step} | asdict(Smoothness(math.nan, math.inf, math.inf, math.nan, False)))
-            break
-        optimizer.step()
+    try:
+        for step, inputs, labels in descend(model, batches, optimizer, clip):
+            if step % every == 0:
+                rows.append({"step": step} | asdict(effective_smoothness(model, inputs, labels, lengths)))
+                if math.isinf(rows[-1]["gradient_norm"]):
+                    break
+    except NonFiniteError:
+        rows.append({"step": step} | asdict(Smoothness(math.nan, math.inf, math.inf, math.nan, False)))
     return rows

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,11 @@ __all__ = [
     "equal_width",
     "insert_gates",
     "list_gates",
+    "stage_options",
 ]
+
+# Names of stages; or by its name the options of each stage's own gate.
+Stages = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 # How far the parameters of a first-order peer may be from those of a second-order gate.
 EQUAL = 0.01
@@ -99,7 +104,27 @@ def equal_width(channels: int, parameters: int) -> int:
     return hidden
 
 
-def insert_gates(network: nn.Module, stages: Sequence[str], kind: str = "channel", **options) -> list[nn.Module]:
+def stage_options(stages: Stages) -> dict[str, dict[str, Any]]:
+    """Return by its name the options that a stage's gate has of its own.
+
+    Raises:
+        ValueError: a stage that is named twice, a name that is no text, options that are no mapping.
+
+    >>> stage_options({"layer1": {"stride": 2}, "layer2": {}}), stage_options(["layer3"])
+    ({'layer1': {'stride': 2}, 'layer2': {}}, {'layer3': {}})
+    """
+    if bad := [stage for stage in stages if not isinstance(stage, str)]:
+        raise ValueError(f"stages are given by their names, got {bad}")
+    if len(set(stages)) < len(stages):
+        raise ValueError(f"each stage takes one gate, got {list(stages)}")
+    if not isinstance(stages, Mapping):
+        return {stage: {} for stage in stages}
+    if bad := {stage: own for stage, own in stages.items() if not isinstance(own, Mapping)}:
+        raise ValueError(f"each stage takes a mapping of options, such as {{stride: 2}} or {{}}, got {bad}")
+    return {stage: dict(own) for stage, own in stages.items()}
+
+
+def insert_gates(network: nn.Module, stages: Stages, kind: str = "channel", **options) -> list[nn.Module]:
     """Put a gate into stages of a timm CNN, in place; it still works with ``forward_intermediates`` and pruning.
 
     Where the last block of a stage is one of timm's ResNets, the gate stands in front of its residual addition, as in
@@ -107,7 +132,8 @@ def insert_gates(network: nn.Module, stages: Sequence[str], kind: str = "channel
 
     Args:
         network: a timm network, whole or the ``network`` of a ``Backbone``.
-        stages: names of ``network.feature_info`` modules, such as ``layer3`` or ``blocks.4``.
+        stages: names of ``network.feature_info`` modules, such as ``layer3`` or ``blocks.4``; or a mapping from them to
+            options for that stage alone, such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
         kind, options: see ``create_gate``.
 
     Returns:
@@ -117,13 +143,12 @@ def insert_gates(network: nn.Module, stages: Sequence[str], kind: str = "channel
         ValueError: a stage that the network lacks (the message lists those it has), is named twice or has a gate;
             unknown kind. TypeError: an option that the gate does not have.
     """
-    known = _stages(network)
-    if missing := [stage for stage in stages if stage not in known]:
+    known, own = _stages(network), stage_options(stages)
+    if missing := [stage for stage in own if stage not in known]:
         raise ValueError(f"{type(network).__name__} has no stage {missing[0]!r}; its stages: {', '.join(known)}")
-    if len(set(stages)) < len(stages):
-        raise ValueError(f"each stage takes one gate, got {list(stages)}")
     example = next(network.parameters())
-    gates = [create_gate(known[stage], kind, **options).to(example.device, example.dtype) for stage in stages]
+    made = (create_gate(known[stage], **{"kind": kind} | options | own[stage]) for stage in own)
+    gates = [gate.to(example.device, example.dtype) for gate in made]
     places = [_place(network.get_submodule(stage)) for stage in stages]
     for stage in stages:
         if any(isinstance(module, Gate | FusedGate) for module in network.get_submodule(stage).modules()):

@@ -33,11 +33,12 @@ HOLDS, PARTLY, FAILS, UNTESTED = "holds", "holds in part", "does not hold here",
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: its id (``C01`` to ``C31``), the paper it comes from, and its text."""
+    """One claim: its id (``C01`` to ``C31``), the paper it comes from, its text, and what a test of it takes."""
 
     id: str
     source: str
     text: str
+    takes: str
 
 
 @functools.cache

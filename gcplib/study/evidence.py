@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from gcplib.files import project_root, runs_dir, write_atomic
-from gcplib.study.claims import Evidence, claims, read_records, verdict
+from gcplib.study.claims import UNTESTED, Evidence, claims, read_records, verdict
 
 __all__ = ["keep_evidence", "readme_block"]
 
@@ -49,18 +49,25 @@ def keep_evidence(profile: str) -> list[Path]:
 
 
 def readme_block(records: list[dict]) -> str:
-    """Return the records as the Markdown of the README: a table of claims, then what they were measured on."""
-    lines = ["| claim | verdict | measured effect, 95 % interval |", "|---|---|---|"]
+    """Return the records as the Markdown of the README: a table of all claims, with the effects of each to unfold."""
+    lines = ["| claim | verdict | measured effects, 95 % intervals |", "|---|---|---|"]
     for claim in claims().values():
-        found = [Evidence(**item) for record in records if record["claim"] == claim.id for item in record["evidence"]]
-        if found:
-            effects = "<br>".join(f"{e.name}: **{e.amount}** {e.unit} {e.interval}, n = {e.n}" for e in found)
-            lines.append(f"| {claim.id} {claim.text} | **{verdict(found)}** | {effects} |")
+        found = [record for record in records if record["claim"] == claim.id]
+        if not found:
+            lines.append(f"| {claim.id} {claim.text} | **{UNTESTED}** | a test takes {claim.takes} |")
+            continue
+        effects = [Evidence(**item) for record in found for item in record["evidence"]]
+        above = sum(effect.low > 0 for effect in effects)
+        text = [f"{e.name}: **{e.amount}** {e.unit} {e.interval}, n = {e.n}" for e in effects]
+        text.append("On " + "; ".join(dict.fromkeys(record["data"] for record in found)))
+        of = f"{above} of {len(effects)} above zero" if len(effects) > 1 else text.pop(0)
+        cell = f"<details><summary>{of}</summary>{'<br>'.join(text)}</details>"
+        lines.append(f"| {claim.id} {claim.text} | **{verdict(effects)}** | {cell} |")
     first = records[0]
     machine = first["machine"]
     lines += [
         "",
-        f"Profile `{first['profile']}`, {first['data']}. {machine['cpu']}, {machine['cores']} cores"
+        f"Profile `{first['profile']}`. {machine['cpu']}, {machine['cores']} cores"
         f"{', ' + machine['gpu'] if machine['gpu'] else ''}; "
         f"torch {machine['versions']['torch']}, commit `{machine['commit']}`, {first['date'][:10]}.",
     ]

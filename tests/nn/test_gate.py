@@ -368,6 +368,25 @@ def test_stages_that_are_not_there():
             insert_gates(backbone.network, [last])
 
 
+def test_a_stage_may_have_options_of_its_own():
+    network = create_network("resnet18", pretrained=False)
+    stages = {"layer1": {"stride": 2, "kind": "channel"}, "layer2": {}, "layer3": {"width": 4}}
+    first, second, third = insert_gates(network, stages, "average", width=8)
+    assert (type(first), first.stride, first.reduce[0].stride) == (ChannelGate, 2, (2, 2))
+    assert isinstance(second, FusedGate)
+    assert [gate.by_channel.reduce[0].out_channels for gate in (second, third)] == [8, 4]
+    assert network(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
+    network = create_network("resnet18", pretrained=False)
+    for bad, message in (
+        ({"layer1": 2}, r"a mapping of options, such as .*got \{'layer1': 2\}"),
+        ([["layer1"]], "stages are given by their names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            insert_gates(network, bad)
+    with pytest.raises(TypeError, match="stryde"):
+        insert_gates(network, {"layer1": {"stryde": 2}})
+
+
 def test_gates_take_device_dtype_and_mode_of_the_network():
     network = create_network("resnet18", pretrained=False).double().train()
     gates = insert_gates(network, ["layer1", "layer2"], "se", like="position")

@@ -1,8 +1,10 @@
 import json
 import math
+import re
 
 import pytest
 
+from gcplib.files import project_root
 from gcplib.study import Evidence, claims_table, record, verdict
 from gcplib.study.claims import claims, forget_claims
 
@@ -76,3 +78,12 @@ def test_an_unknown_claim_or_no_evidence_is_refused(world):
     with pytest.raises(ValueError, match="plain name"):
         record("C01", evidence(1, 2), notebook="../a", profile="smoke", data="toy")
     assert not world.runs().exists()
+
+
+def test_what_a_claim_takes_are_the_notebooks_that_record_it():
+    """Of the real notebooks: each claim is recorded by some, and the list names all of them."""
+    sources = {path.stem: path.read_text() for path in (project_root() / "notebooks").glob("*.ipynb")}
+    for claim in claims().values():
+        recording = {name for name, text in sources.items() if f'\\"{claim.id}\\"' in text}
+        assert recording
+        assert set(re.findall(r"\d\d_\w+", claim.takes)) == recording, claim.id

@@ -32,6 +32,8 @@ def test_verdicts_figure_and_readme_are_kept_and_renewed(place):
         assert "former verdicts" not in text
         assert verdict in text
         assert f"gain: **+{effect}** points" in text
+        assert "| C31" in text
+        assert "| **not tested** | a test takes 12_look_from_coarse_to_fine |" in text
     assert (place / "data" / "evidence" / "accuracy.png").read_bytes() == b"png"
     (kept,) = json.loads((place / "data" / "evidence" / "tiny_verdicts.json").read_text())
     assert kept["machine"]["cores"] >= 1

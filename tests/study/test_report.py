@@ -47,7 +47,8 @@ def test_the_page_tells_claims_notebooks_and_where_they_come_from(world, profile
         "1 of 2 notebooks ran through. Of 31 claims, 1 was tested in this profile: 1 does not hold.",
         "smoke: words &amp; more", "Toy CPU · 2 cores", "Commit abc", "1 min 01 s", "does not hold here",
         "gain &lt;x&gt;",
-        "−2.0 points [−3.0, −1.0]", "a note", "30 claims not tested", "Look at spectra", "not run",
+        "−2.0 points [−3.0, −1.0]", "a note", "30 claims not tested",
+        "07_train_fine_grained on a CUDA GPU", "Look at spectra", "not run",
     ):  # fmt: skip
         assert expected in text
     assert "run by hand" in text
