@@ -1,9 +1,22 @@
 """Timing whole networks: what is timed exists, and each is compared with the network it changes."""
 
+import re
+
+import pandas as pd
 import pytest
+import torch
 
 from gcplib.bench import training
-from gcplib.bench.training import CASES, measure_training
+from gcplib.bench.training import (
+    BEGIN,
+    CASES,
+    END,
+    diversification_ms,
+    kept_speeds,
+    measure_training,
+    readme_block,
+)
+from gcplib.files import project_root
 from gcplib.models import SYSTEMS
 from gcplib.training import Engine
 
@@ -49,3 +62,29 @@ def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
     assert "pictures_per_second" in capsys.readouterr().out
     (path,) = tmp_path.rglob("training_speed_*.csv")
     assert path.read_text().count("\n") == 3
+
+
+def test_a_whole_table_is_kept_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GCPLIB_ROOT", str(tmp_path))
+    monkeypatch.setattr(training, "CASES", {name: CASES[name] for name in ("gap", "cov")})
+    only = ["--pixels", "64", "--rounds", "2", "--steps", "1", "--reduction", "8", "--keep", "--networks", "gap"]
+    with pytest.raises(ValueError, match="were not timed: cov"):
+        training.main(only)
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nformer\n{END}\nafter\n")
+    training.main([*only, "cov"])
+    text = (tmp_path / "README.md").read_text()
+    assert text == f"before\n{BEGIN}\n{readme_block(kept_speeds())}\n{END}\nafter\n"
+    assert re.search(r"\| cov, 64 px \| [\d.]+ \[[\d.]+, [\d.]+\] \| \d+ % of `gap` \|", text)
+    ms = pd.read_csv(tmp_path / "data" / "evidence" / "training_speed_cpu.csv").diversification_ms[0]
+    assert f"takes {ms:.1f} ms at 200 classes" in text
+
+
+def test_the_block_takes_longer_for_more_classes():
+    cpu = torch.device("cpu")
+    assert diversification_ms(cpu, classes=4, side=4) < diversification_ms(cpu, classes=800)
+
+
+def test_the_readme_shows_what_is_kept():
+    text = (project_root() / "README.md").read_text(encoding="utf-8")
+    assert text.split(BEGIN)[1].split(END)[0].strip() == readme_block(kept_speeds())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gcplib.bench.measure import SIZES
 from gcplib.bench.methods import METHODS
 from gcplib.bench.report import Report, number, report_path, scientific
-from gcplib.files import project_root, write_atomic
+from gcplib.files import around_block, project_root, renew_block
 
 __all__ = ["BEGIN", "DEVICES", "END", "keep", "kept_reports", "readme_block"]
 
@@ -54,16 +53,10 @@ def keep(device: str) -> list[Path]:
             f"{path.name} lacks {len(missing)} of {len(wanted)} rows, for example {method!r} at {size}; "
             f"run python -m gcplib.bench --device {device} with all sizes and methods"
         )
-    readme = project_root() / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md must hold the lines {BEGIN!r} and {END!r} once each")
+    around_block(BEGIN, END)  # what cannot be shown is not kept
     kept = _kept_path(device)
     dataclasses.replace(report, rows=_rounded(report.rows)).write(kept)
-    block = f"{BEGIN}\n{readme_block(kept_reports())}\n{END}"
-    with write_atomic(readme) as temporary:
-        temporary.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
-    return [kept, readme]
+    return [kept, renew_block(BEGIN, END, readme_block(kept_reports()))]
 
 
 def _kept_path(device: str) -> Path:

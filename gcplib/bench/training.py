@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from gcplib.analysis.turns import now
 from gcplib.data import TypefacesSpec
+from gcplib.files import around_block, project_root, renew_block
+from gcplib.nn import DiversificationBlock
 from gcplib.progress import track
 from gcplib.study.machine import describe_machine, machine_line
 from gcplib.study.tables import keep_tables, save_table
@@ -24,7 +28,9 @@ from gcplib.training.loop import train_epoch
 from gcplib.training.recipe import Recipe
 from gcplib.training.spec import RunSpec
 
-__all__ = ["main", "measure_training"]
+__all__ = ["diversification_ms", "keep", "kept_speeds", "main", "measure_training", "readme_block"]
+
+BEGIN, END = "<!-- training: written by python -m gcplib.bench.training --keep -->", "<!-- end of training -->"
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,60 @@ def measure_training(
     return pd.DataFrame(rows)
 
 
+def diversification_ms(device: torch.device, classes: int = 200, batch: int = 32, side: int = 8) -> float:
+    """Return the median milliseconds, forward and backward, that the diversification block takes by itself.
+
+    Of class maps ``(batch, classes, side, side)``: as many classes as CUB has, where the data here have fewer.
+    """
+    maps = torch.randn(batch, classes, side, side, device=device, requires_grad=True)
+    block, upstream, found = DiversificationBlock(), torch.ones_like(maps), []
+    for _ in range(33):
+        start = now(device)
+        torch.autograd.grad(block(maps), maps, upstream)
+        found.append(now(device) - start)
+    return statistics.median(found[3:])
+
+
+def keep(table: pd.DataFrame) -> list[Path]:
+    """Copy what was measured to ``data/evidence``, renew the README's block, and return the files written.
+
+    Raises:
+        ValueError: only some cases were measured, or the README lacks the block.
+    """
+    if missing := set(CASES) - set(table.network):
+        raise ValueError(f"the README shows all networks, and these were not timed: {', '.join(sorted(missing))}")
+    around_block(BEGIN, END)  # what cannot be shown is not kept
+    return [*keep_tables("bench"), renew_block(BEGIN, END, readme_block(kept_speeds()))]
+
+
+def kept_speeds() -> list[pd.DataFrame]:
+    """Return the tables kept so far, one a device."""
+    folder = project_root() / "data" / "evidence"
+    return [pd.read_csv(path) for path in sorted(folder.glob("training_speed_*.csv"))]
+
+
+def readme_block(tables: Sequence[pd.DataFrame]) -> str:
+    """Return Markdown: for each device a table with a row a network, and what it was measured on."""
+    return "\n\n".join(map(_device_block, tables)) or "Nothing is kept yet."
+
+
+def _device_block(table: pd.DataFrame) -> str:
+    lines = ["| network | pictures a second [quartiles] | its speed, of that of another network |", "|---|---|---|"]
+    for row in table.itertuples():
+        beside = "" if row.beside == row.network else f"{100 * row.share:.0f} % of `{row.beside}`"
+        speed = f"{row.pictures_per_second:.1f} [{row.low:.1f}, {row.high:.1f}]"
+        lines.append(f"| {row.network}, {row.pixels} px | {speed} | {beside} |")
+    row = next(table[table.network == "gap"].itertuples())
+    step = 1e3 * row.batch / row.pictures_per_second
+    text = (
+        f"{row.backbone}, reduction to {row.reduction} channels, {row.rounds} rounds of {row.steps} batches of "
+        f"{row.batch}. {row.machine}, {row.threads} threads; torch {row.torch}, commit `{row.commit}`. By itself, the "
+        f"diversification block takes {row.diversification_ms:.1f} ms at 200 classes: "
+        f"{100 * row.diversification_ms / step:.1f} % of a step of `gap` at {row.pixels} px."
+    )
+    return "\n".join([*lines, "", text])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write ``runs/bench/tables/training_speed_<device>.csv``."""
     parser = argparse.ArgumentParser(prog="python -m gcplib.bench.training", description=__doc__)
@@ -127,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of 32 pictures in each pass")
     parser.add_argument("--reduction", type=int, default=64)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
-    parser.add_argument("--keep", action="store_true", help="also copy the table to data/evidence")
+    parser.add_argument("--keep", action="store_true", help="also copy it to data/evidence, and renew the README")
     options = parser.parse_args(arguments)
     engine = Engine()
     print(f"{machine_line(describe_machine())}; {engine.kind}, {torch.get_num_threads()} threads; {options.backbone}")
@@ -146,9 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = pd.concat(tables, ignore_index=True)
     print(table.round(3).to_string(index=False))
     table = table.assign(backbone=options.backbone, reduction=options.reduction, threads=torch.get_num_threads())
+    table["diversification_ms"] = diversification_ms(make_fabric(engine, "float32").device)
     print("Written:", save_table(table, f"training_speed_{engine.kind}", profile="bench"))
     if options.keep:
-        print("Kept:", *keep_tables("bench"))
+        print("Kept:", *keep(table))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
-from gcplib.files import project_root, runs_dir, write_atomic
+from gcplib.files import around_block, project_root, renew_block, runs_dir, write_atomic
 from gcplib.study.claims import UNTESTED, Evidence, claims, read_records, verdict
 
 __all__ = ["keep_evidence", "readme_block"]
@@ -33,19 +32,14 @@ def keep_evidence(profile: str) -> list[Path]:
         raise FileNotFoundError(f"study {profile!r} has no verdicts or no figure {FIGURE}; run it first")
     if by_hand := [record["notebook"] for record in records if record["by"] != "study"]:
         raise ValueError(f"{sorted(set(by_hand))} ran by hand; run the study {profile!r}, then keep it")
-    folder, readme = project_root() / "data" / "evidence", project_root() / "README.md"
+    around_block(BEGIN, END)  # what cannot be shown is not kept
+    folder = project_root() / "data" / "evidence"
     verdicts, picture = folder / f"{profile}_verdicts.json", folder / "accuracy.png"
     with write_atomic(verdicts) as temporary:
         temporary.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with write_atomic(picture) as temporary:
         shutil.copyfile(figure, temporary)
-    text = readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md must hold the lines {BEGIN!r} and {END!r} once each")
-    block = f"{BEGIN}\n{readme_block(records)}\n{END}"
-    with write_atomic(readme) as temporary:
-        temporary.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
-    return [verdicts, picture, readme]
+    return [verdicts, picture, renew_block(BEGIN, END, readme_block(records))]
 
 
 def readme_block(records: list[dict]) -> str:
