@@ -41,7 +41,8 @@ def interval_plot(
         if row.n > 1:
             ax.plot([row.low, row.high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
         ax.plot(row.mean, place, "o", color=colour, markersize=8)
-        ax.annotate(number.format(row.mean), (row.mean, place), (0, 8), textcoords="offset points", ha="center")
+        text = number.format(row.mean).replace("-", "\N{MINUS SIGN}")  # as on the axes
+        ax.annotate(text, (row.mean, place), (0, 8), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.4, -0.7)
     ax.grid(axis="y", visible=False)
