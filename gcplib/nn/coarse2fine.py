@@ -19,7 +19,8 @@ Dividing by the root mean square of a picture's features makes the maps those of
 it, at the scale of ImageNet networks, the maps start saturated, and the gradient of the region drowns all others.
 
 The loss of the fine look reaches the attention through the region, and so through the pixels, alone: where attention
-is applied again, to F', its weights count as constants. ``path=False`` cuts just this one way and nothing else.
+is applied again, to F', its weights count as constants. ``path=False`` cuts this way and no other: from the region back
+to the attended features, that is, to the attention and to the backbone's features of the first look.
 
 Source: Eshratifar, Eigen, Gormish, Pedram, Coarse2Fine (arXiv 1909.02680; Machine Vision and Applications 2021).
 """
@@ -169,7 +170,8 @@ class Coarse2Fine(nn.Module):
         backbone: with ``out_channels``, such as ``gcplib.create_backbone`` makes. head: from its features to logits.
         maps: K. init: of the attention weights, see ``Attention``.
         first: epochs of the first stage, which trains the coarse look alone; a new network is in epoch 0.
-        path: whether the loss of the fine look reaches the attention. Without it the decoder learns all the same.
+        path: whether the loss of the fine look reaches attention and features of the first, by way of the region.
+            Without it the decoder learns all the same.
 
     Raises:
         ValueError: as ``Attention``; ``first`` is no whole number from 0, or ``path`` neither true nor false.

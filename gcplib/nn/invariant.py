@@ -122,6 +122,8 @@ class InvariantPool(MatrixPool):
 
     The released code divides C by its Frobenius norm before W acts, and the eigenvalues by their norm after it. Both
     are factors of the whole matrix, which the last division undoes, but for an offset of 1e-12 under the signed root.
+    By notes on that code, which could not be checked against it, it also takes the root of the eigenvalues once more
+    before its Newton-Schulz root, a power of 1/4 in all; here the root is taken once.
 
     Args:
         in_channels: channels of the feature map. reduction, reduction_groups: channels d after an optional 1x1

@@ -27,14 +27,17 @@ def _cosine(recipe: Recipe, epochs: float) -> float:
     return (1 + math.cos(math.pi * epochs / recipe.epochs)) / 2
 
 
-# Both are published for one number of epochs (30 and 50) and are stretched here to any other. The rate is that of the
-# epoch's start, all epoch long.
+# Both are published for one number of epochs, all epoch long with the rate of its start. Stretched to any other number
+# they keep these steps, so that every rate has its published share of the training.
+FAST_EPOCHS, ADJU_EPOCHS = 30, 50
+
+
 def _fast(recipe: Recipe, epochs: float) -> float:
-    return (1 - math.floor(epochs) / (recipe.epochs * 52 / 30)) ** 11
+    return (1 - math.floor(epochs * FAST_EPOCHS / recipe.epochs) / 52) ** 11
 
 
 def _adju(recipe: Recipe, epochs: float) -> float:
-    return (1 - math.floor(epochs) / max(1, recipe.epochs - 1)) ** 2
+    return (1 - math.floor(epochs * ADJU_EPOCHS / recipe.epochs) / 49) ** 2
 
 
 SCHEDULES: Mapping[str, Callable[[Recipe, float], float]] = {

@@ -36,8 +36,14 @@ def test_short_schedules_are_those_of_the_paper():
 def test_short_schedules_are_stretched_to_other_lengths():
     fast = Recipe(epochs=60, schedule="fast")
     assert learning_rate_factor(fast, 30) == pytest.approx((1 - 15 / 52) ** 11)
-    assert learning_rate_factor(Recipe(epochs=11, schedule="adju"), 5) == pytest.approx(0.25)
-    assert learning_rate_factor(Recipe(epochs=1, schedule="adju"), 0) == 1
+    for name, published in (("fast", 30), ("adju", 50)):
+        whole, short = Recipe(epochs=published, schedule=name), Recipe(epochs=4, schedule=name)
+        for part in range(100):
+            now = (part + 0.5) / 100
+            assert learning_rate_factor(short, 4 * now) == learning_rate_factor(whole, published * now)
+    # A last step of the published schedule has rate 0, and none longer than its share.
+    one = Recipe(epochs=1, schedule="adju")
+    assert [learning_rate_factor(one, e) > 0 for e in (0, 0.5, 0.97, 0.99)] == [True, True, True, False]
 
 
 def test_cosine_goes_from_one_to_zero():
