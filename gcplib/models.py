@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gcplib.backbones import Backbone, create_backbone, create_network
 from gcplib.nn import AveragePool, DiversificationBlock, create_pool, d4_views, random_view
+from gcplib.nn.base import laid_out_as
 from gcplib.nn.coarse2fine import Coarse2Fine
 from gcplib.nn.gate import create_gate, insert_gates, stage_options
 
@@ -96,9 +97,9 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.head.views == "all":
             views = d4_views(x)
-            return self.head(self.backbone(views.flatten(0, 1)).unflatten(0, views.shape[:2]))
+            return self.head(self.backbone(laid_out_as(x, views.flatten(0, 1))).unflatten(0, views.shape[:2]))
         if self.head.views == "random" and self.training:
-            x = random_view(d4_views(x))
+            x = laid_out_as(x, random_view(d4_views(x)))
         return self.head(self.backbone(x))
 
 

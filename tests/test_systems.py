@@ -191,3 +191,15 @@ def test_pictures_that_are_not_square_have_no_eight_views(backbone):
     model = gcplib.create_model(backbone, "gap", 5, systems={"views": {}})
     with pytest.raises(ValueError, match="square"):
         model(torch.randn(1, 3, 64, 48))
+
+
+def test_turned_pictures_keep_the_layout_in_memory(pictures):
+    """Or the eight views of a picture take twice the time of eight pictures."""
+    for mode in ("all", "random"):
+        backbone = gcplib.create_backbone("test_resnet", pretrained=False)
+        model = gcplib.create_model(backbone, "gap", 5, systems={"views": {"mode": mode}}).train()
+        seen = []
+        backbone.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
+        for layout in (torch.channels_last, torch.contiguous_format):
+            model(pictures.contiguous(memory_format=layout))
+            assert seen.pop().is_contiguous(memory_format=layout)
