@@ -59,10 +59,11 @@ def readme_block(records: list[dict]) -> str:
         lines.append(f"| {claim.id} {claim.text} | **{verdict(effects)}** | {cell} |")
     first = records[0]
     machine = first["machine"]
+    commits = ", ".join(f"`{name}`" for name in dict.fromkeys(record["machine"]["commit"] for record in records))
     lines += [
         "",
         f"Profile `{first['profile']}`. {machine['cpu']}, {machine['cores']} cores"
         f"{', ' + machine['gpu'] if machine['gpu'] else ''}; "
-        f"torch {machine['versions']['torch']}, commit `{machine['commit']}`, {first['date'][:10]}.",
+        f"torch {machine['versions']['torch']}, commit {commits}, {first['date'][:10]}.",
     ]
     return "\n".join(lines)
