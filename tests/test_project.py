@@ -1,7 +1,6 @@
 """The files around the library agree with each other."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -78,11 +77,10 @@ def test_notebooks_import_public_names_only(path):
 
 
 def test_readme_shows_the_kept_verdicts():
-    from gcplib.study.evidence import BEGIN, END, readme_block
+    from gcplib.study.evidence import BEGIN, END, MORE, kept_records, readme_block
 
     block = re.search(f"{BEGIN}\n(.*)\n{END}", (ROOT / "README.md").read_text(), flags=re.DOTALL)[1]
-    records = json.loads((ROOT / "data" / "evidence" / "study_verdicts.json").read_text())
-    assert block == readme_block(records)
+    assert block == readme_block(kept_records("study"), kept_records(MORE))
 
 
 def test_readme_has_one_line_for_every_pool():

@@ -10,7 +10,7 @@ from pathlib import Path
 from gcplib.files import around_block, project_root, renew_block, runs_dir, write_atomic
 from gcplib.study.claims import UNTESTED, Evidence, claims, read_records, verdict
 
-__all__ = ["keep_evidence", "readme_block"]
+__all__ = ["keep_evidence", "kept_records", "readme_block"]
 
 BEGIN, END = "<!-- verdicts: written by python -m gcplib report --keep -->", "<!-- end of verdicts -->"
 # The profile of many seeds, whose verdicts stand beside those of the profile that anyone can run.
@@ -46,10 +46,11 @@ def keep_evidence(profile: str) -> list[Path]:
         return [verdicts]
     with write_atomic(picture) as temporary:
         shutil.copyfile(figure, temporary)
-    return [verdicts, picture, renew_block(BEGIN, END, readme_block(records, _kept(MORE)))]
+    return [verdicts, picture, renew_block(BEGIN, END, readme_block(records, kept_records(MORE)))]
 
 
-def _kept(profile: str) -> list[dict]:
+def kept_records(profile: str) -> list[dict]:
+    """Return the records of a profile that are kept in the repository; none if there are none."""
     path = project_root() / "data" / "evidence" / f"{profile}_verdicts.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
