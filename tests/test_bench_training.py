@@ -18,6 +18,7 @@ from gcplib.bench.training import (
 )
 from gcplib.files import project_root
 from gcplib.models import SYSTEMS
+from gcplib.nn import DiversificationBlock
 from gcplib.training import Engine
 
 
@@ -80,9 +81,12 @@ def test_a_whole_table_is_kept_and_shown(tmp_path, monkeypatch):
     assert f"takes {ms:.1f} ms at 200 classes" in text
 
 
-def test_the_block_takes_longer_for_more_classes():
-    cpu = torch.device("cpu")
-    assert diversification_ms(cpu, classes=4, side=4) < diversification_ms(cpu, classes=800)
+def test_the_block_is_timed_at_the_classes_asked_for(monkeypatch):
+    seen = []
+    plain = DiversificationBlock.forward
+    monkeypatch.setattr(DiversificationBlock, "forward", lambda self, x: seen.append(x.shape) or plain(self, x))
+    assert diversification_ms(torch.device("cpu"), classes=7, batch=2, side=4) > 0
+    assert set(seen) == {(2, 7, 4, 4)}
 
 
 def test_the_readme_shows_what_is_kept():
