@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Claim", "Evidence", "claims", "claims_table", "forget_claims", "read_records", "record", "verdict"]
 
-HOLDS, PARTLY, FAILS, UNTESTED = "holds", "holds in part", "does not hold here", "not tested"
+HOLDS, PARTLY, UNDECIDED, FAILS = "holds", "holds in part", "undecided here", "does not hold here"
+UNTESTED = "not tested"
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,19 @@ class Evidence:
 def verdict(evidence: Evidence | Iterable[Evidence]) -> str:
     """Return the verdict that the intervals give.
 
-    ``holds`` if every interval lies above 0, ``holds in part`` if at least one does, else ``does not hold here``.
+    ``holds`` if every interval lies above 0, ``holds in part`` if at least one does. If none does, ``undecided here``
+    where every interval reaches 0, so that nothing was shown either way, and ``does not hold here`` otherwise.
 
     >>> verdict([Evidence("a", 2, 1, 3, n=5), Evidence("b", 0.5, -1, 2, n=5)])
     'holds in part'
+    >>> verdict(Evidence("c", 5, -25, 35, n=3))
+    'undecided here'
     """
     evidence = _as_tuple(evidence)
     above = [item.low > 0 for item in evidence]
-    return HOLDS if all(above) else PARTLY if any(above) else FAILS
+    if any(above):
+        return HOLDS if all(above) else PARTLY
+    return FAILS if any(item.high < 0 for item in evidence) else UNDECIDED
 
 
 def _as_tuple(evidence: Evidence | Iterable[Evidence]) -> tuple[Evidence, ...]:
@@ -160,7 +166,6 @@ def record(
         "profile": profile,
         "data": data,
         "note": note,
-        "verdict": verdict(items),
         "evidence": [asdict(item) for item in items],
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         # A notebook run by hand may have had other numbers in it than the profile's: the report says which it was.
@@ -169,7 +174,7 @@ def record(
     }
     with write_atomic(_folder(profile) / f"{claim}-{notebook}.json") as path:
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return _frame([{"claim": claim, **asdict(item), "verdict": document["verdict"]} for item in items])
+    return _frame([{"claim": claim, **asdict(item), "verdict": verdict(items)} for item in items])
 
 
 def forget_claims(profile: str, notebook: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcplib.files import write_atomic
-from gcplib.study.claims import FAILS, HOLDS, PARTLY, UNTESTED, Evidence, claims, read_records, verdict
+from gcplib.study.claims import FAILS, HOLDS, PARTLY, UNDECIDED, UNTESTED, Evidence, claims, read_records, verdict
 from gcplib.study.machine import describe_machine, machine_line
 from gcplib.study.profiles import Plan, load_plan
 from gcplib.study.progress import duration
@@ -16,8 +16,13 @@ from gcplib.study.status import NotebookStatus, count_runs, study_status, sweep_
 
 __all__ = ["build_report", "report_path"]
 
-CSS_CLASS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", UNTESTED: "untested"}
-COUNTED = {HOLDS: ("holds", "hold"), PARTLY: ("holds in part", "hold in part"), FAILS: ("does not hold", "do not hold")}
+CSS_CLASS = {HOLDS: "holds", PARTLY: "partly", UNDECIDED: "untested", FAILS: "fails", UNTESTED: "untested"}
+COUNTED = {
+    HOLDS: ("holds", "hold"),
+    PARTLY: ("holds in part", "hold in part"),
+    UNDECIDED: ("is undecided", "are undecided"),
+    FAILS: ("does not hold", "do not hold"),
+}
 
 
 def report_path(plan: Plan) -> Path:

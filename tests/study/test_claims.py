@@ -24,7 +24,8 @@ def test_there_are_31_claims_in_order():
         ([(1, 2)], "holds"),
         ([(1, 2), (0.1, 3)], "holds"),
         ([(1, 2), (-1, 3)], "holds in part"),
-        ([(0, 2)], "does not hold here"),
+        ([(0, 2)], "undecided here"),
+        ([(-25, 35), (-2, 0)], "undecided here"),
         ([(-1, 3), (-2, -1)], "does not hold here"),
     ],
 )
@@ -47,12 +48,7 @@ def test_a_record_is_written_with_its_provenance(world):
     table = record("C02", [evidence(1, 2), evidence(-1, 3)], notebook="01_x", profile="smoke", data="toy", note="why")
     assert list(table["verdict"]) == ["holds in part"] * 2
     document = json.loads(world.runs("smoke", "claims", "C02-01_x.json").read_text())
-    assert (document["verdict"], document["data"], document["note"], document["by"]) == (
-        "holds in part",
-        "toy",
-        "why",
-        "hand",
-    )
+    assert (document["data"], document["note"], document["by"]) == ("toy", "why", "hand")
     assert document["machine"]["cores"] >= 1
     assert "python" in document["machine"]["versions"]
 

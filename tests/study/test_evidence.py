@@ -23,7 +23,7 @@ def _measure(place, effect=2.0):
 
 
 def test_verdicts_figure_and_readme_are_kept_and_renewed(place):
-    for effect, verdict in ((2.0, "**holds**"), (0.5, "**does not hold here**")):
+    for effect, verdict in ((2.0, "**holds**"), (0.5, "**undecided here**"), (-2.0, "**does not hold here**")):
         _measure(place, effect)
         keep_evidence("tiny")
         text = (place / "README.md").read_text()
@@ -31,7 +31,7 @@ def test_verdicts_figure_and_readme_are_kept_and_renewed(place):
         assert text.endswith("after\n")
         assert "former verdicts" not in text
         assert verdict in text
-        assert f"gain: **+{effect}** points" in text
+        assert f"gain: **{effect:+}** points".replace("-", "\N{MINUS SIGN}") in text
         assert "| C31" in text
         assert "| **not tested**: a test takes 12_look_from_coarse_to_fine |  |" in text
     assert (place / "data" / "evidence" / "accuracy.png").read_bytes() == b"png"
