@@ -7,6 +7,7 @@ Notebooks need only the names exported here:
 """
 
 from gcplib.study.claims import Evidence, claims_table, record, verdict
+from gcplib.study.parameters import options_of
 from gcplib.study.tables import evidence_table, save_table
 
-__all__ = ["Evidence", "claims_table", "evidence_table", "record", "save_table", "verdict"]
+__all__ = ["Evidence", "claims_table", "evidence_table", "options_of", "record", "save_table", "verdict"]

@@ -12,11 +12,12 @@ import difflib
 import io
 import json
 import tokenize
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Parameter", "convert", "fit_problem", "read_parameters", "suggest"]
+__all__ = ["Parameter", "convert", "fit_problem", "options_of", "read_parameters", "suggest"]
 
 SCALARS = {"int": int, "float": float, "str": str, "bool": bool}
 
@@ -194,3 +195,27 @@ def suggest(name: str, known: list[str], what: str = "") -> str:
     if near := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return f"did you mean {near[0]!r}?"
     return f"{what or 'known'}: {', '.join(known) or 'none'}"
+
+
+def options_of(name: str, given: Mapping[str, Any], needed: Iterable[str] = (), **defaults: Any) -> dict[str, Any]:
+    """Return a parameter that is a dict of options, with the defaults of those it leaves out.
+
+    The type ``dict`` says nothing of the keys, so a notebook checks them with this, before it computes anything.
+
+    Args:
+        name: of the parameter, for messages. needed: keys without a default.
+
+    Raises:
+        ValueError: a key that does not exist, or one that is needed and not there.
+
+    >>> options_of("looks", {"pairs": 8}, ["pairs"], share=0.25)
+    {'share': 0.25, 'pairs': 8}
+    """
+    needed = list(needed)
+    known = [*needed, *defaults]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"parameter {name!r} has no option {key!r}; {suggest(str(key), known)}")
+    if missing := [key for key in needed if key not in given]:
+        raise ValueError(f"parameter {name!r} lacks {', '.join(map(repr, missing))}; it has {[*given]}")
+    return defaults | dict(given)

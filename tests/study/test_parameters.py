@@ -1,6 +1,6 @@
 import pytest
 
-from gcplib.study.parameters import Parameter, convert, fit_problem, read_parameters
+from gcplib.study.parameters import Parameter, convert, fit_problem, options_of, read_parameters
 
 CELL = """
 profile = "smoke"  # name of the profile
@@ -82,3 +82,15 @@ def test_values_that_do_not_fit_say_what_to_write(kind, value, message):
 def test_a_whole_number_given_for_a_float_becomes_one():
     assert type(convert(Parameter("p", 0.5, "float"), 3)) is float
     assert list(map(type, convert(Parameter("p", [0.5], "list[float]"), [1, 2]))) == [float, float]
+
+
+def test_options_take_defaults_for_what_is_left_out():
+    assert options_of("more", {"k": 15}, ["k"], ks=[4], pairs=2) == {"k": 15, "ks": [4], "pairs": 2}
+    assert options_of("more", {"k": 15, "pairs": 0}, ["k"], pairs=2) == {"k": 15, "pairs": 0}
+
+
+def test_an_unknown_option_is_named_with_the_nearest_one_and_a_missing_one_too():
+    with pytest.raises(ValueError, match=r"'whole' has no option 'pixel'; did you mean 'pixels'\?"):
+        options_of("whole", {"pixel": 64}, ["pixels"], rate=0.02)
+    with pytest.raises(ValueError, match="'whole' lacks 'pixels', 'batch'; it has \\['rate'\\]"):
+        options_of("whole", {"rate": 1}, ["pixels", "batch"], rate=0.02)
