@@ -18,7 +18,8 @@ from gcplib.nn.gaussian import GaussianPool
 from gcplib.nn.invariant import D4, InvariantPool, StiefelProjection, d4_views, random_view
 from gcplib.nn.log import LogPool
 from gcplib.nn.losses import get_loss, gradient_boosting_cross_entropy, list_losses
-from gcplib.nn.pooling import CovariancePool, NewtonSchulzPool, create_pool, list_pools
+from gcplib.nn.pooling import CovariancePool, NewtonSchulzPool
+from gcplib.nn.registry import create_pool, list_pools
 from gcplib.nn.scaling_eigen import amplify, list_amplifiers
 
 __all__ = [

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcplib.nn.gate_blocks import ChannelGate, FusedGate, Gate, PositionGate, SqueezeExcitation
+from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcitation
+from gcplib.nn.gate_fusion import FusedGate
 
 __all__ = [
     "ChannelGate",

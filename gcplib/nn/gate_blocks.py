@@ -9,19 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional, init
 
 from gcplib.linalg import covariance, spectral_dtype
+from gcplib.nn.base import check_positive
 
-__all__ = ["ChannelGate", "FusedGate", "Gate", "PositionGate", "SqueezeExcitation"]
+__all__ = ["ChannelGate", "Gate", "PositionGate", "SqueezeExcitation", "start_random"]
 
 STARTS = ("identity", "paper")
-FUSIONS = ("average", "max", "concat")
 # Numbers that the row-wise convolution makes of a row of the covariance, as published.
 A_ROW = 4
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 def _check_start(start: str) -> None:
@@ -29,7 +23,7 @@ def _check_start(start: str) -> None:
         raise ValueError(f"unknown start {start!r}; known: {', '.join(STARTS)}")
 
 
-def _start_random(weight: Tensor) -> None:
+def start_random(weight: Tensor) -> None:
     """Start weights as the released code does."""
     init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
@@ -58,7 +52,7 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int, start: str = "identity"):
         super().__init__()
-        _check_positive(channels=channels)
+        check_positive("channels", channels)
         _check_start(start)
         self.channels, self.start, self.released = channels, start, start == "paper"
 
@@ -94,14 +88,14 @@ class RowWise(nn.Module):
         self.bias = nn.Parameter(torch.empty(A_ROW * size).uniform_(-(size**-0.5), size**-0.5))
         self.activation = nn.ReLU() if rectify else nn.Identity()
         self.mix = nn.Linear(A_ROW * size, out)
-        _start_random(self.mix.weight)
+        start_random(self.mix.weight)
         if zero:
             _start_zero(self.mix)
             # The released weights, counted over the outputs of all groups, make numbers so small (0.06 of 128 channels)
             # that a last layer of zeros hardly gets a gradient. These make numbers of variance 1.
             init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="linear")
         else:
-            _start_random(self.weight[:, None])
+            start_random(self.weight[:, None])
 
     def forward(self, matrix: Tensor) -> Tensor:
         matrix = self.norm(matrix.to(self.norm.weight.dtype))
@@ -111,7 +105,7 @@ class RowWise(nn.Module):
 
 def _reduce(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     layers = nn.Sequential(nn.Conv2d(channels, width, 1, stride), nn.BatchNorm2d(width))
-    _start_random(layers[0].weight)
+    start_random(layers[0].weight)
     return layers
 
 
@@ -144,7 +138,8 @@ class ChannelGate(Gate):
 
     def __init__(self, channels: int, width: int = 128, stride: int = 1, start: str = "identity"):
         super().__init__(channels, start)
-        _check_positive(width=width, stride=stride)
+        check_positive("width", width)
+        check_positive("stride", stride)
         width, self.stride = min(width, channels), stride
         self.reduce = _reduce(channels, width, stride)
         self.rows = RowWise(width, channels, rectify=False, zero=not self.released)
@@ -182,7 +177,8 @@ class PositionGate(Gate):
 
     def __init__(self, channels: int, width: int = 128, grid: int = 8, start: str = "identity"):
         super().__init__(channels, start)
-        _check_positive(width=width, grid=grid)
+        check_positive("width", width)
+        check_positive("grid", grid)
         self.grid = grid
         self.reduce = _reduce(channels, min(width, channels))
         self.rows = RowWise(grid**2, grid**2, rectify=True, zero=not self.released)
@@ -203,57 +199,6 @@ class PositionGate(Gate):
         return y.relu() if self.released else y
 
 
-class FusedGate(nn.Module):
-    """Both blocks side by side, c by channels and p by positions, and one of three ways to make one map of two.
-
-    ``average``: ``(c + p) / 2``; released: ``c + p``. ``max``: the larger, element by element. ``concat``: grouped
-    vertical convolutions of both, added, batch norm; started as identity, this is added to x with a scale of zero.
-
-    Args:
-        channels: C. fusion: one of these. width, stride, grid, start: see ``ChannelGate`` and ``PositionGate``.
-
-    Source: the released code of GSoP. Its groups are ``C / 64`` and its kernels ``2 log2(32 / groups) + 5`` high;
-    where C has no such divisor we take the next smaller one.
-    """
-
-    learns_as_pool = True
-
-    def __init__(
-        self,
-        channels: int,
-        fusion: str = "average",
-        width: int = 128,
-        stride: int = 1,
-        grid: int = 8,
-        start: str = "identity",
-    ):
-        super().__init__()
-        if fusion not in FUSIONS:
-            raise ValueError(f"unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
-        self.fusion, self.released = fusion, start == "paper"
-        self.by_channel = ChannelGate(channels, width, stride, start)
-        self.by_position = PositionGate(channels, width, grid, start)
-        if fusion == "concat":
-            groups = next(g for g in range(max(1, channels // 64), 0, -1) if channels % g == 0)
-            half = max(0, int(math.log2(32 / groups))) + 2
-            size = {"kernel_size": (2 * half + 1, 1), "padding": (half, 0), "groups": groups}
-            self.joined = nn.ModuleList(nn.Conv2d(channels, channels, **size) for _ in range(2))
-            self.norm = nn.BatchNorm2d(channels)
-            for convolution in self.joined:
-                _start_random(convolution.weight)
-            if not self.released:
-                init.zeros_(self.norm.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        c, p = self.by_channel(x), self.by_position(x)
-        if self.fusion == "max":
-            return torch.maximum(c, p)
-        if self.fusion == "average":
-            return c + p if self.released else (c + p) / 2
-        both = self.norm(self.joined[0](c) + self.joined[1](p)).to(x.dtype)
-        return both if self.released else x + both
-
-
 class SqueezeExcitation(Gate):
     """The first-order peer: one factor a channel, of the means of all, ``z = W2 ReLU(W1 mean(x))``.
 
@@ -267,7 +212,7 @@ class SqueezeExcitation(Gate):
     def __init__(self, channels: int, hidden: int | None = None, start: str = "identity"):
         super().__init__(channels, start)
         hidden = max(1, channels // 16) if hidden is None else hidden
-        _check_positive(hidden=hidden)
+        check_positive("hidden", hidden)
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
         if not self.released:

@@ -9,7 +9,8 @@ import torch
 
 from gcplib.training.build import set_up, switch_pool
 from gcplib.training.engine import Engine
-from gcplib.training.loop import evaluate, plan_epoch, train_epoch
+from gcplib.training.evaluation import evaluate
+from gcplib.training.loop import plan_epoch, train_epoch
 from gcplib.training.sources import Source
 from gcplib.training.spec import RunSpec
 

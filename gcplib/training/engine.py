@@ -12,12 +12,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Engine", "PeerLost", "cached_fabric", "make_fabric", "share_buffers", "stop_with_parent"]
+__all__ = ["Engine", "PeerLost", "agree", "cached_fabric", "make_fabric", "share_buffers", "stop_with_parent"]
 
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -116,6 +116,19 @@ def share_buffers(fabric: Fabric, network: nn.Module) -> None:
     if fabric.world_size > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
+
+
+def agree(fabric: Fabric, totals: Tensor, broken: bool, stop: bool) -> dict:
+    """Add up loss and right answers over the devices, and tell all of them if one has to stop.
+
+    A device that left the step by itself would leave the others waiting for its gradient.
+    """
+    flags = torch.tensor([float(broken), float(stop)], device=totals.device)
+    facts = torch.cat([totals, flags])
+    if fabric.world_size > 1:
+        facts = fabric.all_reduce(facts, reduce_op="sum")
+    loss, correct, broken, stop = facts.tolist()
+    return {"loss": loss, "correct": correct, "broken": broken > 0, "stop": stop > 0}
 
 
 def stop_with_parent(parent: int, message: str = "") -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from gcplib.linalg import NonFiniteError
 from gcplib.nn import get_loss
-from gcplib.training.engine import share_buffers
+from gcplib.training.engine import agree
 from gcplib.training.recipe import Recipe
 from gcplib.training.schedules import learning_rate_factor
 from gcplib.training.sources import Batch, PictureSource, Source
@@ -23,7 +23,7 @@ from gcplib.training.state import TrainingState
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Diverged", "Stopped", "evaluate", "plan_epoch", "train_epoch"]
+__all__ = ["Diverged", "Stopped", "plan_epoch", "train_epoch"]
 
 # Half precision starts with a loss scale that is too large and finds its own by skipping steps.
 MOST_SKIPPED_STEPS = 50
@@ -168,7 +168,7 @@ def _take_step(
             except NonFiniteError as error:
                 found["reason"], broken = str(error), True
             if last:
-                found |= _agree(fabric, totals, broken, stop())
+                found |= agree(fabric, totals, broken, stop())
                 if found["broken"]:
                     return found
             if not broken:
@@ -195,67 +195,8 @@ def _loss(outputs: Tensor | tuple[Tensor, ...], target: Tensor, recipe: Recipe) 
     return sum(outputs) / len(outputs), sum(losses) / len(losses)
 
 
-def _agree(fabric: Fabric, totals: Tensor, broken: bool, stop: bool) -> dict:
-    """Add up loss and right answers over the devices, and tell all of them if one has to stop.
-
-    A device that left the step by itself would leave the others waiting for its gradient.
-    """
-    flags = torch.tensor([float(broken), float(stop)], device=totals.device)
-    facts = torch.cat([totals, flags])
-    if fabric.world_size > 1:
-        facts = fabric.all_reduce(facts, reduce_op="sum")
-    loss, correct, broken, stop = facts.tolist()
-    return {"loss": loss, "correct": correct, "broken": broken > 0, "stop": stop > 0}
-
-
 def freeze_batch_norm(model: nn.Module) -> None:
     """Let batch norm use the statistics it has, as in evaluation, and leave them as they are."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-@torch.inference_mode()
-def evaluate(
-    network: nn.Module,
-    fabric: Fabric,
-    source: Source | PictureSource,
-    indices: Tensor,
-    flip: bool = False,
-    batch_size: int = 64,
-) -> Tensor:
-    """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over pictures and mirror images.
-
-    Raises:
-        Diverged: features or logits are not finite, as when the last step of an epoch went too far.
-    """
-    network.eval()
-    share_buffers(fabric, network)
-    rank, world = fabric.global_rank, fabric.world_size
-    mine, found, reason = indices[rank::world], [], ""
-    batches = [Batch(part) for part in mine.split(batch_size)] if len(mine) else []
-    try:
-        for x in source.batches(batches):
-            with fabric.autocast():
-                logits = network(x).float()
-                found.append((logits + network(x.flip(-1)).float()) / 2 if flip else logits)
-    except NonFiniteError as error:
-        reason = str(error)
-    bad = sum(int((~torch.isfinite(part)).any(1).sum()) for part in found)
-    reason = reason or (f"logits of {bad} of {len(mine)} pictures are not finite" if bad else "")
-    if _agree(fabric, torch.zeros(2, device=source.device), bool(reason), False)["broken"]:
-        raise Diverged(f"evaluation: {reason or 'not finite on another device'}")
-    return torch.cat(found).cpu() if world == 1 else _gather(fabric, found, source, len(indices))
-
-
-def _gather(fabric: Fabric, found: list[Tensor], source: Source | PictureSource, count: int) -> Tensor:
-    """Return the logits of all devices in the order of the pictures, which were dealt out like cards."""
-    world, most = fabric.world_size, -(-count // fabric.world_size)
-    width = torch.tensor(found[0].shape[1] if found else 0, device=source.device)
-    width = int(fabric.all_gather(width).max())
-    mine = torch.zeros(most, width, device=source.device)
-    if found:
-        own = torch.cat(found)
-        mine[: len(own)] = own
-    everyone = fabric.all_gather(mine)
-    return everyone.transpose(0, 1).reshape(most * world, width)[:count].cpu()

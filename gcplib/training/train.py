@@ -19,7 +19,8 @@ from torch.nn import functional
 from gcplib.progress import track
 from gcplib.training.build import enter_epoch, set_up, switch_pool
 from gcplib.training.engine import Engine
-from gcplib.training.loop import Diverged, Stopped, evaluate, train_epoch
+from gcplib.training.evaluation import evaluate
+from gcplib.training.loop import Diverged, Stopped, train_epoch
 from gcplib.training.sources import PictureSource, Source
 from gcplib.training.spec import RunSpec
 from gcplib.training.state import TrainingState, load_latest

@@ -28,7 +28,8 @@ from gcplib.study.cli import main
 from gcplib.training import Engine, RunSpec, ensure
 from gcplib.training.build import set_up
 from gcplib.training.engine import cached_fabric, stop_with_parent
-from gcplib.training.loop import evaluate, train_epoch
+from gcplib.training.evaluation import evaluate
+from gcplib.training.loop import train_epoch
 from gcplib.training.runs import run_directory
 from gcplib.training.sources import Batch
 from gcplib.training.state import checkpoints

@@ -4,7 +4,8 @@ from torch import nn
 
 from gcplib.training import Recipe, learning_rate_factor
 from gcplib.training.engine import Engine, cached_fabric
-from gcplib.training.loop import Diverged, evaluate, train_epoch
+from gcplib.training.evaluation import evaluate
+from gcplib.training.loop import Diverged, train_epoch
 from gcplib.training.sources import Source
 from gcplib.training.state import TrainingState, make_average, make_optimizer
 
