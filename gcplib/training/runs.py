@@ -171,7 +171,8 @@ def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
     description = f"{len(missing)} runs to train, {len(specs) - len(missing)} on disk"
     if workers > 1 and len(missing) > 1:
         pool = _pool(workers, runs_dir(), cache_dir())
-        futures = [pool.submit(_ensure_quietly, spec) for spec in missing]
+        # The longest first: a long one that begins last would leave the other workers idle.
+        futures = [pool.submit(_ensure_quietly, s) for s in sorted(missing, key=lambda s: -s.recipe.epochs)]
         try:
             for future in track(as_completed(futures), description, len(missing), "run"):
                 future.result()
