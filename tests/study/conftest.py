@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -136,7 +137,8 @@ class World:
         own |= {"GCPLIB_ROOT": self.root, "PYTHONPATH": self.root / "sources"}
         return os.environ | {name: str(value) for name, value in own.items()}
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def start(self, *arguments: str, background: bool = False) -> subprocess.Popen:
+        """Start a command; ``background`` as a script's shell does behind ``&``, with Ctrl-C ignored."""
         command = [sys.executable, "-m", "gcplib", *arguments]
         process = subprocess.Popen(
             command,
@@ -145,6 +147,7 @@ class World:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None,
         )
         self.started.append(process)
         return process

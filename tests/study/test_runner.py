@@ -129,7 +129,7 @@ def test_a_killed_study_ends_whole_and_continues(world):
     world.notebook("slow", SLOW)
     world.profile("notebooks: {first: , slow: }")
     for how in (signal.SIGTERM, signal.SIGKILL):
-        process = world.start("study")
+        process = world.start("study", background=True)
         kernel = int(world.wait_for(lambda: (path := world.root / "started").exists() and path.read_text()))
         world.wait_for(world.runs("smoke", "notebooks", "first.json").exists)
         family = psutil.Process(process.pid).children(recursive=True)
