@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -138,6 +139,22 @@ def test_many_runs_in_two_processes_are_those_of_one(spec):
     for name, value in ensure(specs[3]).load_model().state_dict().items():
         assert torch.equal(value, want[name])
     assert set(metrics_table(several[:4]).groupby(["pool", "seed"]).size()) == {3}
+
+
+def test_of_several_runs_the_longest_begin_first(spec, monkeypatch):
+    begun = []
+
+    class Workers:
+        def submit(self, work, spec):
+            begun.append(spec)
+            future = Future()
+            future.set_result(work(spec))
+            return future
+
+    monkeypatch.setattr("gcplib.training.runs._pool", lambda *_: Workers())
+    specs = [dataclasses.replace(spec, recipe=dataclasses.replace(QUICK, epochs=epochs)) for epochs in (1, 3, 2)]
+    assert [run.spec for run in ensure_all(specs, workers=2)] == specs
+    assert begun == [specs[1], specs[2], specs[0]]
 
 
 def test_every_part_of_a_spec_counts(spec):
