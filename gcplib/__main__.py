@@ -2,6 +2,6 @@
 
 import sys
 
-from gcplib.study.cli import main
+from gcplib.lab.cli import main
 
 sys.exit(main())

@@ -32,13 +32,13 @@ def _seed():
 @pytest.fixture(scope="session")
 def tiny_spec():
     """A data set of a second: 4 families in at least 2 categories."""
-    from gcplib.data import TypefacesSpec
+    from gcplib.lab.data import TypefacesSpec
 
     return TypefacesSpec(families=4, train=4, validation=2, test=2, pixels=64)
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tiny_spec):
-    from gcplib.data import load_typefaces
+    from gcplib.lab.data import load_typefaces
 
     return load_typefaces(tiny_spec, progress=False)

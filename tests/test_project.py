@@ -79,7 +79,7 @@ def test_notebooks_import_public_names_only(path):
 
 
 def test_readme_shows_the_kept_verdicts():
-    from gcplib.study.evidence import BEGIN, END, MORE, kept_records, readme_block
+    from gcplib.lab.study.evidence import BEGIN, END, MORE, kept_records, readme_block
 
     block = re.search(f"{BEGIN}\n(.*)\n{END}", (ROOT / "README.md").read_text(), flags=re.DOTALL)[1]
     assert block == readme_block(kept_records("study"), kept_records(MORE))

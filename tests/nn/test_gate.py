@@ -19,8 +19,8 @@ from gcplib.nn.gate import (
     insert_gates,
     list_gates,
 )
-from gcplib.training import Recipe
-from gcplib.training.state import make_optimizer
+from gcplib.lab.training import Recipe
+from gcplib.lab.training.state import make_optimizer
 
 DOUBLE = torch.float64
 SMALL = {"width": 4, "grid": 3}

@@ -1,0 +1,224 @@
+"""Which pixels matter for the class scores of sets of eigenvalues: gradients at the pixels, occlusion, learned masks.
+
+Pictures are ``(B, H, W, 3)`` of uint8; the maps ``(..., sets, h, w)``, signed as in ``attribution``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gcplib.lab.analysis.attribution import differentiable_scores
+from gcplib.lab.analysis.spectral_scores import Classes, Sets, class_matrices, nonzero_sets, set_scores
+from gcplib.models import Backbone, Head
+from gcplib.lab.progress import track
+
+__all__ = ["blurred", "extremal_map", "occlusion_map", "pixel_gradient_map"]
+
+# Pictures in one pass of the backbone; larger batches were slower on a CPU.
+BATCH = 16
+
+
+def blurred(pictures: Tensor, share: float = 0.05) -> Tensor:
+    """Return pictures ``(B, 3, H, W)`` under a Gaussian of ``share`` of their side: the letters gone, the colours left.
+
+    What covers a part of a picture must not look like something. The edges of a square of one colour look like strokes
+    to a network that reads letters; those between a picture and its blur are much fainter.
+    """
+    sigma = share * min(pictures.shape[-2:])
+    reach = min(math.ceil(3 * sigma), min(pictures.shape[-2:]) - 1)
+    place = torch.arange(-reach, reach + 1, dtype=pictures.dtype, device=pictures.device)
+    kernel = torch.exp(-0.5 * (place / sigma).square())
+    kernel = (kernel / kernel.sum()).expand(pictures.shape[1], 1, -1)
+    wide = functional.pad(pictures, (reach,) * 4, mode="reflect")
+    wide = functional.conv2d(wide, kernel.unsqueeze(-2), groups=len(kernel))
+    return functional.conv2d(wide, kernel.unsqueeze(-1), groups=len(kernel))
+
+
+def _targets(
+    backbone: Backbone, heads: Sequence[Head], pictures: Tensor, sets: Sets, classes: Classes, against: Classes | None
+) -> list[tuple[list[int], list[int] | None]]:
+    """Return the class of every picture and what it is against, after a look at all that needs no picture."""
+    if backbone.training:
+        raise ValueError("the backbone is in training mode, where batch norm mixes the pictures; call .eval() first")
+    nonzero_sets(sets)
+    for head in heads:
+        class_matrices(head, classes, against, len(pictures))
+    others = [None] * len(pictures) if against is None else list(against)
+    return [([int(c)], None if o is None else [int(o)]) for c, o in zip(classes, others, strict=True)]
+
+
+def pixel_gradient_map(
+    backbone: Backbone,
+    head: Head,
+    pictures: np.ndarray | Tensor,
+    sets: Sets,
+    classes: Classes,
+    against: Classes | None = None,
+    times_input: bool = False,
+) -> Tensor:
+    """Return the gradient of the sets' scores at the pixels, ``(B, sets, H, W)``.
+
+    Args:
+        times_input: sum over colours of gradient times input, signed; otherwise the largest magnitude over colours,
+            never negative (saliency).
+
+    Raises:
+        ValueError: as ``set_scores``. NonFiniteError: a cut between equal eigenvalues.
+
+    Source: Simonyan et al., ICLR workshop 2014; by captum's ``Saliency`` and ``InputXGradient``.
+    """
+    from captum.attr import InputXGradient, Saliency
+
+    x = backbone.prepare(pictures)
+    targets = _targets(backbone, [head], x, sets, classes, against)
+    maps = []
+    for picture, (label, other) in track(zip(x.split(1), targets, strict=True), "gradients", len(x), "picture"):
+
+        def scores(batch: Tensor, label: list = label, other: list | None = other) -> Tensor:
+            return differentiable_scores(head, backbone(batch), sets, label, other)
+
+        method = InputXGradient(scores) if times_input else Saliency(scores)
+        found = [method.attribute(picture.requires_grad_(), target=i).detach() for i in range(len(sets))]
+        maps.append(torch.stack([m.sum(1)[0] if times_input else m.amax(1)[0] for m in found]))
+    return torch.stack(maps)
+
+
+@torch.no_grad()
+def occlusion_map(
+    backbone: Backbone,
+    heads: Head | Sequence[Head],
+    pictures: np.ndarray | Tensor,
+    sets: Sets,
+    classes: Classes,
+    against: Classes | None = None,
+    window: int = 32,
+    stride: int = 16,
+) -> Tensor:
+    """Return how much the sets' scores fall when a window of the picture is blurred away.
+
+    The mean over all windows that cover a cell of ``stride`` pixels. A picture passes through the backbone once a
+    window, for all sets and heads: the heads are trained on one frozen backbone.
+
+    Args:
+        heads: one head, or several such as of several seeds. window: its side, a multiple of ``stride``.
+        stride: steps of the window, a divisor of the pictures' sides.
+
+    Returns:
+        ``(B, sets, H / stride, W / stride)``, with heads first if several: ``(heads, B, sets, ...)``.
+
+    Raises:
+        ValueError: as ``set_scores``, or a window or stride that does not fit.
+
+    Source: Zeiler and Fergus, ECCV 2014; by captum's ``Occlusion``, of a map of what is visible.
+    """
+    from captum.attr import Occlusion
+
+    x = backbone.prepare(pictures)
+    several = not isinstance(heads, Head)
+    heads = list(heads) if several else [heads]
+    targets = _targets(backbone, heads, x, sets, classes, against)
+    height, width = x.shape[-2:]
+    if not 1 <= stride <= window <= min(height, width) or window % stride or height % stride or width % stride:
+        raise ValueError(
+            f"a window of {window} in steps of {stride} does not fit pictures of {height} x {width}: the stride must "
+            "divide the window and both sides"
+        )
+    # What captum covers is a map of what is visible, a cell a step: its sums over windows then cost nothing.
+    cells = x.new_ones(1, 1, height // stride, width // stride)
+    maps = []
+    items = zip(x.split(1), blurred(x).split(1), targets, strict=True)
+    for picture, cover, (label, other) in track(items, "occlusion", len(x), "picture"):
+
+        def scores(
+            visible: Tensor,
+            picture: Tensor = picture,
+            cover: Tensor = cover,
+            label: list = label,
+            other: list | None = other,
+        ) -> Tensor:
+            shown = functional.interpolate(visible, (height, width), mode="nearest")
+            features = backbone(torch.lerp(cover, picture, shown).contiguous(memory_format=torch.channels_last))
+            labels, others = label * len(visible), None if other is None else other * len(visible)
+            return torch.cat([set_scores(head, features, sets, labels, others) for head in heads], 1)
+
+        steps = (1, window // stride, window // stride)
+        found = Occlusion(scores).attribute(cells, steps, (1, 1, 1), baselines=0, perturbations_per_eval=BATCH)
+        maps.append(found.view(len(heads), len(sets), *cells.shape[2:]))
+    stacked = torch.stack(maps, 1)
+    return stacked if several else stacked[0]
+
+
+def extremal_map(
+    backbone: Backbone,
+    head: Head,
+    pictures: np.ndarray | Tensor,
+    sets: Sets,
+    classes: Classes,
+    against: Classes | None = None,
+    area: float = 0.1,
+    steps: int = 40,
+    rate: float = 0.3,
+) -> Tensor:
+    """Return, for every set, the part of the picture of a given area that alone keeps its score highest.
+
+    A mask in [0, 1] on the grid of the features, bilinear in between, shows the picture where it is 1 and its blur
+    where it is 0, and is learned by ``steps`` steps of Adam on the score. It starts equal everywhere: nothing is
+    random. Fong et al. hold the area by a penalty on the sorted mask and smooth by a maximum of Gaussians; here a
+    threshold holds the area exactly, ``m = sigmoid(a - t(a))`` with ``mean m = area``, and the coarse grid smooths.
+
+    Args:
+        area: share of the picture to show, between 0 and 1. steps, rate: of Adam.
+
+    Returns:
+        ``(B, sets, h, w)``, between 0 and 1, with the mean ``area``.
+
+    Raises:
+        ValueError: as ``set_scores``, or settings out of range. NonFiniteError: a cut between equal eigenvalues.
+
+    Source: Fong, Patrick and Vedaldi, ICCV 2019.
+    """
+    if not 0 < area < 1 or steps < 1 or not rate > 0:
+        raise ValueError(f"need an area between 0 and 1, steps and a positive rate, got {area}, {steps} and {rate}")
+    x = backbone.prepare(pictures)
+    targets = _targets(backbone, [head], x, sets, classes, against)
+    cover, found = blurred(x), []
+    jobs = [(start, chosen) for start in range(0, len(x), BATCH) for chosen in sets]
+    for start, chosen in track(jobs, "learned masks", unit="set"):
+        part = slice(start, start + BATCH)
+        labels = [label[0] for label, _ in targets[part]]
+        others = None if against is None else [other[0] for _, other in targets[part]]
+        grid = (x.shape[2] // backbone.stride, x.shape[3] // backbone.stride)
+        logits = x.new_zeros(len(x[part]), 1, *grid, requires_grad=True)
+        optimizer = torch.optim.Adam([logits], rate)
+        for _ in range(steps):
+            shown = functional.interpolate(_with_area(logits, area), x.shape[2:], mode="bilinear", align_corners=False)
+            features = backbone(torch.lerp(cover[part], x[part], shown))
+            loss = -differentiable_scores(head, features, [chosen], labels, others).sum()
+            (logits.grad,) = torch.autograd.grad(loss, logits)
+            optimizer.step()
+        found.append(_with_area(logits.detach(), area).squeeze(1))
+    batches = [torch.stack(found[i : i + len(sets)], 1) for i in range(0, len(found), len(sets))]
+    return torch.cat(batches)
+
+
+def _with_area(logits: Tensor, area: float) -> Tensor:
+    """Return ``sigmoid(a - t)`` of ``(B, 1, h, w)`` with t such that its mean is ``area``; differentiable through t."""
+    values = logits.detach()
+    # At these ends every entry is above, or below, the area.
+    offset = math.log(area / (1 - area))
+    low, high = (v - offset for v in (values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)))
+    for _ in range(60):
+        middle = (low + high) / 2
+        over = (values - middle).sigmoid().mean((2, 3), keepdim=True) > area
+        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+    mask = (logits - middle).sigmoid()
+    # One Newton step, of no length but with the right derivative: dt = mean(m' da) / mean(m').
+    slope = (mask * (1 - mask)).detach()
+    shift = (mask.mean((2, 3), keepdim=True) - area) / slope.mean((2, 3), keepdim=True)
+    return (logits - middle - shift).sigmoid()

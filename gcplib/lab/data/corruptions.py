@@ -1,0 +1,222 @@
+"""Pictures made worse, in the manner of ImageNet-C and ImageNet-P: corruptions of five severities, and short films.
+
+Hendrycks and Dietterich (ICLR 2019) corrupt photographs of 224 pixels. The kinds here are theirs where a library has
+them, and some more; **the severities are our own**, for small pictures of text, so that numbers cannot be compared with
+published ones. Every draw depends on the seed, the kind and the number of the picture alone: the same picture meets the
+same noise at every severity, in any order and any batch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from scipy import ndimage
+from skimage.draw import line
+from skimage.morphology import disk
+from skimage.util import random_noise
+from torchvision.transforms.v2 import functional
+
+from gcplib.lab.data.decoding import cores
+
+__all__ = ["CORRUPTIONS", "FILMS", "SEVERITIES", "corrupt", "film"]
+
+# What each kind does at severity 1 to 5. Lengths are for a side of 224 pixels, and shrink with the picture.
+SEVERITIES = {
+    "gaussian_noise": (0.04, 0.08, 0.12, 0.18, 0.26),  # standard deviation, of a range of 1
+    "shot_noise": (100, 40, 20, 10, 5),  # photons where a picture is white
+    "impulse_noise": (0.01, 0.03, 0.06, 0.12, 0.2),  # share of the numbers that are set to 0 or 1
+    "gaussian_blur": (0.7, 1.2, 1.8, 2.5, 3.5),  # standard deviation in pixels
+    "defocus_blur": (1, 2, 3, 4, 6),  # radius in pixels
+    "motion_blur": (3, 6, 9, 13, 18),  # length in pixels, in a random direction
+    "fog": (0.2, 0.35, 0.5, 0.65, 0.8),  # weight of a bright, cloudy layer
+    "brightness": (1.15, 1.3, 1.5, 1.8, 2.2),  # factor
+    "contrast": (0.7, 0.5, 0.35, 0.22, 0.12),  # factor of the distance from the mean grey
+    "saturation": (0.7, 0.4, 0.0, 2.5, 5.0),  # factor of the distance from grey
+    "posterize": (5, 4, 3, 2, 1),  # bits of a colour
+    "pixelate": (0.5, 0.4, 0.33, 0.25, 0.2),  # of the side, enlarged again
+    "jpeg": (50, 30, 18, 10, 5),  # quality
+    "elastic": (1, 2, 3, 4.5, 6),  # pixels, standard deviation of a smooth random shift
+    "rotate": (3, 6, 10, 15, 22),  # degrees, either way
+    "translate": (4, 9, 15, 22, 30),  # pixels, in a random direction
+}
+
+# What changes from one picture of a film to the next; noise is new in every picture but the first.
+FILMS = {"translate": 1.0, "rotate": 1.0, "brightness": 1.04, "gaussian_noise": 0.04}
+
+SIDE = 224
+
+
+def _blurred(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    kernel = kernel / kernel.sum()
+    return np.stack([ndimage.convolve(x[..., c], kernel, mode="nearest") for c in range(3)], axis=-1)
+
+
+def _soft(x: np.ndarray, sigma: float, _rng: np.random.Generator) -> np.ndarray:
+    sigma = max(0.4, sigma * x.shape[0] / SIDE)  # a narrower one would change nothing
+    return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
+
+
+def _motion(x: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
+    angle, reach = rng.uniform(0, np.pi), max(1, round(length * x.shape[0] / SIDE / 2))
+    down, across = round(reach * np.sin(angle)), round(reach * np.cos(angle))
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), dtype=x.dtype)
+    kernel[line(reach - down, reach - across, reach + down, reach + across)] = 1
+    return _blurred(x, kernel)
+
+
+def _warped(x: np.ndarray, down: np.ndarray | float, across: np.ndarray | float) -> np.ndarray:
+    """Return the picture with every place taken from ``(down, across)`` pixels away; beyond the edge it goes on."""
+    rows, columns = np.meshgrid(*map(np.arange, x.shape[:2]), indexing="ij")
+    places = [rows + down, columns + across]
+    moved = [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)]
+    return np.stack(moved, axis=-1)
+
+
+def _rotated(x: np.ndarray, degrees: float) -> np.ndarray:
+    angle, centre = np.deg2rad(degrees), (np.array(x.shape[:2]) - 1) / 2
+    rows, columns = np.meshgrid(*(np.arange(n) - c for n, c in zip(x.shape[:2], centre, strict=True)), indexing="ij")
+    down = rows * np.cos(angle) - columns * np.sin(angle) - rows
+    return _warped(x, down, rows * np.sin(angle) + columns * np.cos(angle) - columns)
+
+
+def _shifted(x: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    return _warped(x, length * np.sin(angle), length * np.cos(angle))
+
+
+def _smooth(shape: tuple[int, int], share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise of mean 0 and deviation 1, smooth over a share of the side."""
+    # By Fourier transforms: a filter as wide as a good part of the picture is slow.
+    waves = ndimage.fourier_gaussian(np.fft.rfft2(rng.standard_normal(shape)), share * shape[0], n=shape[1])
+    noise = np.fft.irfft2(waves, s=shape)
+    return (noise - noise.mean()) / noise.std()
+
+
+def _elastic(x: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
+    pixels *= x.shape[0] / SIDE
+    return _warped(x, *(pixels * _smooth(x.shape[:2], 0.06, rng) for _ in range(2)))
+
+
+def _fog(x: np.ndarray, weight: float, rng: np.random.Generator) -> np.ndarray:
+    clouds = sum(share * _smooth(x.shape[:2], share, rng) for share in (0.2, 0.1, 0.05))
+    layer = 0.85 + 0.1 * clouds / clouds.std()
+    return (1 - weight) * x + weight * layer[..., None]
+
+
+def _by(fn: Callable[[torch.Tensor, float], torch.Tensor]) -> Callable:
+    """Make a corruption of a function of torchvision, on uint8 tensors with the channels first."""
+
+    def apply(x: np.ndarray, value: float, _rng: np.random.Generator) -> np.ndarray:
+        return fn(torch.from_numpy(_whole(x)).permute(2, 0, 1), value).permute(1, 2, 0).numpy() / 255
+
+    return apply
+
+
+def _pixelated(x: torch.Tensor, share: float) -> torch.Tensor:
+    small = functional.resize(x, [max(1, round(share * side)) for side in x.shape[-2:]], antialias=True)
+    return functional.resize(small, list(x.shape[-2:]), functional.InterpolationMode.NEAREST)
+
+
+# Each of a picture (H, W, 3) from 0 to 1 in float, the setting and a source of random numbers.
+CORRUPTIONS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
+    "gaussian_noise": lambda x, v, rng: x + v * rng.standard_normal(x.shape),
+    "shot_noise": lambda x, v, rng: rng.poisson(x * v) / v,
+    "impulse_noise": lambda x, v, rng: random_noise(x, mode="s&p", amount=v, rng=rng),
+    "gaussian_blur": _soft,
+    "defocus_blur": lambda x, v, rng: _blurred(x, disk(max(1, round(v * x.shape[0] / SIDE))).astype(x.dtype)),
+    "motion_blur": _motion,
+    "fog": _fog,
+    "brightness": _by(functional.adjust_brightness),
+    "contrast": _by(functional.adjust_contrast),
+    "saturation": _by(functional.adjust_saturation),
+    "posterize": _by(functional.posterize),
+    "pixelate": _by(_pixelated),
+    "jpeg": _by(functional.jpeg),
+    "elastic": _elastic,
+    "rotate": lambda x, v, rng: _rotated(x, v * rng.choice([-1, 1])),
+    "translate": lambda x, v, rng: _shifted(x, v * x.shape[0] / SIDE, rng),
+}
+
+
+def corrupt(
+    pictures: np.ndarray, kind: str, severity: int, seed: int = 0, numbers: Iterable[int] | None = None
+) -> np.ndarray:
+    """Return pictures made worse, of the same shape and dtype.
+
+    Args:
+        pictures: ``(B, H, W, 3)`` of uint8. kind: of ``CORRUPTIONS``. severity: 1 to 5, see ``SEVERITIES``. seed: of
+            the draws. numbers: that tell the pictures apart, such as their places in the data set; by default their
+            places here.
+
+    Raises:
+        ValueError: another shape or dtype, an unknown kind or severity, or not one number a picture.
+
+    Source: after Hendrycks and Dietterich, ICLR 2019, with our own severities.
+    """
+    if kind not in CORRUPTIONS:
+        raise ValueError(f"unknown corruption {kind!r}; known: {', '.join(CORRUPTIONS)}")
+    if severity not in range(1, 6):
+        raise ValueError(f"severity must be 1 to 5, got {severity!r}")
+    value = SEVERITIES[kind][severity - 1]
+    made = _each(pictures, numbers, seed, kind, lambda x, rng: [CORRUPTIONS[kind](x, value, rng)])
+    return made[:, 0]
+
+
+def film(
+    pictures: np.ndarray, kind: str, length: int = 8, seed: int = 0, numbers: Iterable[int] | None = None
+) -> np.ndarray:
+    """Return a film of every picture, ``(B, length, H, W, 3)``, that begins with it and changes little by little.
+
+    By a pixel in one random direction, by a degree, by 4 % of brightness; or, ``gaussian_noise``, by noise of 4 %
+    that is new in every picture and so makes no film (compare each with the first; ``flip_rate`` does).
+
+    Args:
+        pictures, seed, numbers: see ``corrupt``. kind: of ``FILMS``. length: pictures of a film.
+
+    Raises:
+        ValueError: an unknown kind, fewer than 2 pictures, or what ``corrupt`` refuses.
+
+    Source: after ImageNet-P, Hendrycks and Dietterich, ICLR 2019, with our own steps.
+    """
+    if kind not in FILMS:
+        raise ValueError(f"unknown film {kind!r}; known: {', '.join(FILMS)}")
+    if length < 2:
+        raise ValueError(f"a film needs 2 pictures or more, got {length}")
+    step = FILMS[kind]
+
+    def frames(x: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        if kind == "gaussian_noise":
+            return [x, *(x + step * rng.standard_normal(x.shape) for _ in range(length - 1))]
+        angle, sign = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
+        later = range(1, length)
+        if kind == "rotate":
+            return [x, *(_rotated(x, sign * step * n) for n in later)]
+        if kind == "brightness":
+            return [x, *(x * step ** (sign * n) for n in later)]
+        return [x, *(_warped(x, step * n * np.sin(angle), step * n * np.cos(angle)) for n in later)]
+
+    return _each(pictures, numbers, seed, f"film {kind}", frames)
+
+
+def _whole(x: np.ndarray) -> np.ndarray:
+    return (x.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _each(pictures: np.ndarray, numbers: Iterable[int] | None, seed: int, name: str, make: Callable) -> np.ndarray:
+    """Return the pictures that ``make`` gives for each picture, side by side on all cores."""
+    if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype != np.uint8:
+        raise ValueError(f"expected pictures (B, H, W, 3) of uint8, got {pictures.shape} {pictures.dtype}")
+    numbers = list(range(len(pictures)) if numbers is None else map(int, numbers))
+    if len(numbers) != len(pictures):
+        raise ValueError(f"need one number a picture, got {len(numbers)} for {len(pictures)} pictures")
+
+    def one(place: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), numbers[place]])
+        return np.stack([_whole(x) for x in make(pictures[place] / 255.0, rng)])
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return np.stack(list(pool.map(one, range(len(pictures)))))

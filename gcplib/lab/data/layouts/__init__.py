@@ -1,0 +1,78 @@
+"""How data sets lie on disk: one module a layout, which lists pictures, classes and splits and reads no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gcplib.lab.data.layouts import aircraft, cars, cub, dogs, elpv, folder, imagenet, inaturalist, scenes
+from gcplib.lab.data.layouts.listing import Layout, Listing, check_listing, file_sizes, leave_out, missing_files
+
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "Listing",
+    "file_sizes",
+    "guess_layout",
+    "leave_out",
+    "list_pictures",
+    "missing_files",
+]
+
+# A new data set is one module and one line here. Aerial scenes are three in one module, with two splits each.
+LAYOUTS: Mapping[str, Layout] = {
+    "cub": cub.LAYOUT,
+    "aircraft": aircraft.LAYOUT,
+    "cars": cars.LAYOUT,
+    "dogs": dogs.LAYOUT,
+    "inaturalist": inaturalist.LAYOUT,
+    "imagenet": imagenet.LAYOUT,
+    "elpv": elpv.LAYOUT,
+    **scenes.LAYOUTS,
+    "folder": folder.LAYOUT,
+}
+
+
+def list_pictures(layout: str, root: str | Path) -> Listing:
+    """Return the pictures below ``root``, which lies as ``LAYOUTS[layout]`` says.
+
+    An empty root is for layouts that are ``installed`` by a package.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: ``root`` is no folder, or the package is not installed.
+        ValueError: something is missing, empty or contradictory; the message says what the layout looks like.
+    """
+    kind = LAYOUTS[layout]
+    hint = f"The layout {layout!r} is {kind.expected}."
+    place = kind.installed() if kind.installed and not str(root).strip() else Path(root).expanduser()
+    if not place.exists():
+        raise FileNotFoundError(f"there is no folder {str(root)!r}. {hint}")
+    if not place.is_dir():
+        raise NotADirectoryError(f"{str(root)!r} is a file, not a folder. {hint}")
+    try:
+        listing = kind.read(place)
+        check_listing(listing)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}. {hint}") from error
+    return listing
+
+
+def guess_layout(root: str | Path) -> str:
+    """Return the layout whose files are below ``root``.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: ``root`` is no folder.
+        ValueError: it looks like none of the layouts, or like several.
+    """
+    place = Path(root).expanduser()
+    if not place.exists():
+        raise FileNotFoundError(f"there is no folder {str(root)!r}")
+    if not place.is_dir():
+        raise NotADirectoryError(f"{str(root)!r} is a file, not a folder")
+    found = [name for name, layout in LAYOUTS.items() if layout.find(place)]
+    if not found:
+        known = "\n".join(f"  {name}: {layout.expected}" for name, layout in LAYOUTS.items())
+        raise ValueError(f"{place} looks like none of the known layouts:\n{known}")
+    if len(found) > 1:
+        raise ValueError(f"{place} looks like {' and like '.join(map(repr, found))}; say which layout it is")
+    return found[0]

@@ -1,0 +1,50 @@
+"""Any folder of pictures, sorted into folders of classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gcplib.lab.data.layouts.listing import Layout, Listing
+from gcplib.lab.data.layouts.reading import class_folders, scan
+
+__all__ = ["LAYOUT"]
+
+
+def _find(root: Path) -> Path | None:
+    # Published sets have a train/ and a test/ of loose pictures, too; only folders in them are classes.
+    return root if all((root / split).is_dir() and scan(root / split)[0] for split in ("train", "test")) else None
+
+
+def _read(root: Path) -> Listing:
+    """Read a tree of folders, whose innermost are the classes; those around them, if any, are the coarse classes."""
+    trees = {}
+    for split, options in {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}.items():
+        found = [name for name in options if (root / name).is_dir()]
+        if len(found) > 1:
+            raise ValueError(f"both {found[0]}/ and {found[1]}/ are there; keep one")
+        if found:
+            trees[split] = class_folders(root, found[0])
+        elif split != "validation":
+            raise ValueError(f"no folder {split}/")
+    keys = sorted({key for tree in trees.values() for key in tree})
+    numbers = {key: number for number, key in enumerate(keys)}
+    rows = [
+        (f"{folder}/{picture}", numbers[key], split)
+        for split, tree in trees.items()
+        for key, (folder, pictures) in tree.items()
+        for picture in pictures
+    ]
+    paths, classes, splits = map(list, zip(*rows, strict=True))
+    short = [key[-1] for key in keys]
+    # Two coarse classes may each have a class "other".
+    names = short if len(set(short)) == len(short) else ["/".join(key) for key in keys]
+    # A tree that is nested in one split alone has no class in common with the others: `check_listing` says so.
+    return Listing(root, paths, classes, splits, names, [key[0] for key in keys] if len(keys[0]) > 1 else None)
+
+
+LAYOUT = Layout(
+    _read,
+    "train/<class>/<picture>.jpg and test/<class>/<picture>.jpg, with val/ or validation/ if there is one; "
+    "with coarse classes train/<coarse>/<class>/<picture>.jpg and so on",
+    _find,
+)

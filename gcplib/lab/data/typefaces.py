@@ -1,0 +1,251 @@
+"""The Typefaces benchmark: recognise the typeface of a few words in a small picture, drawn on the user's machine."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, features
+
+from gcplib.lab.data import rendering
+from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, pinned_families
+from gcplib.lab.data.rendering import SPLITS
+from gcplib.lab.data.workers import draw_all
+from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Typefaces", "TypefacesSpec", "load_typefaces"]
+
+_PIXELS = (64, 512)
+
+
+@dataclass(frozen=True)
+class TypefacesSpec:
+    """The settings of the benchmark; ``train``, ``validation`` and ``test`` count the pictures of each family.
+
+    Raises:
+        TypeError: a setting is not an integer.
+        ValueError: a setting is out of its range; the message gives the range.
+    """
+
+    families: int = 60
+    train: int = 40
+    validation: int = 10
+    test: int = 20
+    pixels: int = 224
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "families": (
+                2,
+                len(pinned_families()),
+                "a classifier needs two classes, and data/typefaces.txt pins no more",
+            ),
+            **dict.fromkeys(SPLITS, (1, 100_000, "every split needs a picture of every family")),
+            "pixels": (*_PIXELS, "letters are unreadable below and larger than any use above"),
+            "seed": (0, 2**32 - 1, "any number in this range gives another set"),
+        }
+        for name, (low, high, why) in ranges.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"TypefacesSpec.{name} is {value!r}, a {type(value).__name__}; give an integer")
+            if not low <= value <= high:
+                raise ValueError(f"TypefacesSpec.{name} is {value}; give {low} to {high}: {why}")
+            object.__setattr__(self, name, int(value))
+
+    @property
+    def chosen(self) -> tuple[Family, ...]:
+        """The families of this set, in the order of the classes.
+
+        Smaller sets are nested in larger ones, and the categories keep their shares: two families are a sans and a
+        serif, ten are mostly text faces.
+        """
+        pinned = pinned_families()
+        shares = {}
+        for category in CATEGORIES:
+            members = [family for family in pinned if family.category == category]
+            shares |= {family: (place + 0.5) / len(members) for place, family in enumerate(members)}
+        # The sort is stable, and `shares` is in the order of the categories: that order breaks ties.
+        taken = set(sorted(shares, key=lambda family: shares[family])[: self.families])
+        return tuple(family for family in pinned if family in taken)
+
+    @property
+    def digest(self) -> str:
+        """The name of the set: a digest of these settings, the families and their versions, and the renderer's."""
+        settings = {
+            "spec": asdict(self),
+            "families": [[family.name, family.requirement, family.category] for family in self.chosen],
+            "renderer": rendering.RENDERER,
+            "pillow": [features.version(module) for module in ("pil", "freetype2", "jpg", "libjpeg_turbo")],
+        }
+        return digest(settings)
+
+
+class Typefaces:
+    """A rendered set: pictures, labels and words; made by `load_typefaces`.
+
+    Pictures are ordered by split (train, validation, test), then family. They are held as JPEG and decoded on demand.
+    """
+
+    def __init__(self, spec: TypefacesSpec, path: Path, jpegs: np.ndarray, offsets: np.ndarray, words: np.ndarray):
+        self.spec = spec
+        self.path = path
+        self.digest = spec.digest
+        self._jpegs = jpegs
+        self._offsets = offsets
+        self._words = words
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __repr__(self) -> str:
+        return f"Typefaces({len(self)} pictures, {self.spec}, path={str(self.path)!r})"
+
+    def images(self, indices: int | Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the pictures at these places: (n, H, W, 3) uint8.
+
+        Raises:
+            IndexError: a place is not in 0 ... len - 1.
+        """
+        places = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        if outside := [int(place) for place in places if not 0 <= place < len(self)]:
+            raise IndexError(f"no picture {outside[0]}: this set has the pictures 0 to {len(self) - 1}")
+        pictures = np.empty((len(places), self.spec.pixels, self.spec.pixels, 3), dtype=np.uint8)
+
+        def decode(row: int) -> None:
+            start, stop = self._offsets[places[row] : places[row] + 2]
+            # Decoding releases the interpreter's lock, so threads use all cores.
+            pictures[row] = Image.open(io.BytesIO(self._jpegs[start:stop]))
+
+        if len(places) < 16:
+            for row in range(len(places)):
+                decode(row)
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(decode, range(len(places))))
+        return pictures
+
+    def indices(self, split: str) -> np.ndarray:
+        """Return the places of the pictures of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
+        _check("split", split, SPLITS)
+        counts = [getattr(self.spec, name) * self.spec.families for name in SPLITS]
+        start = sum(counts[: SPLITS.index(split)])
+        return np.arange(start, start + counts[SPLITS.index(split)])
+
+    def labels(self, kind: str = "fine") -> np.ndarray:
+        """Return the class of every picture, the family (``"fine"``) or its category (``"coarse"``): (n,) int64."""
+        _check("kind of labels", kind, ("fine", "coarse"))
+        fine = np.concatenate([np.repeat(np.arange(self.spec.families), getattr(self.spec, name)) for name in SPLITS])
+        if kind == "fine":
+            return fine
+        names = self.class_names("coarse")
+        return np.array([names.index(family.category) for family in self.spec.chosen])[fine]
+
+    def class_names(self, kind: str = "fine") -> list[str]:
+        """Return the names of the classes in the order of their numbers: families, or the categories they fall in."""
+        _check("kind of labels", kind, ("fine", "coarse"))
+        if kind == "fine":
+            return [family.name for family in self.spec.chosen]
+        present = {family.category for family in self.spec.chosen}
+        return [category for category in CATEGORIES if category in present]
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        """The text of every picture; its lines are separated by a line feed."""
+        return self._words.tobytes().decode().split("\0")
+
+    def show(self, split: str = "test", n: int = 24, labels: str = "fine", seed: int = 0) -> Figure:
+        """Return a figure of ``n`` pictures of a split, drawn at random, each under the name of its class."""
+        import matplotlib.pyplot as plt
+
+        places = self.indices(split)
+        if n < 1:
+            raise ValueError(f"n is {n}; give the number of pictures to show, 1 to {len(places)}")
+        places = np.sort(np.random.default_rng(seed).choice(places, size=min(n, len(places)), replace=False))
+        columns = min(8, math.ceil(math.sqrt(len(places) * 1.5)))
+        rows = math.ceil(len(places) / columns)
+        size = (1.65 * columns, 1.85 * rows)
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        axes = axes.ravel()
+        # A notebook shows the returned figure; one left open would be shown a second time.
+        plt.close(figure)
+        names, classes = self.class_names(labels), self.labels(labels)
+        for axis in axes:
+            axis.axis("off")
+        for axis, place, picture in zip(axes, places, self.images(places), strict=False):
+            axis.imshow(picture)
+            axis.set_title(names[classes[place]], fontsize=9)
+        return figure
+
+
+def load_typefaces(spec: TypefacesSpec | None = None, progress: bool = True, workers: int | None = None) -> Typefaces:
+    """Return the set of these settings, rendering it first if its file is missing, truncated or altered.
+
+    The file is ``typefaces-<digest>.npz`` in `gcplib.lab.files.cache_dir`. ``workers`` (default: all cores) does not
+    change its bytes. A finished file needs no fonts.
+
+    Raises:
+        MissingFamilyError: fonts are missing or in another version; the message holds one pip line for all.
+    """
+    spec = TypefacesSpec() if spec is None else spec
+    path = cache_dir() / f"typefaces-{spec.digest}.npz"
+    with locked(path):
+        if path.exists():
+            try:
+                return Typefaces(spec, path, **_read(path))
+            except Exception as error:  # damaged bytes raise whatever the zip, the header or the checksum meets first
+                warnings.warn(f"{path} is truncated or altered ({error}); rendering it again", stacklevel=2)
+        check_installed(spec.chosen)
+        arrays = _render(spec, progress, workers)
+        with write_atomic(path) as temporary:
+            np.savez(temporary, checksum=_checksum(arrays), **arrays)
+    return Typefaces(spec, path, **arrays)
+
+
+def _check(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"unknown {what} {value!r}; choose {', '.join(map(repr, allowed))}")
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        state.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        state.update(arrays[name].data)
+    return np.frombuffer(state.digest(), dtype=np.uint8)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in ("jpegs", "offsets", "words")}
+        checksum = file["checksum"]
+    if not is_verified(path):
+        if not np.array_equal(_checksum(arrays), checksum):
+            raise ValueError("its checksum does not match")
+        mark_verified(path)
+    return arrays
+
+
+def _render(spec: TypefacesSpec, progress: bool, workers: int | None) -> dict[str, np.ndarray]:
+    """Draw every picture and return the arrays of the file."""
+    counts = {split: getattr(spec, split) for split in SPLITS}
+    pictures = draw_all(spec.seed, counts, spec.chosen, spec.pixels, progress, workers)
+    jpegs = [jpeg for _, jpeg in pictures]
+    return {
+        "jpegs": np.frombuffer(b"".join(jpegs), dtype=np.uint8),
+        "offsets": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
+        "words": np.frombuffer("\0".join(text for text, _ in pictures).encode(), dtype=np.uint8),
+    }

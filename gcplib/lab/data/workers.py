@@ -1,0 +1,75 @@
+"""Draw many pictures on all cores, with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+
+from gcplib.lab.data import rendering
+from gcplib.lab.data.fonts import Family
+from gcplib.lab.progress import progress_wanted
+
+__all__ = ["draw_all"]
+
+_CHUNK = 10
+# Starting processes takes longer than drawing this many pictures.
+_FEW = 100
+
+
+def draw_all(
+    seed: int,
+    counts: Mapping[str, int],
+    families: Sequence[Family],
+    pixels: int,
+    progress: bool = True,
+    workers: int | None = None,
+) -> list[tuple[str, bytes]]:
+    """Return the text and the JPEG of ``counts[split]`` pictures of every family, ordered by split, then family."""
+    from tqdm.auto import tqdm
+
+    tasks = [
+        (seed, split, family, range(start, min(start + _CHUNK, count)), pixels)
+        for split, count in counts.items()
+        for family in families
+        for start in range(0, count, _CHUNK)
+    ]
+    total = sum(counts.values()) * len(families)
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = 1 if total < _FEW else cores
+    results: list[list[tuple[str, bytes]]] = [[] for _ in tasks]
+    hidden = not (progress and progress_wanted())
+    with tqdm(total=total, desc="Rendering Typefaces", unit=" pictures", disable=hidden) as bar:
+        if workers <= 1:
+            for place, task in enumerate(tasks):
+                results[place] = rendering.draw_pictures(*task)
+                bar.update(len(results[place]))
+        else:
+            pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+            try:
+                futures = _submit(pool, tasks)
+                for future in as_completed(futures):
+                    place = futures[future]
+                    results[place] = future.result()
+                    bar.update(len(results[place]))
+            finally:
+                pool.shutdown(cancel_futures=True)
+    return [picture for result in results for picture in result]
+
+
+def _submit(pool: ProcessPoolExecutor, tasks: Sequence[tuple[int, str, Family, range, int]]) -> dict[Future, int]:
+    """Hand out the work. The processes start here, and they must not run the user's script again.
+
+    ``spawn`` imports the main module in every process; a script without a main guard would load the set over and
+    over. The workers need nothing of it, so it is hidden while they start.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        return {pool.submit(rendering.draw_pictures, *task): place for place, task in enumerate(tasks)}
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,134 @@
+"""Where things live on disk, and how they are written so that a half-written file is never read as whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+__all__ = [
+    "around_block",
+    "cache_dir",
+    "digest",
+    "is_verified",
+    "locked",
+    "mark_verified",
+    "project_root",
+    "renew_block",
+    "runs_dir",
+    "write_atomic",
+]
+
+
+def project_root() -> Path:
+    """Return the checkout that holds this package, or the working directory for an installed wheel.
+
+    The environment variable ``GCPLIB_ROOT`` overrides both.
+    """
+    if root := os.environ.get("GCPLIB_ROOT"):
+        return Path(root).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def cache_dir() -> Path:
+    """Return the folder of rendered pictures and cached features (``data/cache``; override: ``GCPLIB_CACHE``)."""
+    return Path(os.environ.get("GCPLIB_CACHE") or project_root() / "data" / "cache").expanduser().resolve()
+
+
+def runs_dir() -> Path:
+    """Return the folder of training runs and reports (``runs``; override: ``GCPLIB_RUNS``)."""
+    return Path(os.environ.get("GCPLIB_RUNS") or project_root() / "runs").expanduser().resolve()
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """Return a short name for a JSON-like value: the first digits of its SHA-256.
+
+    Keys are sorted, so equal settings have equal names on every machine.
+
+    >>> digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+_verified: dict[Path, tuple[int, ...]] = {}
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def mark_verified(path: Path) -> None:
+    """Remember that the file's checksum is right, as long as nothing writes to it."""
+    _verified[path] = _stamp(path)
+
+
+def is_verified(path: Path) -> bool:
+    """Say whether this process has verified the file as it is now.
+
+    A checksum reads every byte; short runs on a large file would spend a tenth of their time on it again and again.
+    """
+    return _verified.get(path) == _stamp(path)
+
+
+@contextlib.contextmanager
+def write_atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and move it there only if the block succeeds.
+
+    A full disk, an exception or a killed process leaves the old file, or none, never a part of the new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes the file private; give it the permissions any other new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def around_block(begin: str, end: str) -> tuple[str, str]:
+    """Return what stands before and behind a block of the README, which begins and ends with a line of its own.
+
+    Raises:
+        ValueError: the README does not hold each of the two lines once.
+    """
+    text = (project_root() / "README.md").read_text(encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"README.md must hold the lines {begin!r} and {end!r} once each")
+    return text.split(begin)[0], text.split(end)[1]
+
+
+def renew_block(begin: str, end: str, body: str) -> Path:
+    """Replace a block of the README, and return the README's path; raises as ``around_block``."""
+    before, behind = around_block(begin, end)
+    with write_atomic(project_root() / "README.md") as temporary:
+        temporary.write_text(f"{before}{begin}\n{body}\n{end}{behind}", encoding="utf-8")
+    return project_root() / "README.md"
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold an inter-process lock named after ``path``, so that two notebooks never make the same file twice."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / f".{path.name}.lock"):
+        yield

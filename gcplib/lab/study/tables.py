@@ -1,0 +1,76 @@
+"""Tables of measurements: saved by notebooks, kept in the repository, shown by later runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gcplib.lab.files import project_root, runs_dir, write_atomic
+from gcplib.lab.machine import describe_machine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["evidence_table", "keep_tables", "save_table"]
+
+# In every row, because rows of several machines may be put together.
+PROVENANCE = ("profile", "machine", "torch", "commit")
+
+
+def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
+    """Write ``runs/<profile>/tables/<name>.csv``, with profile, machine, torch version and commit in every row.
+
+    Raises:
+        ValueError: the name is not usable as a file name, the frame is empty, or it has one of those columns already.
+    """
+    for label, text in (("name", name), ("profile", profile)):
+        if not re.fullmatch(r"[\w.-]+", text) or text.startswith("."):
+            raise ValueError(f"{label} must be a plain name such as 'truncation', got {text!r}")
+    if frame.empty:
+        raise ValueError(f"table {name!r} has no rows; there is nothing to keep")
+    if taken := [column for column in PROVENANCE if column in frame]:
+        raise ValueError(f"table {name!r} has columns {taken}, which are written here; rename them")
+    machine = describe_machine()
+    where = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores"
+    values = (profile, where, machine["versions"].get("torch"), machine["commit"])
+    with write_atomic(_folder(profile) / f"{name}.csv") as temporary:
+        # Five digits are more than any interval can tell apart, and keep the files small.
+        frame.assign(**dict(zip(PROVENANCE, values, strict=True))).to_csv(temporary, index=False, float_format="%.5g")
+    return _folder(profile) / f"{name}.csv"
+
+
+def evidence_table(name: str) -> pd.DataFrame | None:
+    """Return the table of that name that is kept in the repository, with one line about its origin, or None."""
+    import pandas as pd
+
+    path = project_root() / "data" / "evidence" / f"{name}.csv"
+    if not path.is_file():
+        print(f"No evidence kept yet: `python -m gcplib study --profile evidence` makes {path.name}.")
+        return None
+    frame = pd.read_csv(path)
+    for profile, machine, torch, commit in frame[list(PROVENANCE)].drop_duplicates().itertuples(index=False):
+        print(f"Evidence: {path.name}, profile {profile}, {machine}, torch {torch}, commit {commit}.")
+    return frame
+
+
+def keep_tables(profile: str) -> list[Path]:
+    """Copy the tables of a finished study to ``data/evidence``, from where ``evidence_table`` reads them.
+
+    Raises:
+        FileNotFoundError: the study has saved no table.
+    """
+    tables = sorted(_folder(profile).glob("*.csv"))
+    if not tables:
+        raise FileNotFoundError(f"study {profile!r} has no tables in {_folder(profile)}; run it first")
+    kept = []
+    for table in tables:
+        kept.append(project_root() / "data" / "evidence" / table.name)
+        with write_atomic(kept[-1]) as temporary:
+            shutil.copyfile(table, temporary)
+    return kept
+
+
+def _folder(profile: str) -> Path:
+    return runs_dir() / profile / "tables"

@@ -1,0 +1,24 @@
+"""Training: specs, cached features, the loop, and runs as files."""
+
+from gcplib.lab.training.engine import Engine, PeerLost
+from gcplib.lab.training.features import cache_features
+from gcplib.lab.training.recipe import PoolSwitch, Recipe
+from gcplib.lab.training.runs import Run, ensure, ensure_all
+from gcplib.lab.training.schedules import learning_rate_factor
+from gcplib.lab.training.spec import RunSpec
+from gcplib.lab.training.tables import metrics_table, results_table
+
+__all__ = [
+    "Engine",
+    "PeerLost",
+    "PoolSwitch",
+    "Recipe",
+    "Run",
+    "RunSpec",
+    "cache_features",
+    "ensure",
+    "ensure_all",
+    "learning_rate_factor",
+    "metrics_table",
+    "results_table",
+]

@@ -1,0 +1,113 @@
+"""What a run trains, and with what: network, optimiser and batches, from its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from gcplib.lab.data import Pictures, Typefaces, load_data, require_sound
+from gcplib.models import build_head, build_model, create_backbone
+from gcplib.nn import create_pool
+from gcplib.lab.training.engine import Engine
+from gcplib.lab.training.features import cache_features
+from gcplib.lab.training.sources import PictureSource, Source, default_loaders
+from gcplib.lab.training.spec import RunSpec
+from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["enter_epoch", "features_of", "make_network", "make_pool", "network_and_source", "set_up", "switch_pool"]
+
+
+def make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
+    """Return the pool of a run as it is from ``epoch`` on, untrained."""
+    pool, options = spec.pool_at(epoch)
+    return create_pool(pool, channels, spec.reduction, **options)
+
+
+def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True) -> nn.Module:
+    """Return what a run of the ``full`` stage trains, as it is from ``epoch`` on, untrained.
+
+    Without ``load`` the backbone has no weights yet.
+    """
+    backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, spec.backbone_options, load)
+    return build_model(backbone, make_pool(spec, backbone.out_channels, epoch), classes, spec.systems)
+
+
+def features_of(spec: RunSpec) -> tuple:
+    """Return what names the features of a run: the arguments of ``cache_features`` after the data."""
+    return spec.backbone, spec.stride, spec.pretrained, spec.backbone_options, "views" in spec.systems
+
+
+def network_and_source(
+    spec: RunSpec, dataset: Typefaces | Pictures, device: torch.device, engine: Engine
+) -> tuple[nn.Module, Source | PictureSource]:
+    classes, labels = len(dataset.class_names(spec.labels)), torch.as_tensor(dataset.labels(spec.labels))
+    if spec.stage == "head":
+        features = cache_features(dataset, *features_of(spec))
+        torch.manual_seed(spec.seed)
+        head = build_head(make_pool(spec, features.shape[-3]), classes, spec.systems)
+        return head, Source(lambda batch: features[batch].to(device), labels, device)
+    if isinstance(dataset, Pictures):
+        require_sound(dataset)
+    torch.manual_seed(spec.seed)
+    network = make_network(spec, classes)
+    loaders = default_loaders(device, isinstance(dataset, Pictures)) if engine.loaders is None else engine.loaders
+    return network, PictureSource(dataset, network.backbone.prepare, labels, device, loaders)
+
+
+def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
+    """Put the pool of ``epoch`` in place of the one that is there; parts with weights, as the reduction, stay.
+
+    The optimiser, other devices and the moving average hold the same parameters as before.
+    """
+    for network in state.networks:
+        head = getattr(network, "head", network)
+        fresh = make_pool(spec, head.pool.in_channels, epoch)
+        if fresh.out_features != head.pool.out_features:
+            raise ValueError(
+                f"recipe.switch: {spec.pool_at(epoch)[0]} has vectors of {fresh.out_features} numbers, the pool before "
+                f"it {head.pool.out_features}; the classifier fits one length only"
+            )
+        for name, part in head.pool.named_children():
+            if hasattr(fresh, name):
+                setattr(fresh, name, part)
+        head.pool = fresh.to(head.classifier.weight.device).train(network.training)
+
+
+def set_up(
+    spec: RunSpec, fabric: Fabric, engine: Engine, resume: Callable[[TrainingState], None] = lambda state: None
+) -> tuple[TrainingState, Typefaces | Pictures, Source | PictureSource]:
+    """Return network and optimiser of a run on their devices, its data, and where its batches come from.
+
+    Args:
+        resume: puts a checkpoint into the state, before the devices get it.
+
+    Raises:
+        ValueError: a pool of ``recipe.switch`` does not fit, or a batch has fewer pictures than there are devices.
+    """
+    dataset = load_data(spec.data)
+    network, source = network_and_source(spec, dataset, fabric.device, engine)
+    network.to(fabric.device)
+    state = TrainingState(network, network, make_optimizer(network, spec.recipe))
+    state.average = make_average(network, spec.recipe.ema)
+    if spec.recipe.batch_size < fabric.world_size:
+        raise ValueError(f"recipe.batch_size is {spec.recipe.batch_size}, fewer than the {fabric.world_size} devices")
+    for phase in sorted({0, *map(spec.recipe.switch_epoch, spec.recipe.switch)}, reverse=True):
+        switch_pool(state, spec, phase)  # a pool that does not fit shows now, not in its epoch
+    resume(state)
+    wrapped = torch.compile(network) if spec.recipe.compile else network
+    state.model, state.optimizer = fabric.setup(wrapped, state.optimizer)
+    return state, dataset, source
+
+
+def enter_epoch(state: TrainingState, epoch: int) -> None:
+    """Tell the parts of the network that want to know which epoch begins, such as those trained in two stages."""
+    for network in state.networks:
+        for module in network.modules():
+            if hasattr(module, "enter_epoch"):
+                module.enter_epoch(epoch)

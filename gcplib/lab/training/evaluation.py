@@ -1,0 +1,64 @@
+"""What a network makes of pictures it is judged by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gcplib.linalg import NonFiniteError
+from gcplib.lab.training.engine import agree, share_buffers
+from gcplib.lab.training.loop import Diverged
+from gcplib.lab.training.sources import Batch, PictureSource, Source
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["evaluate"]
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    fabric: Fabric,
+    source: Source | PictureSource,
+    indices: Tensor,
+    flip: bool = False,
+    batch_size: int = 64,
+) -> Tensor:
+    """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over pictures and mirror images.
+
+    Raises:
+        Diverged: features or logits are not finite, as when the last step of an epoch went too far.
+    """
+    network.eval()
+    share_buffers(fabric, network)
+    rank, world = fabric.global_rank, fabric.world_size
+    mine, found, reason = indices[rank::world], [], ""
+    batches = [Batch(part) for part in mine.split(batch_size)] if len(mine) else []
+    try:
+        for x in source.batches(batches):
+            with fabric.autocast():
+                logits = network(x).float()
+                found.append((logits + network(x.flip(-1)).float()) / 2 if flip else logits)
+    except NonFiniteError as error:
+        reason = str(error)
+    bad = sum(int((~torch.isfinite(part)).any(1).sum()) for part in found)
+    reason = reason or (f"logits of {bad} of {len(mine)} pictures are not finite" if bad else "")
+    if agree(fabric, torch.zeros(2, device=source.device), bool(reason), False)["broken"]:
+        raise Diverged(f"evaluation: {reason or 'not finite on another device'}")
+    return torch.cat(found).cpu() if world == 1 else _gather(fabric, found, source, len(indices))
+
+
+def _gather(fabric: Fabric, found: list[Tensor], source: Source | PictureSource, count: int) -> Tensor:
+    """Return the logits of all devices in the order of the pictures, which were dealt out like cards."""
+    world, most = fabric.world_size, -(-count // fabric.world_size)
+    width = torch.tensor(found[0].shape[1] if found else 0, device=source.device)
+    width = int(fabric.all_gather(width).max())
+    mine = torch.zeros(most, width, device=source.device)
+    if found:
+        own = torch.cat(found)
+        mine[: len(own)] = own
+    everyone = fabric.all_gather(mine)
+    return everyone.transpose(0, 1).reshape(most * world, width)[:count].cpu()

@@ -1,0 +1,133 @@
+"""Features of a frozen backbone, computed once and kept in one file."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gcplib.lab.data import Pictures, Typefaces, require_sound
+from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
+from gcplib.linalg.parallel import use_threads
+from gcplib.models import create_backbone
+from gcplib.nn import d4_views
+from gcplib.lab.progress import track
+
+__all__ = ["cache_features"]
+
+# Pictures a step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
+BATCH = 16
+
+# The part of the free memory that features may take: the rest is for the backbone's activations and everyone else.
+MEMORY_SHARE = 0.9
+
+
+def _read(path: Path) -> Tensor | None:
+    """Return the features, memory-mapped, or None where the file is not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            features = file.get_tensor("features")
+            stored = (file.metadata() or {}).get("checksum")
+    except (SafetensorError, OSError):
+        return None
+    if not is_verified(path):
+        if stored != _checksum(features):
+            return None
+        mark_verified(path)
+    return features
+
+
+def _checksum(features: Tensor) -> str:
+    # Reading every byte (a tenth of a second) is cheaper than training on altered features.
+    words = features.view(torch.int32) if features.dtype == torch.float32 else features.view(torch.int16)
+    return str(int(words.sum(dtype=torch.int64)))
+
+
+def cache_features(
+    dataset: Typefaces | Pictures,
+    backbone: str = "tf_efficientnet_lite0",
+    stride: int = 16,
+    pretrained: bool | str = True,
+    options: Mapping[str, Any] | None = None,
+    views: bool = False,
+) -> Tensor:
+    """Return the features ``(pictures, C, H, W)`` of a data set, float32, in its order; computed at the first call.
+
+    With ``views`` they are ``(pictures, 8, C, H, W)``, of the eight views of ``gcplib.nn.d4_views``.
+
+    They are kept under ``data/cache`` in a file named by a hash of data set, backbone and stride; a truncated or
+    altered file is noticed and made again.
+
+    Raises:
+        ValueError: unknown backbone or stride, or an untrained backbone, whose random weights would differ between
+            calls.
+        ValueError: pictures on disk are corrupt; all of them are listed.
+        MemoryError, OSError: the features are larger than the free memory, or disk; known after the first batch.
+    """
+    if pretrained is False:
+        raise ValueError("features of an untrained backbone differ at every call; give pretrained=True or a path")
+    what = {"data": dataset.digest, "backbone": backbone, "stride": stride, "pretrained": str(pretrained)}
+    name = digest(what | ({"options": dict(options)} if options else {}) | ({"views": "D4"} if views else {}))
+    path = cache_dir() / f"features-{name}.safetensors"
+    with locked(path):
+        if path.exists():
+            if (features := _read(path)) is not None:
+                return features
+            warnings.warn(f"{path.name} is truncated or altered; computing the features again", stacklevel=2)
+            path.unlink()
+        if isinstance(dataset, Pictures):
+            require_sound(dataset)
+        # On every core: whoever else needs these features is waiting for the lock, not computing.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cores,)) as all_cores:
+            network = create_backbone(backbone, pretrained, stride, options).eval()
+            features = all_cores.submit(_compute, dataset, network, views).result()
+        with write_atomic(path) as temporary:
+            save_file({"features": features}, temporary, {"checksum": _checksum(features), "data": dataset.digest})
+    return features
+
+
+@torch.no_grad()  # not inference_mode: its tensors could not be trained on
+def _compute(dataset: Typefaces | Pictures, backbone: torch.nn.Module, views: bool) -> Tensor:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone.to(device)
+    features, batch = None, BATCH // 8 if views else BATCH
+    starts = range(0, len(dataset), batch)
+    for start in track(starts, f"features of {len(dataset)} pictures", unit="batch"):
+        x = backbone.prepare(dataset.images(range(start, min(start + batch, len(dataset)))))
+        if views:
+            x = d4_views(x)
+        out = backbone(x.flatten(0, -4)).float().cpu().unflatten(0, x.shape[:-3])
+        if features is None:
+            _check_room((len(dataset), *out.shape[1:]))
+            features = torch.empty(len(dataset), *out.shape[1:])
+        features[start : start + len(out)] = out
+    return features
+
+
+def _check_room(shape: tuple[int, ...]) -> None:
+    """Refuse features that would fill memory or disk hours from now."""
+    size = math.prod(shape) * torch.float32.itemsize
+    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(cache_dir()).free
+    pictures, *each = shape
+    problem = (
+        f"the features of {pictures} pictures, {' x '.join(map(str, each))} numbers each, take {size / 1e9:.3g} GB, "
+        "more than {room}. Train with stage='full', which keeps no features, or take fewer "
+        "pixels, a larger stride, or a backbone with fewer channels"
+    )
+    if size > MEMORY_SHARE * memory:
+        raise MemoryError(problem.format(room=f"{MEMORY_SHARE:.0%} of the {memory / 1e9:.3g} GB of free memory"))
+    if size > disk:
+        raise OSError(errno.ENOSPC, problem.format(room=f"the {disk / 1e9:.3g} GB that are free in {cache_dir()}"))

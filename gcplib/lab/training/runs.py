@@ -1,0 +1,191 @@
+"""Runs as files: a finished run is read, an unfinished one continued, a missing one trained."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache, cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
+from torch import nn
+
+from gcplib.lab.data import load_data
+from gcplib.lab.files import cache_dir, locked, runs_dir
+from gcplib.lab.progress import track
+from gcplib.lab.training.build import features_of, make_network
+from gcplib.lab.training.engine import Engine, PeerLost, cached_fabric, stop_with_parent
+from gcplib.lab.training.features import cache_features
+from gcplib.lab.training.spec import RunSpec
+from gcplib.lab.training.train import train
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from lightning_fabric import Fabric
+
+__all__ = ["Run", "ensure", "ensure_all", "run_directory"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk.
+
+    Attributes:
+        spec: what was run. directory: ``spec.yaml``, ``metrics.csv``, ``result.json``, ``model.safetensors``,
+        ``predictions.csv`` (picture, true and predicted class on the test set).
+    """
+
+    spec: RunSpec
+    directory: Path
+
+    @cached_property
+    def result(self) -> dict:
+        """Outcome (``finished`` or ``diverged``), accuracies in percent, times, versions."""
+        return json.loads((self.directory / "result.json").read_text())
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row an epoch."""
+        import pandas as pd
+
+        return pd.read_csv(self.directory / "metrics.csv")
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row a test picture: ``picture``, ``label``, ``prediction``."""
+        import pandas as pd
+
+        return pd.read_csv(self.directory / "predictions.csv")
+
+    def load_model(self) -> nn.Module:
+        """Return the trained network: a ``Head`` of the ``head`` stage, a whole ``Model`` of the ``full`` stage."""
+        weights = load_file(self.directory / "model.safetensors")
+        classes = len(next(value for name, value in weights.items() if name.endswith("classifier.bias")))
+        model = make_network(self.spec, classes, self.spec.recipe.epochs - 1, load=False)
+        model = model.head if self.spec.stage == "head" else model
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def run_directory(spec: RunSpec) -> Path:
+    """Return the folder of a run, whether it exists or not."""
+    return runs_dir() / "train" / spec.name
+
+
+def ensure(spec: RunSpec, engine: Engine | None = None) -> Run:
+    """Return the finished run of ``spec``, training it first if need be.
+
+    An interrupted run continues from its last checkpoint, on a CPU to the weights it would have reached, bit for bit.
+    A run that becomes non-finite ends with the outcome ``diverged`` and its history; it is not tried again.
+
+    Args:
+        engine: on which devices; it is no part of what the run is.
+
+    Raises:
+        ValueError: the spec asks for something that does not exist, or its data set has corrupt pictures.
+        FileNotFoundError: its data set is not on disk. CheckpointError: what is there cannot be continued.
+        PeerLost: another process of the same run has ended. Stopped: this one was asked to (SIGTERM).
+    """
+    run = Run(spec, run_directory(spec))
+    if not _is_finished(run.directory):
+        engine = engine or Engine()
+        fabric = cached_fabric(engine, spec.recipe.precision)
+        with _alone(run.directory, fabric):
+            # Another process may have finished it while this one waited.
+            if not _is_finished(run.directory):
+                train(spec, run.directory, fabric, engine)
+    return run
+
+
+def _is_finished(directory: Path) -> bool:
+    return (directory / "result.json").exists()
+
+
+@contextlib.contextmanager
+def _alone(directory: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep others from training the same run at the same time, and say so when a process of this one is lost."""
+    if fabric.world_size == 1:
+        with locked(directory):
+            yield
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock, free = FileLock(directory.parent / f".{directory.name}.lock"), True
+    if fabric.is_global_zero:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            free = False
+    if not fabric.broadcast(free):
+        raise ValueError(f"{directory.name} is being trained by somebody else; wait for it, or end it")
+    try:
+        yield
+    except RuntimeError as error:
+        if any(word in str(error).lower() for word in ("peer", "gloo", "nccl", "socket")):
+            raise PeerLost(
+                f"another of the {fabric.world_size} processes of this run has ended: {str(error).splitlines()[0]}; "
+                "the same command continues from the last checkpoint"
+            ) from error
+        raise
+    finally:
+        lock.release()
+
+
+def _ensure_quietly(spec: RunSpec) -> None:
+    ensure(spec)
+
+
+def _start_worker(parent: int) -> None:
+    os.environ["GCPLIB_PROGRESS"] = "0"
+    os.environ.pop("GCPLIB_STATUS", None)
+    torch.set_num_threads(1)
+    # A killed kernel cannot end its workers, and nothing else would.
+    stop_with_parent(parent)
+
+
+@cache
+def _pool(workers: int, *_places: Path) -> ProcessPoolExecutor:
+    """Return the worker processes for these folders, kept between calls: importing torch takes them many seconds."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (os.getpid(),))
+
+
+def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
+    """Return the finished runs of ``specs``, in their order, training the missing ones.
+
+    Args:
+        specs: may repeat. workers: processes with one thread each; several small runs side by side are faster than
+            one run on several cores, because batched eigendecompositions do not use them.
+    """
+    missing = _missing(specs)
+    if missing and all(spec.stage == "head" for spec in missing):
+        # Once, on all cores, before the workers compete for them.
+        for data, *backbone in {str((s.data, *features_of(s))): (s.data, *features_of(s)) for s in missing}.values():
+            cache_features(load_data(data), *backbone)
+    description = f"{len(missing)} runs to train, {len(specs) - len(missing)} on disk"
+    if workers > 1 and len(missing) > 1:
+        pool = _pool(workers, runs_dir(), cache_dir())
+        # The longest first: a long one that begins last would leave the other workers idle.
+        futures = [pool.submit(_ensure_quietly, s) for s in sorted(missing, key=lambda s: -s.recipe.epochs)]
+        try:
+            for future in track(as_completed(futures), description, len(missing), "run"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            _pool.cache_clear()
+            raise
+    else:
+        for spec in track(missing, description, unit="run") if missing else ():
+            ensure(spec)
+    return [ensure(spec) for spec in specs]
+
+
+def _missing(specs: list[RunSpec]) -> list[RunSpec]:
+    by_name = {spec.name: spec for spec in specs}
+    return [spec for spec in by_name.values() if not _is_finished(run_directory(spec))]

@@ -1,0 +1,131 @@
+"""The files of a run, and what it says while it trains."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gcplib.lab.files import write_atomic
+from gcplib.lab.progress import progress_wanted, track
+from gcplib.lab.training.engine import Engine
+from gcplib.lab.training.spec import RunSpec
+from gcplib.lab.training.state import TrainingState, save_checkpoint
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["RunWriter"]
+
+# Writing checkpoints may take this share of the time.
+CHECKPOINT_SHARE = 0.02
+
+
+class RunWriter:
+    """The files of a run. Only the first of several processes writes."""
+
+    def __init__(self, spec: RunSpec, directory: Path, state: TrainingState, fabric: Fabric, engine: Engine):
+        self.spec, self.directory, self.state, self.fabric, self.engine = spec, directory, state, fabric, engine
+        self.saved, self.cost = time.perf_counter(), 0.0
+        self.tensorboard = None
+        if not fabric.is_global_zero:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob(".*-*"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        with write_atomic(directory / "spec.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(spec.to_dict(), sort_keys=False))
+        if engine.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=state.epoch)
+
+    def watch(self, steps: range) -> Iterable[int]:
+        """Show how far an epoch is, where epochs take long."""
+        if self.spec.stage == "head" or not self.fabric.is_global_zero:
+            return steps
+        return track(steps, f"epoch {self.state.epoch + 1} of {self.spec.recipe.epochs}", unit="batch")
+
+    def _due(self) -> bool:
+        pause = max(self.engine.checkpoint_seconds, self.cost / CHECKPOINT_SHARE)
+        return time.perf_counter() - self.saved >= pause
+
+    def after_step(self, steps: int) -> None:
+        if self.state.step < steps and self._due():
+            self.save()
+
+    def after_epoch(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        row = self.state.history[-1]
+        self._try(lambda: write_rows(self.directory / "metrics.csv", self.state.history))
+        if self.tensorboard is not None:
+            for name, value in row.items():
+                self.tensorboard.add_scalar(name, value, row["epoch"])
+            self.tensorboard.flush()
+        if self.fabric.world_size > 1 or self.spec.stage == "full":
+            _say(row, self.spec.recipe.epochs)
+        if self.state.epoch < self.spec.recipe.epochs and self._due():
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint; a full disk costs the checkpoint, not the run."""
+        if not self.fabric.is_global_zero:
+            return
+        begin = time.perf_counter()
+        self._try(lambda: save_checkpoint(self.directory, self.state, self.fabric, self.spec.name))
+        self.saved = time.perf_counter()
+        self.cost = self.saved - begin
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            free = "free some space, or the run may have to start from its last checkpoint"
+            warnings.warn(f"{self.directory.name}: could not write ({error}); going on: {free}", stacklevel=2)
+
+    def finish(self, result: dict, logits: Tensor | None, test: Tensor, labels: Tensor) -> None:
+        """Write the results; ``result.json`` last, for its presence says that the run is whole."""
+        if self.fabric.is_global_zero:
+            write_rows(self.directory / "metrics.csv", self.state.history)
+            if logits is not None:
+                columns = zip(test.tolist(), labels[test].tolist(), logits.argmax(1).tolist(), strict=True)
+                rows = [dict(zip(("picture", "label", "prediction"), row, strict=True)) for row in columns]
+                write_rows(self.directory / "predictions.csv", rows)
+                weights = {name: value.contiguous() for name, value in self.state.judged.state_dict().items()}
+                with write_atomic(self.directory / "model.safetensors") as temporary:
+                    save_file(weights, temporary)
+            with write_atomic(self.directory / "result.json") as temporary:
+                temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            for path in self.directory.glob("checkpoint-*.pt"):
+                path.unlink()
+            if self.tensorboard is not None:
+                self.tensorboard.close()
+        self.fabric.barrier()
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write a table, atomically."""
+    with write_atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys() if rows else ["epoch"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _say(row: dict, epochs: int) -> None:
+    if progress_wanted():
+        from tqdm.auto import tqdm
+
+        tqdm.write(
+            f"epoch {row['epoch'] + 1} of {epochs}: loss {row['train_loss']:.3f}, "
+            f"training {row['train_accuracy']:.1%}, validation {row['validation_accuracy']:.1%}, "
+            f"{row['pictures_per_second']:.1f} pictures/s, waiting for pictures {row['waiting_share']:.1%}"
+        )

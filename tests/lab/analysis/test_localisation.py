@@ -1,0 +1,131 @@
+"""Scores against the ground truth: closed forms, other routes to the same number, chance, and refusals."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from gcplib.lab.analysis import auc, density_correlation, energy_inside, enlarge, near, pointing_game
+
+MASK = np.zeros((6, 8), dtype=bool)
+MASK[1:3, 2:5] = True
+
+
+def random_maps(*shape):
+    return np.random.default_rng(0).normal(size=(*shape, 6, 8))
+
+
+def test_auc_is_the_probability_of_the_right_order():
+    maps = random_maps(2, 3).round(1)  # with ties
+    inside, outside = maps[1, 2][MASK], maps[1, 2][~MASK]
+    order = np.sign(inside[:, None] - outside[None])
+    assert auc(maps, MASK).shape == (2, 3)
+    assert auc(maps, MASK)[1, 2] == pytest.approx((order + 1).mean() / 2)
+
+
+def test_auc_at_its_ends_and_under_monotone_change():
+    maps = random_maps()
+    assert auc(MASK.astype(float), MASK) == 1
+    assert auc(-MASK.astype(float), MASK) == 0
+    assert auc(np.ones((6, 8)), MASK) == 0.5
+    assert auc(np.exp(maps), MASK) == pytest.approx(auc(maps, MASK))
+    assert auc(-maps, MASK) == pytest.approx(1 - auc(maps, MASK))
+
+
+def test_within_counts_only_what_it_says():
+    maps, around = random_maps(), near(MASK, 1)
+    assert around.sum() == 6 + 2 * 3 + 2 * 2
+    changed = np.where(around, maps, 100.0)
+    assert auc(changed, MASK, around) == pytest.approx(auc(maps, MASK, around))
+    assert auc(changed, MASK) < auc(maps, MASK)
+    # A map of the neighbourhood, which finds text and nothing else, is at chance there.
+    assert auc(around.astype(float), MASK) > 0.85
+    assert auc(around.astype(float), MASK, around) == 0.5
+    assert energy_inside(around.astype(float), MASK, around, relative=True) == pytest.approx(1)
+
+
+def test_energy_is_a_share_of_the_positive_part():
+    maps = random_maps(4)
+    positive = np.maximum(maps[2], 0)
+    share = positive[MASK].sum() / positive.sum()
+    assert energy_inside(maps, MASK)[2] == pytest.approx(share)
+    assert energy_inside(maps, MASK, relative=True)[2] == pytest.approx(share / MASK.mean())
+    assert energy_inside(MASK - 0.5, MASK) == 1
+    with pytest.raises(ValueError, match="1 of 2 maps have no positive value"):
+        energy_inside(np.stack([maps[0], -np.ones((6, 8))]), MASK)
+
+
+def test_pointing_game():
+    maps = np.zeros((3, 6, 8))
+    maps[0, 1, 2] = maps[1, 4, 4] = maps[2, 5, 7] = 1
+    assert pointing_game(maps, MASK).tolist() == [True, False, False]
+    assert pointing_game(maps, MASK, 2).tolist() == [True, True, False]
+    # The largest value within: the corner does not count.
+    maps[2, 2, 4] = 0.5
+    assert pointing_game(maps, MASK, within=near(MASK, 2)).tolist() == [True, False, True]
+
+
+def test_enlarging_keeps_constants_and_order():
+    small = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    big = enlarge(small.expand(2, 3, 2, 2), 8, 8)
+    assert big.shape == (2, 3, 8, 8)
+    assert big.dtype == np.float64
+    assert (np.diff(big[0, 0], axis=1) >= 0).all()
+    assert big[0, 0][[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(enlarge(torch.ones(3, 3), 7, 5), np.ones((7, 5)))
+
+
+def scene(seed=0):
+    rng = np.random.default_rng(seed)
+    ink = rng.random((24, 24)) < rng.uniform(0.2, 0.9, size=(6, 6)).repeat(4, 0).repeat(4, 1)
+    mask = ink & (rng.random((24, 24)) < rng.uniform(0, 1, size=(6, 6)).repeat(4, 0).repeat(4, 1))
+    return mask, ink
+
+
+def test_density_correlation_is_the_partial_rank_correlation():
+    mask, ink = scene()
+    maps = torch.randn(2, 6, 6)
+    differs, amount = (m.reshape(6, 4, 6, 4).sum((1, 3)).ravel() for m in (mask, ink))
+    r = stats.spearmanr(np.stack([maps[1].numpy().ravel(), differs, amount]), axis=1).statistic
+    want = (r[0, 1] - r[0, 2] * r[1, 2]) / np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
+    assert density_correlation(maps, mask, ink)[1] == pytest.approx(want)
+
+
+def test_density_correlation_does_not_reward_finding_text():
+    values = []
+    for seed in range(40):
+        mask, ink = scene(seed)
+        amount = torch.tensor(ink.reshape(6, 4, 6, 4).sum((1, 3)), dtype=torch.float64)
+        noise = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        differs = torch.tensor(mask.reshape(6, 4, 6, 4).sum((1, 3)), dtype=torch.float64)
+        values.append([float(density_correlation(m, mask, ink)) for m in (amount + 0.5 * noise, differs)])
+    text, truth = np.mean(values, axis=0)
+    assert abs(text) < 0.1
+    assert truth == pytest.approx(1)
+
+
+@pytest.mark.parametrize("function", [auc, energy_inside, pointing_game])
+def test_bad_input(function):
+    maps = random_maps()
+    with pytest.raises(ValueError, match="picture without a counterfactual"):
+        function(maps, None)
+    with pytest.raises(ValueError, match=r"no pixel differs of the 48.*no ground truth"):
+        function(maps, np.zeros((6, 8), dtype=bool))
+    with pytest.raises(ValueError, match="every pixel differs"):
+        function(maps, MASK, within=MASK)
+    with pytest.raises(ValueError, match=r"\(6, 8\) does not fit the mask \(6, 7\)"):
+        function(maps, MASK[:, :7])
+    with pytest.raises(ValueError, match=r"within has shape \(5, 8\)"):
+        function(maps, MASK, within=MASK[:5])
+    with pytest.raises(ValueError, match="1 values of the map"):
+        function(np.where(MASK & (np.cumsum(MASK).reshape(6, 8) == 1), np.nan, maps), MASK)
+
+
+def test_bad_input_of_the_density():
+    mask, ink = scene()
+    with pytest.raises(ValueError, match="whole multiples"):
+        density_correlation(torch.randn(5, 5), mask, ink)
+    with pytest.raises(ValueError, match="only 0 cells"):
+        density_correlation(torch.randn(6, 6), mask, np.zeros_like(ink))
+    with pytest.raises(ValueError, match="same in every cell"):
+        density_correlation(torch.ones(6, 6), mask, ink)

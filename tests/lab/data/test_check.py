@@ -1,0 +1,284 @@
+"""The check of a data set: what is missing and corrupt is found at once, and sound pictures are decoded only once."""
+
+import dataclasses
+import io
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import trees
+from PIL import Image
+
+from gcplib.lab.data import PicturesSpec, check, check_pictures, load_pictures, require_sound
+from gcplib.lab.data.decoding import decode, problem
+from gcplib.lab.cli import main
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """Birds with noise, so that half a file is not all header."""
+    return trees.make_cub(tmp_path / "birds", paint=trees.shaded)
+
+
+def spoil(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def records(cache):
+    return sorted(path.name for path in cache.glob("checked-*.json"))
+
+
+def _files():
+    """Pictures of every format, by what they are called."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    smooth = np.linspace(0, 255, 300)[:, None, None] * np.ones((1, 200, 3))
+    kinds = {
+        "baseline.jpg": {"quality": 90},
+        "progressive.jpg": {"quality": 90, "progressive": True},
+        "restarts.jpg": {"quality": 90, "restart_marker_blocks": 4},
+        "plain.png": {},
+        "plain.gif": {},
+        "plain.webp": {"lossless": True},
+        "plain.bmp": {},
+        "plain.tif": {"compression": "tiff_lzw"},
+    }
+    for name, options in kinds.items():
+        for title, pixels in (("noise", noise), ("smooth", smooth.astype(np.uint8))):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(
+                file, {"jpg": "jpeg", "tif": "tiff"}.get(name[-3:], name.split(".")[1]), **options
+            )
+            yield f"{title}-{name}", file.getvalue()
+
+
+FILES = dict(_files())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_refused_by_the_check_if_and_only_if_it_is_in_training(tmp_path, name):
+    whole, path = FILES[name], tmp_path / name
+    length, outcomes = len(whole), set()
+    places = {0, 1, 10, 100, length // 4, length // 2, 3 * length // 4, length - 500, length - 20, length - 2, length}
+    for cut in sorted(place for place in places if place >= 0):
+        path.write_bytes(whole[:cut])
+        reason = problem(path)
+        try:
+            decode(path, 32, "shorter")
+            decoded = None
+        except ValueError as error:
+            decoded = str(error).partition("cannot be read as a picture: ")[2]
+        assert (reason is None) == (decoded is None), f"{cut} of {length} bytes: {reason!r}, {decoded!r}"
+        outcomes.add(reason is None)
+        if cut in (length // 4, length // 2, 3 * length // 4):
+            assert reason is not None, f"{cut} of {length} bytes were taken for a picture"
+    assert outcomes == {True, False}
+
+
+def test_what_training_refuses_for_other_reasons_is_a_problem_too(tmp_path):
+    Image.fromarray(np.full((40, 40), 30_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert "more than 8 bits" in problem(tmp_path / "deep.png")
+    (tmp_path / "page.jpg").write_text("<html>not found</html>")
+    assert problem(tmp_path / "page.jpg").startswith("UnidentifiedImageError: cannot identify")
+    assert problem(tmp_path / "gone.jpg").startswith("FileNotFoundError")
+
+
+def test_a_whole_data_set_is_reported_and_remembered(birds, cache):
+    report = check_pictures(PicturesSpec("cub", str(birds)))
+    assert report.whole
+    assert (report.missing, report.corrupt) == ([], {})
+    assert (report.splits, report.classes, report.groups) == ({"train": 15, "test": 6}, 3, 2)
+    assert (report.smallest, report.fewest) == ("Sooty Albatross", 5)
+    assert len(records(cache)) == 1
+    text = str(report)
+    for line in (
+        r"CUB-200-2011 \(layout 'cub'\) in .*birds",
+        r"train pictures: +15 of 5,994",
+        r"test pictures: +6 of 5,794",
+        r"\bpictures: +21",
+        r"classes: +3 of 200",
+        r"coarse classes: +2",
+        r"smallest class: +Sooty Albatross: 5 training pictures",
+        r"missing: +0",
+        r"corrupt: +0",
+        r"Every listed picture is sound, but the counts are not the published ones",
+    ):
+        assert re.search(line, text), text
+
+
+def test_a_report_of_the_published_counts_says_whole(birds):
+    report = check_pictures(PicturesSpec("cub", str(birds)))
+    published = {"train": 15, "test": 6, "classes": 3}
+    assert str(dataclasses.replace(report, published=published)).endswith("\nWhole.")
+    assert "train pictures:       15 of 15\n" in str(dataclasses.replace(report, published=published))
+    assert str(dataclasses.replace(report, published={})).endswith("\nWhole.")
+    # An archive that holds no test pictures.
+    assert "not the published ones" in str(dataclasses.replace(report, published=published, splits={"train": 15}))
+
+
+@pytest.mark.parametrize("make", [trees.make_cub, trees.make_aircraft, trees.make_cars, trees.make_kaggle_imagenet])
+def test_missing_and_corrupt_pictures_are_all_listed(tmp_path, make, cache):
+    layout = {"make_kaggle_imagenet": "imagenet"}.get(make.__name__, make.__name__.removeprefix("make_"))
+    spec = PicturesSpec(layout, str(make(tmp_path / "data")), pixels=32)
+    listing = load_pictures(spec).listing
+    gone, empty, half = listing.paths[-1], listing.paths[2], listing.paths[5]
+    (listing.base / gone).unlink()
+    (listing.base / empty).write_bytes(b"")
+    spoil(listing.base / half)
+    report = check_pictures(spec)
+    assert not report.whole
+    assert report.missing == [gone]
+    assert list(report.corrupt) == [empty, half]
+    assert f"  missing: {gone}\n" in str(report)
+    assert f"  corrupt: {half}: {report.corrupt[half]}\n" in str(report)
+    assert str(report).endswith("or leave them out by PicturesSpec.skip.")
+    assert records(cache) == []
+    left = dataclasses.replace(spec, skip=(gone, empty, half))
+    assert check_pictures(left).whole
+    require_sound(load_pictures(left))
+
+
+def test_corrupt_pictures_stop_a_run_at_its_start(birds, cache):
+    paths = load_pictures(PicturesSpec("cub", str(birds))).listing.paths
+    for path in (paths[1], paths[20]):
+        spoil(birds / path)
+    spec = PicturesSpec("cub", str(birds), pixels=32)
+    with pytest.raises(ValueError, match=r"2 of the 21 pictures in .*birds cannot be decoded\. Restore") as caught:
+        require_sound(load_pictures(spec))
+    lines = str(caught.value).splitlines()
+    assert "PicturesSpec.skip" in lines[0]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [paths[1], paths[20]]
+    assert all("OSError: image file is truncated" in line for line in lines[1:])
+    assert records(cache) == []
+    require_sound(load_pictures(dataclasses.replace(spec, skip=(paths[1], paths[20]))))
+
+
+def test_many_corrupt_pictures_are_counted(birds):
+    data = load_pictures(PicturesSpec("cub", str(birds), pixels=32))
+    for path in data.listing.paths:
+        (birds / path).write_bytes(b"")
+    with pytest.raises(ValueError, match="21 of the 21 pictures") as caught:
+        require_sound(load_pictures(PicturesSpec("cub", str(birds), pixels=32)))
+    assert len(str(caught.value).splitlines()) == 22
+    assert str(caught.value).endswith("... and 1 more")
+
+
+def test_sound_pictures_are_decoded_once_whatever_is_made_of_them(birds, cache, tmp_path, monkeypatch):
+    spec = PicturesSpec("cub", str(birds), pixels=32)
+    require_sound(load_pictures(spec))
+    assert len(records(cache)) == 1
+    monkeypatch.setattr(check, "problem", None)
+    require_sound(load_pictures(dataclasses.replace(spec, pixels=64, seed=3, resize="both")))
+    birds.rename(tmp_path / "moved")
+    require_sound(load_pictures(dataclasses.replace(spec, root=str(tmp_path / "moved"))))
+    # A file of another size is another file.
+    with open(
+        tmp_path / "moved" / load_pictures(dataclasses.replace(spec, root=str(tmp_path / "moved"))).listing.paths[0],
+        "ab",
+    ) as file:
+        file.write(b"\0")
+    with pytest.raises(TypeError, match="not callable"):
+        require_sound(load_pictures(dataclasses.replace(spec, root=str(tmp_path / "moved"))))
+
+
+def test_a_check_on_demand_decodes_again(birds):
+    spec = PicturesSpec("cub", str(birds), pixels=32)
+    assert check_pictures(spec).whole
+    path = birds / load_pictures(spec).listing.paths[0]
+    path.write_bytes(bytes(path.stat().st_size))
+    assert list(check_pictures(spec).corrupt) == [path.relative_to(birds).as_posix()]
+
+
+def test_of_two_runs_that_start_together_one_checks(birds, monkeypatch):
+    data = load_pictures(PicturesSpec("cub", str(birds), pixels=32))
+    checked = []
+    monkeypatch.setattr(check, "problem", lambda path: checked.append(path))
+    runs = [threading.Thread(target=require_sound, args=(data,)) for _ in range(3)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert len(checked) == len(data)
+
+
+def test_an_interrupted_check_does_not_go_on(birds, monkeypatch):
+    data = load_pictures(PicturesSpec("cub", str(birds), pixels=32))
+    seen = []
+
+    def slow(path):
+        time.sleep(0.02)  # as long as a large picture takes
+        seen.append(path)
+
+    def interrupted(items, *args, **options):
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "problem", slow)
+    monkeypatch.setattr(check, "track", interrupted)
+    monkeypatch.setattr(check, "_BATCH", 1)
+    monkeypatch.setattr(check, "cores", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        require_sound(data)
+    assert len(seen) < len(data)
+
+
+def test_the_installed_elpv_is_whole(capsys):
+    pytest.importorskip("elpv_dataset")
+    assert main(["data", "check", "--layout", "elpv"]) == 0
+    text = capsys.readouterr().out
+    assert "pictures:             2,624 of 2,624\n" in text
+    assert "classes:              4 of 4\n" in text
+    assert text.endswith("Whole.\n")
+
+
+def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys):
+    assert main(["data", "check", str(birds)]) == 0
+    assert "layout 'cub'" in capsys.readouterr().out
+    name = "images/003.House_Wren/House_Wren_0.jpg"
+    (birds / name).unlink()
+    assert main(["data", "check", str(birds), "--layout", "cub"]) == 1
+    assert f"missing: {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give the folder of the data set: python -m gcplib data check PATH"),
+        (["nowhere"], "there is no folder 'nowhere'"),
+        (["."], "looks like none of the known layouts:"),
+        (["--layout", "cub"], "PicturesSpec.root is empty; give the folder: the folder CUB_200_2011"),
+        ([".", "--layout", "birds"], "unknown PicturesSpec.layout 'birds'; choose 'cub', 'aircraft'"),
+        ([".", "--layout", "cub"], "no images.txt, image_class_labels.txt"),
+    ],
+)
+def test_the_command_says_what_it_cannot_check(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_runs_as_a_program(birds):
+    done = subprocess.run(
+        [sys.executable, "-m", "gcplib", "data", "check", str(birds)], capture_output=True, text=True, check=True
+    )
+    assert "smallest class:" in done.stdout
+
+
+def test_data_without_check_still_draws_typefaces(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(
+        "gcplib.lab.data.load_typefaces", lambda spec: asked.append(spec) or type("Drawn", (), {"path": "x"})
+    )
+    assert main(["data", "--families", "4", "--pixels", "64"]) == 0
+    assert (asked[0].families, asked[0].pixels) == (4, 64)
+    assert capsys.readouterr().out == "Typefaces: x\n"

@@ -1,0 +1,521 @@
+"""Pictures from disk: birds and plain folders, every kind of picture made upright RGB, and bad trees refused."""
+
+import dataclasses
+import pickle
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import transforms
+from trees import COLOURS, make_cub, make_folder, save
+
+from gcplib.lab.data import (
+    Pictures,
+    PicturesSpec,
+    Typefaces,
+    TypefacesSpec,
+    choose_data,
+    load_data,
+    load_pictures,
+    picture_spec,
+)
+from gcplib.lab.data.decoding import decode
+
+FLAT = {"train/a": 4, "train/b": 3, "test/a": 1, "test/b": 2}
+NESTED = {f"{split}/{name}": 3 for split in ("train", "test") for name in ("cat/lion", "cat/lynx", "dog/wolf")}
+
+
+@pytest.fixture
+def cub(tmp_path):
+    return make_cub(tmp_path / "CUB_200_2011")
+
+
+@pytest.fixture
+def flat(tmp_path):
+    return make_folder(tmp_path / "flat", FLAT)
+
+
+def test_cub_is_read_as_its_tables_say(cub):
+    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32))
+    assert isinstance(data, Pictures)
+    assert len(data) == 21
+    assert data.class_names() == ["Sooty Albatross", "Laysan Albatross", "House Wren"]
+    assert data.class_names("coarse") == ["Albatross", "Wren"]
+    assert data.labels().tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert data.labels("coarse").tolist() == [0] * 14 + [1] * 7
+    assert data.labels().dtype == data.labels("coarse").dtype == np.int64
+    assert data.indices("test").tolist() == [5, 6, 12, 13, 19, 20]
+    # The labels belong to the pictures: every picture has the colour of its class.
+    middle = data.images(np.arange(21))[:, 16, 16]
+    assert np.abs(middle - np.array(COLOURS)[data.labels()].astype(int)).max() <= 3
+
+
+def test_order_of_the_tables_does_not_matter_for_the_labels(cub):
+    for name in ("image_class_labels", "train_test_split"):
+        path = cub / f"{name}.txt"
+        path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n\n")
+    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32))
+    assert data.labels().tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert data.indices("test").tolist() == [5, 6, 12, 13, 19, 20]
+
+
+def test_the_folder_around_cub_will_do_and_is_the_same_data_set(cub, tmp_path):
+    inside, around = PicturesSpec("cub", str(cub)), PicturesSpec("cub", str(tmp_path))
+    assert inside != around
+    assert inside.digest == around.digest
+    assert len(load_pictures(around)) == 21
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.2, 1), (0.4, 2), (0.99, 4)])
+def test_validation_is_held_out_of_every_class(cub, share, held):
+    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32, validation=share))
+    places = {split: data.indices(split) for split in ("train", "validation", "test")}
+    assert sorted(np.concatenate(list(places.values())).tolist()) == list(range(21))
+    assert np.bincount(data.labels()[places["validation"]]).tolist() == [held] * 3
+    assert np.bincount(data.labels()[places["train"]]).tolist() == [5 - held] * 3
+    assert places["test"].tolist() == [5, 6, 12, 13, 19, 20]
+
+
+def test_digests_are_those_from_before_there_were_other_layouts(tmp_path):
+    # Written down from the version before; sizes count, and the pictures are not decoded.
+    tables = {
+        "classes": "1 001.Black_Tern\n2 002.House_Wren\n",
+        "images": "".join(f"{n} 00{1 + (n > 3)}.Bird/{n}.jpg\n" for n in range(1, 7)),
+        "image_class_labels": "".join(f"{n} {1 + (n > 3)}\n" for n in range(1, 7)),
+        "train_test_split": "".join(f"{n} {int(n % 3 != 0)}\n" for n in range(1, 7)),
+    }
+    for n in range(1, 7):
+        path = tmp_path / "images" / f"00{1 + (n > 3)}.Bird" / f"{n}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * n)
+    for name, text in tables.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    for folder in ("train/cat/lion", "train/dog/wolf", "test/cat/lion", "test/dog/wolf"):
+        (tmp_path / folder).mkdir(parents=True)
+        for n in range(2):
+            (tmp_path / folder / f"{n}.png").write_bytes(b"x" * (n + 1))
+    assert PicturesSpec("cub", str(tmp_path)).digest == "a49ba029c7bf"
+    assert PicturesSpec("cub", str(tmp_path), 224, 0.25, 3, "both").digest == "f44edc748e97"
+    assert PicturesSpec("folder", str(tmp_path)).digest == "407e91a67437"
+
+
+def test_skipped_pictures_are_left_out_as_if_they_had_never_been_there(flat):
+    spec = PicturesSpec("folder", str(flat), pixels=32)
+    whole = spec.digest
+    some = ("train/a/1.png", "test/b/0.png")
+    skipping = dataclasses.replace(spec, skip=some[::-1] + some[:1])
+    assert skipping == dataclasses.replace(spec, skip=list(some))
+    data = load_pictures(skipping)
+    assert len(data) == 8
+    assert not set(some) & set(data.listing.paths)
+    for path in some:
+        (flat / path).unlink()
+    assert skipping.digest == dataclasses.replace(spec).digest != whole
+
+
+def test_a_missing_picture_can_be_skipped(cub):
+    (cub / "images" / "003.House_Wren" / "House_Wren_0.jpg").unlink()
+    assert len(load_pictures(PicturesSpec("cub", str(cub), skip=("images/003.House_Wren/House_Wren_0.jpg",)))) == 20
+
+
+@pytest.mark.parametrize(
+    ("skip", "message"),
+    [
+        (("train/a/9.png", "a"), r"2 of the pictures to skip are not in the data set: a, train/a/9\.png; .*'train/a/0"),
+        (
+            ("train/b/0.png", "train/b/1.png", "train/b/2.png"),
+            "without the 3 pictures to skip, the class 'b' is in test",
+        ),
+    ],
+)
+def test_skipping_what_is_not_there_or_too_much_is_refused(flat, skip, message):
+    with pytest.raises(ValueError, match=message):
+        _ = PicturesSpec("folder", str(flat), skip=skip).digest
+
+
+def test_what_is_held_out_depends_on_the_seed_alone(cub):
+    def held(seed):
+        return load_pictures(PicturesSpec("cub", str(cub), validation=0.4, seed=seed)).indices("validation").tolist()
+
+    assert held(0) == held(0)
+    assert len({tuple(held(seed)) for seed in range(6)}) > 3
+
+
+def test_a_moved_data_set_keeps_its_digest_and_any_change_gives_another(cub, tmp_path):
+    spec = PicturesSpec("cub", str(cub), pixels=32)
+    moved = make_cub(tmp_path / "elsewhere" / "birds")
+    assert PicturesSpec("cub", str(moved), pixels=32).digest == spec.digest
+    changed = [
+        dataclasses.replace(spec, pixels=33),
+        dataclasses.replace(spec, validation=0.2),
+        dataclasses.replace(spec, seed=1),
+        dataclasses.replace(spec, resize="both"),
+        dataclasses.replace(spec, scale=40),
+        dataclasses.replace(spec, scale=32),
+    ]
+    digests = {spec.digest, *(other.digest for other in changed)}
+    assert len(digests) == 7
+    for name, before, after in (
+        ("image_class_labels", "\n7 1\n", "\n7 2\n"),
+        ("train_test_split", "\n7 0\n", "\n7 1\n"),
+        ("classes", "House", "Winter"),
+    ):
+        table = (moved / f"{name}.txt").read_text()
+        assert before in table
+        (moved / f"{name}.txt").write_text(table.replace(before, after))
+        digests.add(PicturesSpec("cub", str(moved), pixels=32).digest)
+    assert len(digests) == 10
+    with open(cub / "images" / "003.House_Wren" / "House_Wren_0.jpg", "ab") as file:
+        file.write(b"\0")
+    assert dataclasses.replace(spec).digest not in digests
+
+
+def test_files_that_change_under_a_spec_are_noticed(cub):
+    spec = PicturesSpec("cub", str(cub), pixels=32)
+    load_pictures(spec)
+    (cub / "images" / "003.House_Wren" / "House_Wren_0.jpg").write_bytes(b"other")
+    with pytest.raises(ValueError, match="changed while this session used them"):
+        load_pictures(spec)
+    # Another process, such as a worker, must come to the same conclusion.
+    with pytest.raises(ValueError, match="changed while this session used them"):
+        load_pictures(pickle.loads(pickle.dumps(spec)))
+    assert len(load_pictures(dataclasses.replace(spec))) == 21
+
+
+def test_reader_is_part_of_the_digest(cub, monkeypatch):
+    before = PicturesSpec("cub", str(cub)).digest
+    monkeypatch.setattr(picture_spec, "READER", picture_spec.READER + 1)
+    assert PicturesSpec("cub", str(cub)).digest != before
+
+
+def test_a_flat_folder_has_no_coarse_labels(flat):
+    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32))
+    assert data.class_names() == ["a", "b"]
+    assert data.labels()[data.indices("test")].tolist() == [0, 1, 1]
+    assert [len(data.indices(split)) for split in ("train", "validation", "test")] == [5, 2, 3]
+    for method in (data.labels, data.class_names):
+        with pytest.raises(ValueError, match=r"has no coarse labels.*train/<coarse>/<class>"):
+            method("coarse")
+
+
+def test_nested_folders_are_coarse_classes(tmp_path):
+    data = load_pictures(PicturesSpec("folder", str(make_folder(tmp_path, NESTED)), pixels=32))
+    assert data.class_names() == ["lion", "lynx", "wolf"]
+    assert data.class_names("coarse") == ["cat", "dog"]
+    assert data.labels("coarse").tolist() == [0 if label < 2 else 1 for label in data.labels()]
+    assert [data._listing.paths[place].split("/")[2] for place in data.indices("test")] == [
+        data.class_names()[label] for label in data.labels()[data.indices("test")]
+    ]
+
+
+def test_equal_names_in_two_coarse_classes_are_two_classes(tmp_path):
+    tree = {f"{split}/{name}": 2 for split in ("train", "test") for name in ("cat/other", "cat/lion", "dog/other")}
+    data = load_pictures(PicturesSpec("folder", str(make_folder(tmp_path, tree)), pixels=32))
+    assert data.class_names() == ["cat/lion", "cat/other", "dog/other"]
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_own_validation_pictures_are_used_and_none_held_out(flat, name):
+    make_folder(flat, {f"{name}/b": 2})
+    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32, validation=0.5))
+    assert len(data.indices("train")) == 7
+    assert [data._listing.paths[place] for place in data.indices("validation")] == [
+        f"{name}/b/0.png",
+        f"{name}/b/1.png",
+    ]
+
+
+def test_other_files_and_hidden_ones_are_passed_over(flat):
+    spec = PicturesSpec("folder", str(flat), pixels=32)
+    for name in ("notes.txt", "._0.png", ".DS_Store"):
+        (flat / "train" / "a" / name).write_bytes(b"no picture")
+    (flat / "train" / ".cache").mkdir()
+    (flat / "train" / "labels.csv").write_text("0,1")
+    assert len(load_pictures(spec)) == 10
+    save(flat / "train" / "a" / "LOUD.JPG", (1, 2, 3))
+    assert len(load_pictures(dataclasses.replace(spec))) == 11
+
+
+def test_images_in_any_order_and_outside(flat):
+    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32))
+    everything = data.images(range(len(data)))
+    assert everything.shape == (10, 32, 32, 3)
+    assert everything.dtype == np.uint8
+    np.testing.assert_array_equal(data.images([7, 2, 2]), everything[[7, 2, 2]])
+    np.testing.assert_array_equal(data.images(3), everything[3:4])
+    assert data.images([]).shape == (0, 32, 32, 3)
+    for place in (10, -1):
+        with pytest.raises(IndexError, match=rf"no picture {place}: this set has the pictures 0 to 9"):
+            data.images([0, place])
+    with pytest.raises(ValueError, match="unknown split 'val'; choose 'train'"):
+        data.indices("val")
+    with pytest.raises(ValueError, match="unknown kind of labels 'family'; choose 'fine', 'coarse'"):
+        data.labels("family")
+
+
+@pytest.mark.parametrize("size", [(150, 90), (90, 150), (80, 80), (45, 99), (33, 20), (301, 203), (48, 45)])
+def test_pictures_are_cut_as_in_the_papers_code(tmp_path, size):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    picture.save(tmp_path / "noise.png")
+    cuts = {
+        "shorter": transforms.Compose([transforms.Resize(45), transforms.CenterCrop(45)]),
+        "both": transforms.Resize((45, 45)),
+        # Aircraft: scaled to more than is cropped.
+        ("shorter", 52): transforms.Compose([transforms.Resize(52), transforms.CenterCrop(45)]),
+        ("both", 52): transforms.Compose([transforms.Resize((52, 52)), transforms.CenterCrop(45)]),
+    }
+    for setting, cut in cuts.items():
+        resize, scale = (setting, None) if isinstance(setting, str) else setting
+        got = decode(tmp_path / "noise.png", 45, resize, scale)
+        np.testing.assert_array_equal(got, np.asarray(cut(picture)))
+
+
+def test_crops_lie_where_they_are_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/a/0"):
+        save(tmp_path / f"{name}.png", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = load_pictures(PicturesSpec("folder", str(tmp_path), pixels=64)).images([0])[0]
+    data = load_pictures(PicturesSpec("folder", str(tmp_path), pixels=48, scale=64))
+    places = [(0, 0), (0, 1), (1, 0), (0.25, 0.75), (0.5, 0.5)]
+    crops = data.images([0] * 5, np.array(places, dtype=np.float32))
+    for crop, (top, left) in zip(crops, places, strict=True):
+        top, left = int(16 * top), int(16 * left)
+        np.testing.assert_array_equal(crop, whole[top : top + 48, left : left + 48])
+    np.testing.assert_array_equal(data.images([0])[0], crops[-1])
+    assert data.images([], np.empty((0, 2))).shape == (0, 48, 48, 3)
+    for wrong in ([(0, 0)], [(0, 0), (0, 1.1)], [(0, 0), (-0.1, 1)], [0, 1], [(0, 0), (0, np.nan)]):
+        with pytest.raises(ValueError, match=r"places has the shape .* not from 0 to 1; give 2 pairs"):
+            data.images([0, 1], wrong)
+
+
+def _halves(mode, first, second):
+    """Left half one colour, right half another."""
+    picture = Image.new(mode, (64, 64), second)
+    picture.paste(first, (0, 0, 32, 64))
+    return picture
+
+
+def _palette():
+    return _halves("RGB", (250, 0, 0), (0, 0, 250)).quantize(4)
+
+
+def _rotated(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown a quarter turn clockwise
+    _halves("RGB", (250, 0, 0), (0, 0, 250)).transpose(Image.ROTATE_90).save(path, exif=exif, quality=95)
+
+
+KINDS = {
+    "rgb.png": (lambda path: _halves("RGB", (250, 0, 0), (0, 0, 250)).save(path), (250, 0, 0), (0, 0, 250)),
+    "grey.jpg": (lambda path: _halves("L", 250, 10).save(path, quality=95), (250,) * 3, (10,) * 3),
+    "bilevel.png": (lambda path: _halves("1", 1, 0).save(path), (255,) * 3, (0,) * 3),
+    "palette.png": (lambda path: _palette().save(path), (250, 0, 0), (0, 0, 250)),
+    "palette.gif": (lambda path: _palette().save(path), (250, 0, 0), (0, 0, 250)),
+    "clear.png": (
+        lambda path: _halves("RGBA", (250, 0, 0, 255), (0, 0, 250, 0)).save(path),
+        (250, 0, 0),
+        (255, 255, 255),
+    ),
+    "print.jpg": (
+        lambda path: _halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0)).save(path, quality=95),
+        (255, 0, 0),
+        (0, 0, 255),
+    ),
+    "turned.jpg": (_rotated, (250, 0, 0), (0, 0, 250)),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("resize", ["shorter", "both"])
+def test_every_kind_of_picture_becomes_upright_rgb(tmp_path, name, resize):
+    write, left, right = KINDS[name]
+    write(tmp_path / name)
+    picture = decode(tmp_path / name, 32, resize).astype(int)
+    assert picture.shape == (32, 32, 3)
+    for column, colour in ((6, left), (25, right)):
+        assert np.abs(picture[4:28, column] - colour).max() <= 8, name
+
+
+def test_deep_pictures_are_refused_not_clipped(tmp_path):
+    Image.fromarray(np.full((40, 40), 30_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png cannot be read as a picture: .*more than 8 bits"):
+        decode(tmp_path / "deep.png", 32, "shorter")
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "half", "gone"])
+def test_a_corrupt_picture_is_named(flat, damage):
+    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32))
+    path = flat / data._listing.paths[2]
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"empty": b"", "text": b"<html>not found</html>", "half": whole[: len(whole) // 2]}[damage])
+    assert data.images([1]).shape == (1, 32, 32, 3)
+    for many in ([2], range(len(data))):
+        with pytest.raises(ValueError, match=re.escape(str(path)) + " cannot be read as a picture"):
+            data.images(many)
+
+
+def test_missing_files_are_counted_and_named(cub):
+    shutil.rmtree(cub / "images" / "002.Laysan_Albatross")
+    with pytest.raises(
+        FileNotFoundError, match=r"7 of the 21 listed .*Laysan_Albatross_0\.jpg,.*_4\.jpg, \.\.\.\. Unp"
+    ):
+        load_pictures(PicturesSpec("cub", str(cub)))
+
+
+def test_a_dead_link_is_a_missing_picture(flat):
+    (flat / "train" / "a" / "link.png").symlink_to(flat / "nowhere.png")
+    with pytest.raises(FileNotFoundError, match=r"1 of the 11 listed .*train/a/link\.png"):
+        load_pictures(PicturesSpec("folder", str(flat)))
+
+
+def _edit(name, before, after):
+    def change(root):
+        text = (root / name).read_text()
+        assert before in text
+        (root / name).write_text(text.replace(before, after))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "images.txt").unlink(), "no images.txt, .*here or in CUB_200_2011"),
+        (lambda root: (root / "classes.txt").unlink(), "no classes.txt here"),
+        (lambda root: (root / "images.txt").write_text(""), "images.txt lists no pictures"),
+        (_edit("images.txt", "\n3 001", "\n3001"), r"images.txt, line 3: .*should be a new number and a value"),
+        (_edit("images.txt", "\n3 001", "\n2 001"), r"images.txt, line 3: .*should be a new number and a value"),
+        (
+            _edit("image_class_labels.txt", "\n3 1\n", "\n"),
+            "images.txt and image_class_labels.txt disagree on 1 pictures, numbers 3",
+        ),
+        (_edit("train_test_split.txt", "\n3 1\n", "\n77 1\n"), "disagree on 2 pictures, numbers 3, 77"),
+        (_edit("train_test_split.txt", "\n3 1\n", "\n3 yes\n"), r"has yes where 1 \(train\) or 0 \(test\)"),
+        (_edit("image_class_labels.txt", "\n3 1\n", "\n3 9\n"), "has classes that classes.txt has not: 9"),
+        (
+            lambda root: (root / "classes.txt").write_text((root / "classes.txt").read_text() + "4 004.Dodo\n"),
+            "the class 'Dodo' has no pictures",
+        ),
+    ],
+)
+def test_a_broken_cub_is_refused(cub, change, message):
+    change(cub)
+    with pytest.raises(ValueError, match=message + r".*The layout 'cub' is the folder CUB_200_2011"):
+        load_pictures(PicturesSpec("cub", str(cub)))
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({}, "no folder train/"),
+        ({"train/a": 2, "train/b": 2}, "no folder test/"),
+        ({"train": 0, "test/a": 1}, r"train/ has no class folders"),
+        ({"train": 2, **FLAT}, r"train/ has pictures outside class folders 0\.png, 1\.png"),
+        ({**FLAT, "train/b": 0}, r"the class folder train/b has no pictures"),
+        ({**FLAT, "test/b": 0}, r"the class folder test/b has no pictures"),
+        ({**FLAT, "test/c": 1}, "the class 'c' is in test but not in train"),
+        ({**FLAT, "val/c": 1}, "the class 'c' is in validation but not in train"),
+        ({"train/a": 2, "test/a": 2}, "a classifier needs two classes, found 1: a"),
+        ({**FLAT, "val/a": 1, "validation/a": 1}, "both validation/ and val/ are there"),
+        ({**FLAT, "train/c/d": 1}, "some folders of train/ hold pictures and others folders"),
+        ({**FLAT, "train/a/d": 1}, r"train/a holds both pictures and folders \(d\)"),
+        ({**NESTED, "train/cat/lion/young": 1}, r"train/cat/lion holds folders \(young\), one level deeper"),
+        ({"train/a": 2, "train/b": 2, "test/x/a": 1}, "the class 'x/a' is in test but not in train"),
+    ],
+)
+def test_a_broken_folder_is_refused(tmp_path, tree, message):
+    make_folder(tmp_path, tree)
+    with pytest.raises(ValueError, match=message + r".*The layout 'folder' is train/<class>/<picture>\.jpg"):
+        load_pictures(PicturesSpec("folder", str(tmp_path)))
+
+
+def test_a_class_of_one_training_picture_cannot_give_one_away(flat):
+    for number in (1, 2):
+        (flat / "train" / "b" / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match="the class 'b' has 1 training picture, and one must be held out"):
+        load_pictures(PicturesSpec("folder", str(flat)))
+
+
+@pytest.mark.parametrize("layout", ["cub", "folder"])
+def test_a_root_that_is_no_folder(tmp_path, layout):
+    with pytest.raises(FileNotFoundError, match=rf"there is no folder '.*nowhere'. The layout {layout!r} is"):
+        _ = PicturesSpec(layout, str(tmp_path / "nowhere")).digest
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file' is a file, not a folder"):
+        load_pictures(PicturesSpec(layout, str(tmp_path / "file")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"layout": "car"}, ValueError, "unknown PicturesSpec.layout 'car'; choose 'cub', 'aircraft', 'cars'"),
+        ({"root": " "}, ValueError, "root is empty; give the folder: the folder CUB_200_2011"),
+        ({"root": None}, TypeError, "root is None, a NoneType; give a path"),
+        ({"pixels": 16}, ValueError, "pixels is 16; give 32 to 2048"),
+        ({"pixels": 448.0}, TypeError, "pixels is 448.0, a float; give an integer"),
+        ({"seed": True}, TypeError, "seed is True, a bool; give an integer"),
+        ({"seed": -1}, ValueError, "seed is -1; give 0 to 4294967295"),
+        ({"validation": 0}, ValueError, "validation is 0; give the share .*more than 0 and less than 1"),
+        ({"validation": 10}, ValueError, "validation is 10; give the share"),
+        ({"validation": float("nan")}, ValueError, "validation is nan"),
+        ({"validation": "0.1"}, TypeError, "validation is '0.1', a str; give a share"),
+        ({"scale": 447}, ValueError, "scale is 447, less than pixels, 448.*or None"),
+        ({"scale": 4000}, ValueError, "scale is 4000; give 32 to 2048"),
+        ({"scale": 512.0}, TypeError, "scale is 512.0, a float; give an integer"),
+        ({"skip": "a.jpg"}, TypeError, "skip is 'a.jpg'; give a tuple of paths"),
+        ({"skip": (1,)}, TypeError, r"skip is \(1,\); give a tuple of paths"),
+        ({"resize": "crop"}, ValueError, "unknown PicturesSpec.resize 'crop'; choose 'shorter', 'both'"),
+    ],
+)
+def test_bad_settings_say_value_and_range(settings, error, message):
+    with pytest.raises(error, match=message):
+        PicturesSpec(**{"layout": "cub", "root": "data"} | settings)
+
+
+def test_settings_are_plain_values(tmp_path):
+    spec = PicturesSpec("cub", tmp_path, np.int64(64), np.float32(0.25), np.int64(3))
+    assert spec == PicturesSpec("cub", str(tmp_path), 64, 0.25, 3)
+    assert [type(value) for value in dataclasses.astuple(spec)] == [str, str, int, float, int, str, type(None), tuple]
+
+
+@pytest.mark.parametrize("labels", ["fine", "coarse"])
+def test_show_titles_are_class_names(cub, labels):
+    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32))
+    titles = {axis.get_title() for axis in data.show("test", n=6, labels=labels).axes if axis.images}
+    assert titles == set(data.class_names(labels))
+
+
+COUNTS = {"families": 4, "train": 4, "validation": 2, "test": 2, "pixels": 64}
+
+
+def test_choose_and_load_either_kind(cub, flat, tiny_spec):
+    assert choose_data("typefaces", "", **COUNTS) == tiny_spec == TypefacesSpec(**COUNTS)
+    assert choose_data("cub", str(cub), **COUNTS) == PicturesSpec("cub", str(cub), 64)
+    assert choose_data("folder", flat, **COUNTS) == PicturesSpec("folder", str(flat), 64)
+    assert isinstance(load_data(tiny_spec), Typefaces)
+    assert load_data(PicturesSpec("cub", str(cub))).digest == PicturesSpec("cub", str(cub)).digest
+    with pytest.raises(TypeError, match=r"expected a TypefacesSpec or a PicturesSpec, got 'cub' \(str\)"):
+        load_data("cub")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "root", "message"),
+    [
+        ("CUB", "x", "unknown data set 'CUB': did you mean 'cub'"),
+        ("typeface", "", "did you mean 'typefaces'"),
+        ("xyz", "x", "unknown data set 'xyz': known: 'typefaces', 'cub', 'aircraft', .*, 'folder'"),
+        ("cub", "", "'cub' is on your disk; give root: the folder CUB_200_2011"),
+        ("folder", "", "'folder' is on your disk; give root: train/<class>"),
+        ("aircraft", "", "'aircraft' is on your disk; give root: fgvc-aircraft-2013b/data"),
+        ("typefaces", "data/birds", "root is 'data/birds', but typefaces are drawn .*'cub', 'aircraft'"),
+    ],
+)
+def test_choose_data_refuses_what_does_not_fit(dataset, root, message):
+    with pytest.raises(ValueError, match=message):
+        choose_data(dataset, root, **COUNTS)

@@ -1,0 +1,243 @@
+"""Whole studies over tiny notebooks, in processes of their own as a user starts them."""
+
+import json
+import re
+import signal
+
+import psutil
+import pytest
+
+from gcplib.lab.study.alive import StudyRunning, only_study
+from gcplib.lab.study.notebooks import NotebookFailed, check_kernel, execute
+from gcplib.lab.study.runner import run_study
+
+FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+RECORD = (
+    "from gcplib.lab.study import Evidence, record\n"
+    "record('C01', Evidence('gain', 2.0, 1.0, 3.0, n=4), notebook='good', profile=profile, data='toy')"
+)
+COUNT = "open('../{0}.count', 'a').write('x')"
+
+
+def runs_of(world, name):
+    return len((world.root / f"{name}.count").read_text())
+
+
+def test_a_failure_is_isolated_shown_and_continued(world):
+    world.notebook("good", COUNT.format("good"), FIGURE, RECORD, heading="# Pool a picture")
+    world.notebook("bad", COUNT.format("bad"), "x = 0\n1 / x")
+    profile = world.profile("description: two tiny notebooks\nnotebooks: {good: {parameters: {}}, bad: }")
+
+    code, output = world.study()
+    assert code == 1, output
+    assert "bad   FAILED after" in output
+    assert "in cell [4]" in output
+    assert "ZeroDivisionError: division by zero" in output
+    report = world.runs("smoke", "report", "index.html").read_text()
+    assert "1 of 2 notebooks ran through, 1 failed." in report
+    assert "1 / x" in report
+    assert "two tiny notebooks" in report
+    assert "C01" in report
+    assert '<span class="badge holds">holds</span>' in report
+    page = world.runs("smoke", "report", "notebooks", "bad.html").read_text()
+    assert '[id="cell-id=cell-3"] { border-left' in page
+    assert re.search('<div [^>]*id="cell-id=cell-3"', page)
+    assert 'href="notebooks/bad.html#cell-id=cell-3"' in report
+    assert world.runs("smoke", "report", "figures", "good-01.png").read_bytes().startswith(b"\x89PNG")
+    assert 'src="data:image/png;base64,' in report
+    assert not world.runs("smoke", "notebooks", "bad.ipynb").exists()
+    assert world.runs("smoke", "notebooks", "bad.failed.ipynb").exists()
+
+    world.notebook("bad", COUNT.format("bad"), "x = 1\n1 / x")
+    code, output = world.study()
+    assert code == 0, output
+    assert (runs_of(world, "good"), runs_of(world, "bad")) == (1, 2)
+    assert not world.runs("smoke", "notebooks", "bad.failed.ipynb").exists()
+    assert "2 of 2 notebooks ran through" in world.runs("smoke", "report", "index.html").read_text()
+
+    # New times of files, as after a fresh checkout, change nothing.
+    for path in (*world.notebooks.glob("*.ipynb"), *world.root.glob("sources/**/*.py"), world.notebooks / "Snakefile"):
+        path.touch()
+    code, output = world.study()
+    assert code == 0, output
+    assert "Nothing to do: study 'smoke' is up to date." in output
+    assert str(world.runs("smoke", "report", "index.html")) in output
+    assert (runs_of(world, "good"), runs_of(world, "bad")) == (1, 2)
+
+    # A new parameter repeats that notebook alone; failing again, it leaves nothing that looks current.
+    world.notebook("good", COUNT.format("good"), "raise RuntimeError(size)", parameters="profile = 'smoke'\nsize = 1")
+    profile.write_text("notebooks: {good: {parameters: {size: 7}}, bad: }")
+    code, output = world.study("--only", "good")
+    assert code == 1, output
+    assert "RuntimeError: 7" in output
+    assert (runs_of(world, "good"), runs_of(world, "bad")) == (2, 2)
+    assert not world.runs("smoke", "notebooks", "good.ipynb").exists()
+    assert not list(world.runs("smoke", "claims").glob("*.json"))
+    assert not world.runs("smoke", "report", "figures", "good-01.png").exists()
+
+    written = {path.name for path in world.root.iterdir()}
+    assert written <= {"notebooks", "sources", "runs", "good.count", "bad.count"}
+
+
+def test_data_are_prepared_once_before_what_needs_them(world):
+    package = world.root / "sources" / "gcplib"
+    (package / "data.py").write_text(
+        "from dataclasses import dataclass\nfrom types import SimpleNamespace\n"
+        "@dataclass\nclass TypefacesSpec:\n    families: int = 1\n    pixels: int = 2\n"
+        "def load_typefaces(spec):\n    open('made', 'a').write(repr(spec))\n    return SimpleNamespace(path='here')\n"
+    )
+    (package / "training.py").write_text(
+        "def cache_features(dataset, backbone):\n    open('features', 'a').write(backbone)\n"
+    )
+    world.notebook("a", "assert open('../runs/study/made').read()", "families", parameters="families = 8\nrate = 0.5")
+    world.profile("shared: {families: 60, rate: 2}\nnotebooks: {a: }", "study")
+    code, output = world.study("--profile", "study")
+    assert code == 0, output
+    assert world.runs("study", "made").read_text() == "TypefacesSpec(families=60, pixels=2)"
+    assert world.runs("study", "features").read_text() == "tf_efficientnet_lite0"
+    assert world.facts("a", "study")["parameters"] == {"families": 60, "rate": 2.0}
+    assert "60" in world.runs("study", "notebooks", "a.ipynb").read_text()
+
+    (package / "data.py").write_text("raise ImportError('no fonts here')")
+    code, output = world.study("--profile", "study")
+    assert code == 1, output
+    assert "FAILED   data" in output
+    assert "no fonts here" in output
+
+
+@pytest.mark.parametrize("chosen", ["a", "b"])
+def test_a_notebook_that_trains_for_others_starts_first(world, chosen):
+    for name in ("a", "b"):
+        world.notebook(name, f"open('../order', 'a').write('{name}')")
+    world.profile(
+        f"notebooks: {{a: {{first: {str(chosen == 'a').lower()}}}, b: {{first: {str(chosen == 'b').lower()}}}}}"
+    )
+    code, output = world.study("--cores", "1")
+    assert code == 0, output
+    assert (world.root / "order").read_text() == chosen + "ab".replace(chosen, "")
+
+
+SLOW = """
+import pathlib, time, os
+pathlib.Path('../started').write_text(str(os.getpid()))
+while not pathlib.Path('../go').exists(): time.sleep(0.1)
+"""
+
+
+def test_a_killed_study_ends_whole_and_continues(world):
+    world.notebook("first", COUNT.format("first"))
+    world.notebook("slow", SLOW)
+    world.profile("notebooks: {first: , slow: }")
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        process = world.start("study", background=True)
+        kernel = int(world.wait_for(lambda: (path := world.root / "started").exists() and path.read_text()))
+        world.wait_for(world.runs("smoke", "notebooks", "first.json").exists)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert kernel in [member.pid for member in family]
+        with pytest.raises(StudyRunning, match=f"process {process.pid}"), only_study(world.runs("smoke"), patience=0):
+            pass
+        process.send_signal(how)
+        process.wait(timeout=20)
+        if how == signal.SIGTERM:
+            assert process.returncode == 130
+            assert "Interrupted. What is finished is kept" in process.stdout.read()
+        # Neither Snakemake nor a job nor a kernel may go on in the background.
+        world.wait_for(lambda: not any(m.is_running() and m.status() != "zombie" for m in family), 15)  # noqa: B023
+        (world.root / "started").unlink()
+        assert not world.runs("smoke", "notebooks", "slow.ipynb").exists()
+
+    (world.root / "go").touch()
+    code, output = world.study()
+    assert code == 0, output
+    assert runs_of(world, "first") == 1
+    assert world.runs("smoke", "notebooks", "slow.ipynb").exists()
+    assert not list(world.runs("smoke", "notebooks").glob(".slow-*"))
+
+
+def test_a_cell_that_takes_too_long_and_a_dead_kernel_are_named(world):
+    for name, code in (("long", "import time\ntime.sleep(60)"), ("dead", "import os\nos._exit(1)")):
+        world.notebook(name, "1", code, "never = 1")
+        with pytest.raises(NotebookFailed) as caught:
+            execute(
+                world.notebooks / f"{name}.ipynb",
+                "smoke",
+                {},
+                world.runs("smoke", "notebooks", f"{name}.ipynb"),
+                timeout=1,
+            )
+        assert caught.value.failure["source"] == code
+        assert {"long": "took longer than the 1 s", "dead": "Kernel died"}[name] in caught.value.failure["error"]
+        assert world.facts(name)["status"] == "failed"
+
+
+def test_nothing_runs_when_a_parameter_is_wrong(world):
+    world.notebook("a", COUNT.format("a"))
+    world.profile("notebooks: {a: {parameters: {sedes: 1}}}")
+    code, output = world.study()
+    assert code == 2
+    assert output.startswith("gcplib: error: profile 'smoke' has 1 problem")
+    assert "no parameter 'sedes'" in output
+    assert "Traceback" not in output
+    assert not world.runs().exists()
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_kernel_whose_port_was_taken_is_started_again(world, monkeypatch, capsys, deaths):
+    import papermill
+
+    path, tries, run = world.notebook("plain", "print(1)"), [], papermill.execute_notebook
+
+    def unlucky(*arguments, **options):
+        tries.append(arguments)
+        if len(tries) <= deaths:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", unlucky)
+    output = world.runs("plain.ipynb")
+    output.parent.mkdir(parents=True)
+    if deaths == 3:
+        with pytest.raises(NotebookFailed, match="before replying"):
+            execute(path, "smoke", {}, output)
+        assert len(tries) == 3
+        return
+    assert execute(path, "smoke", {}, output) == output
+    assert len(tries) == 2
+    assert "starting another one" in capsys.readouterr().err
+
+
+def test_a_missing_or_foreign_kernel_says_how_to_install_it(world, monkeypatch):
+    from jupyter_client import kernelspec
+
+    def missing(self, name):
+        raise kernelspec.NoSuchKernel(name)
+
+    world.notebook("a")
+    world.profile("notebooks: {a: }")
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", missing)
+    with pytest.raises(ValueError, match="python -m ipykernel install --sys-prefix --name python3"):
+        run_study("smoke")
+    foreign = kernelspec.KernelSpec(argv=["/elsewhere/bin/python", "-m", "ipykernel"], resource_dir="/there")
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda self, name: foreign)
+    with pytest.raises(ValueError, match="starts /elsewhere/bin/python"):
+        run_study("smoke")
+    monkeypatch.undo()
+    check_kernel()
+
+
+def test_a_full_disk_is_noticed_before_anything_runs(world, monkeypatch):
+    world.notebook("a")
+    world.profile("notebooks: {a: }")
+    monkeypatch.setattr("gcplib.lab.study.runner.FREE_BYTES", 1 << 60)
+    with pytest.raises(ValueError, match="GB are free for"):
+        run_study("smoke")
+    assert not world.runs().exists()
+
+
+def test_a_second_study_is_refused_while_one_runs(tmp_path):
+    with only_study(tmp_path) as environment:
+        assert json.dumps(environment)
+        with pytest.raises(StudyRunning, match="already running"), only_study(tmp_path, patience=0):
+            pass
+    with only_study(tmp_path):
+        pass

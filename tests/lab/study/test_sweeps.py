@@ -1,0 +1,191 @@
+"""Grids of runs on paper: what they expand to, how they are put into jobs, and what is wrong with one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gcplib.lab.data import PicturesSpec, TypefacesSpec
+from gcplib.nn import list_pools
+from gcplib.lab.study.profiles import load_plan
+from gcplib.lab.study.sweeps import expand, plan_sweeps
+from gcplib.lab.training import Recipe, RunSpec
+
+PROFILES = Path(__file__).parents[3] / "notebooks" / "profiles"
+
+
+def grid(text):
+    return yaml.safe_load(text)
+
+
+def jobs(text, data=None):
+    problems = []
+    found = plan_sweeps(grid(text), data or {}, problems)
+    assert problems == []
+    return found
+
+
+def test_every_combination_in_order_the_last_line_fastest():
+    specs = expand("x", grid("{base: {reduction: 32}, grid: {pool: [gap, cov], labels: [fine, coarse], seed: 3}}"))
+    assert specs == [
+        RunSpec(pool=pool, labels=labels, seed=seed, reduction=32)
+        for pool in ("gap", "cov")
+        for labels in ("fine", "coarse")
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_fields_are_merged_dots_go_into_them_and_the_grid_replaces():
+    specs = expand(
+        "x",
+        grid("""
+base: {pool: gap, data: {families: 8}, recipe: {epochs: 3, momentum: 0}, recipe.batch_size: 4}
+grid:
+  data: [{pixels: 64}, {pixels: 96}]
+  how: [{pool: cov}, {pool: mpn_cov, options: {amplify: released}, recipe.epochs: 5}]
+  seed: [7]
+"""),
+    )
+    small, large = (TypefacesSpec(families=8, pixels=pixels) for pixels in (64, 96))
+    short, long = (Recipe(epochs=epochs, momentum=0, batch_size=4) for epochs in (3, 5))
+    cov = {"pool": "cov", "recipe": short, "seed": 7}
+    root = {"pool": "mpn_cov", "options": {"amplify": "released"}, "recipe": long, "seed": 7}
+    assert specs == [RunSpec(**how, data=data) for data in (small, large) for how in (cov, root)]
+
+
+def test_a_base_alone_is_one_run_and_equal_combinations_are_too():
+    assert expand("x", {"base": {"pool": "gap"}}) == [RunSpec(pool="gap")]
+    # What is said and what is left out can be the same run.
+    text = "{grid: {how: [{pool: cov}, {pool: cov, reduction: 64}, {pool: gap}], seed: 2}}"
+    assert [(spec.pool, spec.seed) for spec in expand("x", grid(text))] == [
+        ("cov", 0),
+        ("cov", 1),
+        ("gap", 0),
+        ("gap", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a mapping with 'base' or 'grid', got None"),
+        ("{batch: 4}", "must be a mapping with 'base' or 'grid', got {'batch': 4}"),
+        ("{bath: 4, base: {seed: 1}}", "unknown key 'bath'; did you mean 'batch'?"),
+        ("{batch: 0, base: {seed: 1}}", "batch must be a whole number of at least 1, got 0"),
+        ("{threads: 1.5, base: {seed: 1}}", "threads must be a whole number of at least 1, got 1.5"),
+        ("{gpus: 2, base: {seed: 1}}", "gpus must be 0 or 1, got 2"),
+        ("{gpus: true, base: {seed: 1}}", "gpus must be 0 or 1, got True"),
+        ("{base: [1]}", "base must be a mapping of fields, got [1]"),
+        ("{grid: [1]}", "grid must be a mapping, got [1]"),
+        ("{base: {seeds: 1}}", "base: a run has no field 'seeds'; did you mean 'seed'?"),
+        ("{base: {recipe: {epochs: 3}, recipe.epochs: 4}}", "base: recipe.epochs is given twice"),
+        ("{base: {recipe: 3, recipe.epochs: 4}}", "base: recipe is given twice"),
+        (
+            "{base: {recipe: 3}, grid: {recipe.epochs: [4]}}",
+            "recipe is a single value in one place and a mapping in",
+        ),
+        ("{grid: {seed: 0}}", "grid: seed: the number of seeds must be at least 1, got 0"),
+        ("{grid: {seed: []}}", "grid: seed: must be a list of values, got []"),
+        ("{grid: {pool: gap}}", "grid: pool: must be a list of values, got 'gap'"),
+        ("{grid: {reduction: 8}}", "must be a list of values, got 8; only seeds can be given by their number"),
+        ("{grid: {pools: [gap]}}", "grid: pools: neither a field of a run nor a list of mappings of fields; did you"),
+        ("{grid: {how: [{pool: gap}, {seeds: 1}]}}", "grid: how[1]: a run has no field 'seeds'"),
+        ("{grid: {pool: [gap], how: [{pool: cov}]}}", "grid: pool and how both set pool; put them together under"),
+        ("{grid: {recipe: [{epochs: 1}], how: [{recipe.epochs: 1}]}}", "recipe and how both set recipe.epochs"),
+        ("{grid: {pool: [gap, conv], seed: 3}}", "unknown pool 'conv'; known: gap"),
+        ("{base: {data: {familys: 3}}}", "unknown keys in data: ['familys']"),
+        ("{base: {data: {families: 1}}}", "TypefacesSpec.families is 1"),
+        ("{base: {recipe.flip: true}}", "recipe.flip"),
+        ("{base: {options: {exponen: 0.25}}}", "options {'exponen': 0.25}: pool 'mpn_cov'"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_path(text, message):
+    with pytest.raises(ValueError, match=r"^runs: mine: ") as caught:
+        expand("mine", grid(text))
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1  # not once for every combination
+
+
+@pytest.fixture
+def with_typefaces(world, monkeypatch):
+    monkeypatch.delenv("GCPLIB_ROOT")  # the checkout, which has their list
+
+
+def test_all_problems_of_all_grids_are_found_at_once(world, with_typefaces):
+    world.notebook("a")
+    world.profile("""
+notebooks: {a: {threads: 0}}
+runs:
+  one: {base: {stage: half, labels: fin, recipe: {epochs: 0}}, grid: {seed: 2}}
+  two: {batch: x, grid: {pools: [gap]}}
+  two words: {base: {seed: 0}}
+""")
+    with pytest.raises(ValueError, match="has 7 problems") as caught:
+        load_plan("smoke")
+    for text in (
+        "threads must be", "runs: one: unknown stage 'half'", "runs: one: unknown labels 'fin'",
+        "runs: one: recipe.epochs must be at least 1, got 0", "runs: two: batch must be", "runs: two: grid: pools",
+        "runs: a grid's name may have letters, digits, '_' and '-', got 'two words'",
+    ):  # fmt: skip
+        assert text in str(caught.value)
+
+
+def test_a_profile_needs_notebooks_or_runs(world, with_typefaces):
+    world.profile("runs: {a: {base: {pool: gap}}}")
+    assert list(load_plan("smoke").sweeps) == ["sweeps/a-1"]
+    assert load_plan("smoke", runs=False).sweeps == {}
+    world.profile("description: nothing")
+    with pytest.raises(ValueError, match="name at least one notebook under 'notebooks', or a grid under 'runs'"):
+        load_plan("smoke")
+    world.profile("runs: [a]")
+    with pytest.raises(ValueError, match="profile: 'runs' must be a mapping"):
+        load_plan("smoke")
+
+
+def test_jobs_have_a_batch_of_runs_each_and_runs_of_two_grids_are_trained_once():
+    found = jobs("""
+many: {batch: 2, threads: 3, gpus: 1, grid: {pool: [gap], seed: 21}}
+more: {grid: {pool: [gap, cov], seed: [20, 30]}}
+""")
+    assert list(found) == [f"sweeps/many-{number:02d}" for number in range(1, 12)] + [
+        f"sweeps/more-{number}" for number in (1, 2, 3)
+    ]
+    assert [len(job.runs) for job in found.values()] == [2] * 10 + [1] + [1] * 3
+    first, last = found["sweeps/many-01"], found["sweeps/more-3"]
+    assert first.runs == tuple(RunSpec(pool="gap", seed=seed).name for seed in (0, 1))
+    assert (first.threads, first.gpus, last.threads, last.gpus) == (3, 1, 1, 0)
+    assert last.specs == (RunSpec(pool="cov", seed=30),)
+
+
+def test_only_the_names_of_its_runs_make_a_job_stale():
+    key = jobs("{a: {batch: 9, grid: {pool: [gap], seed: 4}}}")["sweeps/a-1"].key
+    assert jobs("{b: {batch: 4, threads: 2, gpus: 1, grid: {seed: 4, pool: [gap]}}}")["sweeps/b-1"].key == key
+    assert jobs("{a: {batch: 9, grid: {pool: [gap], seed: 5}}}")["sweeps/a-1"].key != key
+    assert jobs("{a: {batch: 9, base: {recipe.epochs: 3}, grid: {pool: [gap], seed: 4}}}")["sweeps/a-1"].key != key
+
+
+def test_jobs_on_the_pictures_of_the_profile_wait_for_these():
+    text = "{a: {grid: {data: [{families: 8, seed: 1}, {families: 8}, {families: 9}]}}}"
+    needs = [job.needs_data for job in jobs(text, {"families": 8}).values()]
+    assert needs == [False, True, False]
+    assert [job.needs_data for job in jobs(text).values()] == [False] * 3
+
+
+def test_a_data_set_that_is_not_there_is_left_to_its_runs(tmp_path):
+    text = f"a: {{grid: {{data: [{{layout: folder, root: {tmp_path / 'no'}}}, {{families: 8}}], seed: 2}}}}"
+    away, _, drawn, _ = jobs(text).values()
+    assert away.specs[0].data == PicturesSpec("folder", str(tmp_path / "no"))
+    assert away.runs[0].startswith("mpn_cov-fine-head-0-")
+    assert drawn.runs[0] == drawn.specs[0].name
+
+
+def test_the_evidence_has_every_pool_on_both_labels():
+    section = yaml.safe_load((PROFILES / "evidence.yaml").read_text())
+    specs = expand("head", section["runs"]["head"])
+    assert {(spec.pool, spec.labels) for spec in specs} == {(p, k) for p in list_pools() for k in ("fine", "coarse")}
+    assert {spec.seed for spec in specs} == set(range(8))
+    # The notebooks of the same profile read these runs.
+    shared = section["shared"]
+    drawn = {name: shared[name] for name in ("families", "train", "validation", "test", "pixels")}
+    assert {spec.data for spec in specs} == {TypefacesSpec(**drawn)}
+    assert {spec.recipe.epochs for spec in specs} == {shared["epochs"]}
