@@ -27,7 +27,7 @@ _PLACES = {
 
 
 def __getattr__(name: str):
-    # Torch takes seconds to import, and drawing pictures or running notebooks does not need it.
+    # Torch takes seconds to import, and drawing images or running notebooks does not need it.
     if name not in _PLACES:
         raise AttributeError(f"module 'gcplib' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_PLACES[name]), name)

@@ -53,7 +53,7 @@ def create_network(
             over the network); False starts at random; a path loads a state dict from there.
         options: passed on to ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a
             ResNet at the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
-        load: False leaves those weights out, for one who has others to put in: pictures are prepared for them as ever.
+        load: False leaves those weights out, for one who has others to put in: images are prepared for them as ever.
 
     Raises:
         ValueError: timm does not know the name, or the network not the options. FileNotFoundError: no file at that
@@ -117,21 +117,21 @@ class Backbone(nn.Module):
             self.register_buffer(key, torch.tensor(config[key]).view(1, 3, 1, 1), persistent=False)
 
     def prepare(self, images: np.ndarray | Tensor) -> Tensor:
-        """Turn pictures ``(B, H, W, 3)`` of uint8 into the network's normalised input ``(B, 3, H, W)``.
+        """Turn images ``(B, H, W, 3)`` of uint8 into the network's normalized input ``(B, 3, H, W)``.
 
         Raises:
             ValueError: another shape or dtype.
         """
         if not isinstance(images, Tensor):
-            images = torch.tensor(images)  # a copy: decoded pictures may be read-only
+            images = torch.tensor(images)  # a copy: decoded images may be read-only
         if images.dim() != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
-            raise ValueError(f"expected pictures (B, H, W, 3) of uint8, got {tuple(images.shape)} {images.dtype}")
+            raise ValueError(f"expected images (B, H, W, 3) of uint8, got {tuple(images.shape)} {images.dtype}")
         # The permuted view of (B, H, W, 3) is already channels_last, several times faster than the default on a CPU.
         images = images.to(self.mean.device).permute(0, 3, 1, 2).to(self.mean.dtype)
         return images.div_(255).sub_(self.mean).div_(self.std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features ``(B, out_channels, H / stride, W / stride)`` of normalised pictures."""
+        """Return the features ``(B, out_channels, H / stride, W / stride)`` of normalized images."""
         (features,) = self.network.forward_intermediates(
             x, indices=self.index, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )

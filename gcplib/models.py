@@ -38,11 +38,11 @@ Systems = Mapping[str, Mapping[str, Any]]
 class Head(nn.Module):
     """Pool and linear classifier: what is trained on cached features ``(B, C, H, W)``; returns ``(B, classes)``.
 
-    Features ``(B, V, C, H, W)`` are those of V views of each picture.
+    Features ``(B, V, C, H, W)`` are those of V views of each image.
 
     Args:
         pool: from features to vectors. num_classes: at least two.
-        views: None, or which views count: ``all`` of them; in training a ``random`` one of each picture and else the
+        views: None, or which views count: ``all`` of them; in training a ``random`` one of each image and else the
             first; or always the first, ``upright``.
 
     Attributes:
@@ -85,9 +85,9 @@ class Head(nn.Module):
 
 
 class Model(nn.Module):
-    """Backbone and head; normalised pictures ``(B, 3, H, W)`` in, logits ``(B, classes)`` out.
+    """Backbone and head; normalized images ``(B, 3, H, W)`` in, logits ``(B, classes)`` out.
 
-    With the ``views`` of its head the backbone sees all eight views of every picture, or in training a random one.
+    With the ``views`` of its head the backbone sees all eight views of every image, or in training a random one.
     """
 
     def __init__(self, backbone: Backbone, head: Head):
@@ -129,7 +129,7 @@ def check_systems(systems: Systems, stage: str = "full") -> None:
             )
     if "coarse2fine" in systems:
         if stage == "head":
-            raise ValueError("systems.coarse2fine looks at the picture twice: it needs the stage 'full'")
+            raise ValueError("systems.coarse2fine looks at the image twice: it needs the stage 'full'")
         if others := {"views", "diversify"} & set(systems):
             raise ValueError(f"systems.coarse2fine does not go together with {', '.join(sorted(others))}")
 

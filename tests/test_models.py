@@ -11,8 +11,8 @@ from gcplib.models import Head, create_network
 @pytest.fixture(scope="module")
 def photographs():
     names = ["coffee", "astronaut", "chelsea"]
-    pictures = [Image.fromarray(getattr(skimage.data, name)()).resize((224, 224), Image.BICUBIC) for name in names]
-    return np.stack([np.asarray(picture) for picture in pictures])
+    images = [Image.fromarray(getattr(skimage.data, name)()).resize((224, 224), Image.BICUBIC) for name in names]
+    return np.stack([np.asarray(image) for image in images])
 
 
 def test_weights_are_the_original_packages(photographs):
@@ -92,5 +92,5 @@ def test_options_reach_timm_and_keep_the_last_stage_at_its_resolution():
     backbone = gcplib.create_backbone("resnet18", pretrained=False, stride=16, options={"output_stride": 16}).eval()
     assert backbone.out_channels == 512
     assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 512, 4, 4)
-    with pytest.raises(ValueError, match=r"resnet18 does not take the options \{'colour': 3\}"):
-        gcplib.create_backbone("resnet18", pretrained=False, options={"colour": 3})
+    with pytest.raises(ValueError, match=r"resnet18 does not take the options \{'color': 3\}"):
+        gcplib.create_backbone("resnet18", pretrained=False, options={"color": 3})

@@ -16,7 +16,7 @@ def backbone():
 
 
 @pytest.fixture
-def pictures():
+def images():
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -29,25 +29,25 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_every_system_by_name(backbone, pictures, name):
+def test_every_system_by_name(backbone, images, name):
     torch.manual_seed(0)
     model = gcplib.create_model(backbone, "gap", 5, reduction=8, systems={name: OPTIONS[name]})
-    outputs = model(pictures)
+    outputs = model(images)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     assert [out.shape for out in outputs] == [(2, 5)] * len(outputs)
     sum(out.sum() for out in outputs).backward()
-    assert model.eval()(pictures).shape == (2, 5)
+    assert model.eval()(images).shape == (2, 5)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert next(model.backbone.parameters()).grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("pool", list_pools())
-def test_every_pool_is_invariant_with_all_views(backbone, pictures, pool):
+def test_every_pool_is_invariant_with_all_views(backbone, images, pool):
     torch.manual_seed(0)
     model = gcplib.create_model(backbone, pool, 5, reduction=8, systems={"views": {}}).double().eval()
-    want = model(pictures.double())
+    want = model(images.double())
     assert (want[0] - want[1]).abs().max() > 1e-6
-    for view in d4_views(pictures.double()).unbind(1)[1:]:
+    for view in d4_views(images.double()).unbind(1)[1:]:
         torch.testing.assert_close(model(view.contiguous()), want, atol=1e-8, rtol=1e-6)
 
 
@@ -65,20 +65,20 @@ def test_views_pool_the_mean_of_their_covariances(pool):
     torch.testing.assert_close(layer(features), layer(columns.view(3, 6, 3, 4)), atol=1e-8, rtol=1e-6)
 
 
-def test_random_views_are_drawn_in_training_only(backbone, pictures):
+def test_random_views_are_drawn_in_training_only(backbone, images):
     torch.manual_seed(0)
     model = gcplib.create_model(backbone, "mpn_cov", 5, reduction=8, systems={"views": {"mode": "random"}})
     plain = gcplib.models.Model(model.backbone, Head(model.head.pool, 5))
     plain.head.classifier = model.head.classifier
-    assert torch.equal(model.eval()(pictures), plain.eval()(pictures))
+    assert torch.equal(model.eval()(images), plain.eval()(images))
     freeze = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     model.train()
     for module in freeze:
         module.eval()
-    outs = torch.stack([model(pictures) for _ in range(12)])
-    views = torch.stack([plain(view.contiguous()) for view in d4_views(pictures).unbind(1)])
-    for picture in range(2):
-        distance = torch.cdist(outs[:, picture], views[:, picture])
+    outs = torch.stack([model(images) for _ in range(12)])
+    views = torch.stack([plain(view.contiguous()) for view in d4_views(images).unbind(1)])
+    for image in range(2):
+        distance = torch.cdist(outs[:, image], views[:, image])
         assert distance.min(1).values.max() < 1e-4
         assert len(set(distance.argmin(1).tolist())) > 2
 
@@ -131,12 +131,12 @@ def test_a_gate_of_views_sees_each_view(backbone):
     torch.testing.assert_close(head(features), head.classifier(head.pool(gated)))
 
 
-def test_systems_combine(backbone, pictures):
+def test_systems_combine(backbone, images):
     stages = {"layer2": {}, "features": {"stride": 2}}
     systems = {"gate": {"stages": stages, "width": 8}, "views": {"mode": "random"}, "diversify": {}}
     model = gcplib.create_model(backbone, "gap", 5, systems=systems)
     assert [m.stride for m in model.modules() if isinstance(m, Gate)] == [1, 2]
-    assert model(pictures).shape == (2, 5)
+    assert model(images).shape == (2, 5)
     looks = {"coarse2fine": {"first": 0}, "gate": {"stages": ["layer3"], "width": 8}}
     model = gcplib.create_model(
         gcplib.create_backbone("test_resnet", pretrained=False),
@@ -146,7 +146,7 @@ def test_systems_combine(backbone, pictures):
         systems=looks,
         amplify="released",
     )
-    coarse, fine = model(pictures)
+    coarse, fine = model(images)
     assert coarse.shape == fine.shape == (2, 5)
 
 
@@ -174,11 +174,11 @@ def test_what_does_not_go_together_is_refused(systems, stage, message):
     ("pool", "systems", "message"),
     [
         ("gap", {"gate": {"stages": ["layer9"]}}, "no stage 'layer9'; its stages: .*layer1, layer2"),
-        ("gap", {"gate": {"stages": ["layer2"], "colour": 1}}, "systems.gate: gate 'channel'.*colour"),
+        ("gap", {"gate": {"stages": ["layer2"], "color": 1}}, "systems.gate: gate 'channel'.*color"),
         ("mpn_cov", {"diversify": {}}, "needs the class maps of average pooling .'gap'., got CovariancePool"),
         ("gap", {"diversify": {}, "views": {"mode": "all"}}, "got all views"),
         ("gap", {"diversify": {"p_peak": 2.0}}, "p_peak"),
-        ("gap", {"diversify": {"colour": 1}}, "systems.diversify: .*colour"),
+        ("gap", {"diversify": {"color": 1}}, "systems.diversify: .*color"),
         ("gap", {"coarse2fine": {"maps": 0}}, "at least one map"),
     ],
 )
@@ -187,19 +187,19 @@ def test_what_does_not_fit_is_refused(backbone, pool, systems, message):
         gcplib.create_model(backbone, pool, 5, reduction=8, systems=systems)
 
 
-def test_pictures_that_are_not_square_have_no_eight_views(backbone):
+def test_images_that_are_not_square_have_no_eight_views(backbone):
     model = gcplib.create_model(backbone, "gap", 5, systems={"views": {}})
     with pytest.raises(ValueError, match="square"):
         model(torch.randn(1, 3, 64, 48))
 
 
-def test_turned_pictures_keep_the_layout_in_memory(pictures):
-    """Or the eight views of a picture take twice the time of eight pictures."""
+def test_turned_images_keep_the_layout_in_memory(images):
+    """Or the eight views of an image take twice the time of eight images."""
     for mode in ("all", "random"):
         backbone = gcplib.create_backbone("test_resnet", pretrained=False)
         model = gcplib.create_model(backbone, "gap", 5, systems={"views": {"mode": mode}}).train()
         seen = []
         backbone.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
         for layout in (torch.channels_last, torch.contiguous_format):
-            model(pictures.contiguous(memory_format=layout))
+            model(images.contiguous(memory_format=layout))
             assert seen.pop().is_contiguous(memory_format=layout)

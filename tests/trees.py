@@ -1,4 +1,4 @@
-"""Tiny data sets on disk, in every published layout. A class has one colour, which tells the labels of its pictures."""
+"""Tiny data sets on disk, in every published layout. A class has one color, which tells the labels of its images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30)]
+COLORS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30)]
 BIRDS = ("Sooty_Albatross", "Laysan_Albatross", "House_Wren", "Marsh_Wren")
 VARIANTS = {"707-320": "Boeing", "A300B4": "Airbus", "737-200": "Boeing"}
 CARS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Audi A4 Sedan 2007")
@@ -29,13 +29,13 @@ Counts = int | Sequence[int]
 
 
 def plain(label: int, rng: np.random.Generator) -> np.ndarray:
-    """One colour."""
-    return np.full((40, 60, 3), COLOURS[label], dtype=np.uint8)
+    """One color."""
+    return np.full((40, 60, 3), COLORS[label], dtype=np.uint8)
 
 
 def shaded(label: int, rng: np.random.Generator) -> np.ndarray:
-    """One colour, brighter on the left, with noise."""
-    shade = np.linspace(1, 0.3, 80)[:, None] * np.array(COLOURS[label]) + rng.integers(0, 30, (70, 80, 3))
+    """One color, brighter on the left, with noise."""
+    shade = np.linspace(1, 0.3, 80)[:, None] * np.array(COLORS[label]) + rng.integers(0, 30, (70, 80, 3))
     return shade.astype(np.uint8)
 
 
@@ -46,10 +46,10 @@ def striped(label: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def save(path: Path, pixels: np.ndarray | tuple[int, int, int], size: tuple[int, int] = (60, 40)) -> None:
-    """Write a picture, or one of a single colour."""
+    """Write an image, or one of a single color."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGB", size, pixels) if isinstance(pixels, tuple) else Image.fromarray(pixels)
-    picture.save(path)
+    image = Image.new("RGB", size, pixels) if isinstance(pixels, tuple) else Image.fromarray(pixels)
+    image.save(path)
 
 
 def _each(counts: Counts, classes: int) -> list[int]:
@@ -57,7 +57,7 @@ def _each(counts: Counts, classes: int) -> list[int]:
 
 
 def fill(place: Callable[[int, str, int], Path], classes: int, **splits: Counts) -> list[tuple[int, str, Path]]:
-    """Write plain pictures and return label, split and path of each; ``place(label, split, number)`` says where."""
+    """Write plain images and return label, split and path of each; ``place(label, split, number)`` says where."""
     rng, rows = np.random.default_rng(0), []
     for split, counts in splits.items():
         for label, count in enumerate(_each(counts, classes)):
@@ -76,7 +76,7 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 def make_cub(
     root: Path, train: Counts = 5, test: Counts = 2, birds: Sequence[str] = BIRDS[:3], paint: Painter = plain
 ) -> Path:
-    """CUB-200-2011: the pictures of a bird are one after the other, those for training first."""
+    """CUB-200-2011: the images of a bird are one after the other, those for training first."""
     tables: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
     rng = np.random.default_rng(0)
     for label, name in enumerate(birds):
@@ -95,7 +95,7 @@ def make_cub(
 
 
 def make_folder(root: Path, tree: dict[str, int]) -> Path:
-    """``tree`` maps ``split/[coarse/]class`` to a number of pictures, each lighter than the one before."""
+    """``tree`` maps ``split/[coarse/]class`` to a number of images, each lighter than the one before."""
     for folder, count in tree.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for number in range(count):
@@ -226,7 +226,7 @@ def make_kaggle_imagenet(root: Path, train: Counts = 4, test: Counts = 2) -> Pat
 
 
 def make_elpv(root: Path, cells: Counts = 4) -> Path:
-    """ELPV: grey pictures, so many of each probability and kind of cell."""
+    """ELPV: gray images, so many of each probability and kind of cell."""
     lines = []
     for label, (probability, count) in enumerate(zip(PROBABILITIES, _each(cells, 4), strict=True)):
         for kind in ("mono", "poly"):
@@ -238,7 +238,7 @@ def make_elpv(root: Path, cells: Counts = 4) -> Path:
     return root
 
 
-def make_scenes(root: Path, kind: str = "aid", pictures: Counts = 10) -> Path:
+def make_scenes(root: Path, kind: str = "aid", images: Counts = 10) -> Path:
     """AID, NWPU-RESISC45 or UC Merced, with three classes, below the folder that its archive has."""
     base = root / {"aid": "AID", "nwpu": "NWPU-RESISC45", "ucm": "UCMerced_LandUse/Images"}[kind]
     folder, _, file = SCENES[kind].partition("/")
@@ -247,5 +247,5 @@ def make_scenes(root: Path, kind: str = "aid", pictures: Counts = 10) -> Path:
         extra = "abc"[label]
         return base / (folder + extra) / file.format(number + 1).replace(folder.lower(), folder.lower() + extra)
 
-    fill(place, 3, all=pictures)
+    fill(place, 3, all=images)
     return root

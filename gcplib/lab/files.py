@@ -39,7 +39,7 @@ def project_root() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of rendered pictures and cached features (``data/cache``; override: ``GCPLIB_CACHE``)."""
+    """Return the folder of rendered images and cached features (``data/cache``; override: ``GCPLIB_CACHE``)."""
     return Path(os.environ.get("GCPLIB_CACHE") or project_root() / "data" / "cache").expanduser().resolve()
 
 

@@ -1,4 +1,4 @@
-"""What the iterative square roots compute: each is a function of one normalised eigenvalue.
+"""What the iterative square roots compute: each is a function of one normalized eigenvalue.
 
 ``C = sqrt(t) p(S / t)`` with t the trace or the Frobenius norm of S. Evaluated on the eigenvalues, an iteration costs
 one eigendecomposition whatever its number of steps, and its gradient is as exact as that of the root itself.

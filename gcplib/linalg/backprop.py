@@ -79,17 +79,17 @@ class MatrixMap(Function):
 class FullMap(Function):
     """The covariance's spectral function from the covariance itself: ``dl/dX = 2 sym(dl/dS) X_c / M``.
 
-    Not ``centred``, it is that of the second moment ``X X^T / M``, with X in place of the centred ``X_c``.
+    Not ``centered``, it is that of the second moment ``X X^T / M``, with X in place of the centered ``X_c``.
     """
 
     @staticmethod
-    def forward(ctx, x, fn, rule, centred):
+    def forward(ctx, x, fn, rule, centered):
         x = x.detach()
         batch, channels, positions = x.shape
-        rank = min(channels, positions - 1 if centred else positions)
+        rank = min(channels, positions - 1 if centered else positions)
 
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            features = center(x[part]) if centred else x[part]
+            features = center(x[part]) if centered else x[part]
             s = (features @ features.mT).div_(positions)
             u, lam, null = _decompose(s, rank, fn, rule)
             return _compose(u, outputs(fn, rule, lam, rank), out), features, u, lam, null
@@ -114,7 +114,7 @@ class FullMap(Function):
 
 
 def from_gram(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return U, lam, V, keep of centred features from ``X^T X / M``."""
+    """Return U, lam, V, keep of centered features from ``X^T X / M``."""
     positions = x.shape[-1]
     lam, v = eigh((x.mT @ x).div_(positions))
     keep = not_noise(lam, rank, fn)
@@ -124,7 +124,7 @@ def from_gram(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tenso
 
 def from_svd(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the same from X itself: no product is formed, so the condition number is not squared."""
-    require(torch.isfinite(x).all(), "features are not finite", partial(raise_non_finite, "centred features", x))
+    require(torch.isfinite(x).all(), "features are not finite", partial(raise_non_finite, "centered features", x))
     u, s, vt = torch.linalg.svd(x * x.shape[-1] ** -0.5, full_matrices=False)
     u, s, v = u.flip(-1), s.flip(-1), vt.mT.flip(-1)
     keep = not_noise(s, rank, fn)
@@ -134,29 +134,29 @@ def from_svd(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tensor
 class ThinMap(Function):
     """The covariance's spectral function from the smaller side.
 
-    With centred X and ``X^T X / M = V diag(lam) V^T``, ``U = X V lam^(-1/2) / sqrt(M)``; where ``f(0) = 0``,
+    With centered X and ``X^T X / M = V diag(lam) V^T``, ``U = X V lam^(-1/2) / sqrt(M)``; where ``f(0) = 0``,
 
         C = U f(lam) U^T
         dl/dX = (2 / sqrt(M)) [U (W * A) + (I - U U^T) sym(G) U (f / lam)] lam^(1/2) V^T,   A = U^T sym(G) U
 
-    The second term is the derivative towards the null space, ``f[lam_i, 0] = f(lam_i) / lam_i``. Not ``centred``, X is
+    The second term is the derivative towards the null space, ``f[lam_i, 0] = f(lam_i) / lam_i``. Not ``centered``, X is
     as it came, and the function that of the second moment ``X X^T / M``.
     """
 
     @staticmethod
-    def forward(ctx, x, fn, rule, decompose, centred):
+    def forward(ctx, x, fn, rule, decompose, centered):
         x = x.detach()
         batch, channels, positions = x.shape
-        rank = min(channels, positions - 1 if centred else positions)
+        rank = min(channels, positions - 1 if centered else positions)
 
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            u, lam, v, keep = decompose(center(x[part]) if centred else x[part], rank, fn)
+            u, lam, v, keep = decompose(center(x[part]) if centered else x[part], rank, fn)
             c = _compose(u, outputs(fn, rule, lam, rank), out)
             # Null directions have u = 0: any finite number will do for them.
             safe = torch.where(keep, lam, torch.ones_like(lam))
             to_null = outputs(fn, rule, lam, rank, "backward") / safe
             back = (v * (lam / positions).sqrt().unsqueeze(-2)).mT
-            if centred:
+            if centered:
                 back = center(back)  # over positions, here and once; then so is the gradient
             return c, u, lam, to_null, None if fn.smooth else ~keep, back
 

@@ -55,7 +55,7 @@ def second_moment(x: Tensor) -> Tensor:
 
 
 class _Covariance(Function):
-    """``dl/dX = (G + G^T) X_c / M``: already centred, because the rows of ``X_c`` sum to zero."""
+    """``dl/dX = (G + G^T) X_c / M``: already centered, because the rows of ``X_c`` sum to zero."""
 
     @staticmethod
     def forward(ctx, x):
@@ -75,7 +75,7 @@ def covariance(x: Tensor) -> Tensor:
     """Return the covariance ``X I_bar X^T`` with ``I_bar = (I - 1 1^T / M) / M``.
 
     Args:
-        x: uncentred features ``(..., d, M)``: d channels at M positions.
+        x: uncentered features ``(..., d, M)``: d channels at M positions.
 
     Returns:
         ``(..., d, d)``, positive semi-definite, rank at most ``min(d, M - 1)``, same dtype and device.
@@ -98,7 +98,7 @@ def gaussian_embedding(x: Tensor) -> Tensor:
     """Embed the Gaussian of the features as ``[[S + m m^T, m], [m^T, 1]]``.
 
     Args:
-        x: uncentred features ``(..., d, M)`` with mean m and covariance S.
+        x: uncentered features ``(..., d, M)`` with mean m and covariance S.
 
     Returns:
         ``(..., d + 1, d + 1)``, positive semi-definite.

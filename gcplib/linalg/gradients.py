@@ -61,7 +61,7 @@ def top_n(drop: int = 50) -> GradientRule:
     Trap: all dropped eigenvalues coincide, and where they do K is the largest finite entry on both sides.
 
     Raises:
-        ValueError: ``drop`` is not a whole number from 1.
+        ValueError: ``drop`` is not an integer from 1.
 
     Source: Song et al., ICCV 2021 (50 of 256).
     """
@@ -82,7 +82,7 @@ def taylor(degree: int = 100, name: str | None = None) -> GradientRule:
         degree: of the polynomial. name: shown in place of ``taylor(degree)``.
 
     Raises:
-        ValueError: the degree is not a whole number from 0.
+        ValueError: the degree is not an integer from 0.
 
     Source: Song et al., ICCV 2021 (degree 100); robust differentiable SVD (Wang et al., TPAMI 2021).
     """
@@ -105,7 +105,7 @@ def power_iteration(terms: int = 20) -> GradientRule:
     gradient is zero up to rounding, which is the rule ``power_iteration_released``.
 
     Raises:
-        ValueError: ``terms`` is not a whole number from 0.
+        ValueError: ``terms`` is not an integer from 0.
 
     Source: Song et al., ICCV 2021 (20 terms); Wang et al., NeurIPS 2019; the equality: Wang et al., TPAMI 2021.
     """
@@ -120,7 +120,7 @@ def newton(steps: int = 10) -> GradientRule:
     the root grows without bound.
 
     Raises:
-        ValueError: ``steps`` is not a whole number from 1.
+        ValueError: ``steps`` is not an integer from 1.
 
     Source: Song et al., ICCV 2021 (10 steps).
     """
@@ -171,7 +171,7 @@ def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
     At r = 1 it is infinite or arbitrary.
 
     Raises:
-        ValueError: degree or digits are not whole numbers from 1.
+        ValueError: degree or digits are not integers from 1.
 
     Source: Song et al., ICCV 2021.
     """

@@ -159,7 +159,7 @@ def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
 def accelerated_newton_schulz(s: Tensor, steps: int = 4, smallest: float = 1e-3) -> Tensor:
     """Approximate the square root as ``newton_schulz`` does, with the best cubic in every step.
 
-    Each step has the coefficients that minimise the largest relative error over eigenvalues from ``smallest`` to 1 of
+    Each step has the coefficients that minimize the largest relative error over eigenvalues from ``smallest`` to 1 of
     the trace: same products a step, fewer steps (``accelerated_function`` tells the error).
 
     Args:

@@ -137,7 +137,7 @@ def weights_from_k(k: Callable[[Tensor, Tensor], Tensor], fn: SpectralFunction, 
 def _repair(k: Tensor) -> Tensor:
     """Replace infinities by the largest and smallest finite entry of the matrix, and NaN by the largest.
 
-    The published code does this over the whole batch, so that one picture's gradient depends on its neighbours; here
+    The published code does this over the whole batch, so that one image's gradient depends on its neighbors; here
     every matrix has its own.
     """
     finite = torch.where(torch.isfinite(k), k, torch.zeros_like(k))
@@ -158,4 +158,4 @@ def larger_and_ratio(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_count(what: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{what} must be a whole number from {least}, got {value!r}")
+        raise ValueError(f"{what} must be an integer from {least}, got {value!r}")

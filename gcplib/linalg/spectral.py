@@ -119,18 +119,18 @@ def covariance_map(
     fn: str | SpectralFunction = "sqrt",
     rule: str | GradientRule = "exact",
     route: str = "auto",
-    centred: bool = True,
+    centered: bool = True,
 ) -> Tensor:
     """Return a spectral function of the covariance, ``f(X I_bar X^T)``, straight from the features.
 
     Args:
-        x: uncentred features ``(..., d, M)``, float32 or float64.
+        x: uncentered features ``(..., d, M)``, float32 or float64.
         fn: a name of ``list_functions()`` or a ``SpectralFunction``.
         rule: a gradient rule of ``list_rules()``, or a ``GradientRule``.
         route: ``full`` decomposes the covariance (d x d); ``thin`` the Gram matrix (M x M), much cheaper where
             positions are few; ``svd`` the features themselves, slower but without squaring their condition number;
             ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``.
-        centred: False takes the second moment about zero, ``f(X X^T / M)``, in place of the covariance.
+        centered: False takes the second moment about zero, ``f(X X^T / M)``, in place of the covariance.
 
     Returns:
         ``(..., d, d)``. All routes compute the same matrix and, with the exact rule, the same gradient. At
@@ -153,7 +153,7 @@ def covariance_map(
     rank_tolerance(x.dtype)
     if route == "auto":
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
-    moment, made = (covariance, "their covariance") if centred else (second_moment, "their second moment")
+    moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn is get_function("identity") and rule.name == "exact":
@@ -166,9 +166,9 @@ def covariance_map(
                 return out
             features = _batch(x)
             if route == "full":
-                out = FullMap.apply(features, fn, rule, centred)
+                out = FullMap.apply(features, fn, rule, centered)
             else:
-                out = ThinMap.apply(features, fn, rule, from_svd if route == "svd" else from_gram, centred)
+                out = ThinMap.apply(features, fn, rule, from_svd if route == "svd" else from_gram, centered)
             return out.view(*x.shape[:-1], channels)
     except NonFiniteError:
         if torch.isfinite(x).all() and torch.isfinite(moment(x)).all():

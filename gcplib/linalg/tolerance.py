@@ -71,5 +71,5 @@ def raise_non_finite(name: str, value: Tensor, made: str = "what is made of them
         )
     raise NonFiniteError(
         f"{name} of shape {tuple(value.shape)} are finite, but {made} overflows {value.dtype}; "
-        f"largest magnitude {value.abs().max().item():.3g}. Normalise them or compute in float64"
+        f"largest magnitude {value.abs().max().item():.3g}. Normalize them or compute in float64"
     )

@@ -53,14 +53,14 @@ class Reduction(nn.Sequential):
                     convolution.weight.mul_(groups**0.5)
 
 
-def laid_out_as(x: Tensor, pictures: Tensor) -> Tensor:
-    """Return the pictures with their channels last in memory where those of x are; cropping and turning lose it.
+def laid_out_as(x: Tensor, images: Tensor) -> Tensor:
+    """Return the images with their channels last in memory where those of x are; cropping and turning lose it.
 
     Convolutions on a CPU are several times faster so.
     """
     if x.is_contiguous(memory_format=torch.channels_last):
-        return pictures.contiguous(memory_format=torch.channels_last)
-    return pictures
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
 
 
 def check_widths(reduction: int | Sequence[int]) -> tuple[int, ...]:
@@ -91,7 +91,7 @@ def check_parts(name: str, count: int, channels: int) -> None:
 class AveragePool(nn.Module):
     """Global average pooling, the first-order baseline: ``(B, C, H, W)`` to ``(B, d)``.
 
-    Every pool also takes features ``(B, V, C, H, W)`` of V views of each picture, and pools them as one: the mean of
+    Every pool also takes features ``(B, V, C, H, W)`` of V views of each image, and pools them as one: the mean of
     the views' averages here, the mean of their second moments, or covariances, in the pools built on those.
 
     Args:
@@ -100,9 +100,9 @@ class AveragePool(nn.Module):
     """
 
     min_positions = 1
-    # Whether each view is centred by itself before its positions are pooled together with those of the others. Then the
-    # covariance of all positions is the mean of the views' covariances.
-    centred = False
+    # Whether each view is centered by itself before its positions are pooled together with those of the others. Then
+    # the covariance of all positions is the mean of the views' covariances.
+    centered = False
 
     def __init__(self, in_channels: int, reduction: int | Sequence[int] | None = None, reduction_groups: int = 1):
         super().__init__()
@@ -136,14 +136,14 @@ class AveragePool(nn.Module):
         if x.shape[-2] * x.shape[-1] < self.min_positions:
             raise ValueError(
                 f"{type(self).__name__} needs at least {self.min_positions} positions, got a map of {x.shape[-2]} x "
-                f"{x.shape[-1]}; use larger pictures or features of a smaller stride"
+                f"{x.shape[-1]}; use larger images or features of a smaller stride"
             )
         views = x.shape[:2] if x.dim() == 5 else None
         x = self.reduction(x if views is None else x.flatten(0, 1)).flatten(2)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(spectral_dtype(x.dtype))
             if views is not None:
-                x = (center(x) if self.centred else x).unflatten(0, views).transpose(1, 2).flatten(2)
+                x = (center(x) if self.centered else x).unflatten(0, views).transpose(1, 2).flatten(2)
             return self.pool(x)
 
     def extra_repr(self) -> str:
@@ -151,7 +151,7 @@ class AveragePool(nn.Module):
 
 
 class MatrixPool(AveragePool):
-    """What the second-order pools share: a matrix ``(B, d, d)``, vectorised by its upper triangle in row order.
+    """What the second-order pools share: a matrix ``(B, d, d)``, vectorized by its upper triangle in row order.
 
     Args:
         in_channels: C. reduction, reduction_groups: channels d after an optional 1x1 reduction; see ``AveragePool``.

@@ -25,7 +25,7 @@ class BilinearPool(MatrixPool):
     """Bilinear pooling (B-CNN, ICCV 2015): ``X X^T / M``, signed square root, division by its Frobenius norm.
 
     The published vector holds every off-diagonal entry twice; the upper triangle holds each once, after the same
-    normalisation, so a linear classifier sees the same information.
+    normalization, so a linear classifier sees the same information.
     """
 
     def matrix(self, x: Tensor) -> Tensor:

@@ -1,21 +1,21 @@
-"""Coarse2Fine: attention on the feature map says where to look in the picture, and a second, closer look follows.
+"""Coarse2Fine: attention on the feature map says where to look in the image, and a second, closer look follows.
 
-Of the paper only the abstract could be read: a differentiable path from the picture to the attended feature maps, a
-learned inverse mapping from these maps to the informative region of the raw picture, attention weights that start
+Of the paper only the abstract could be read: a differentiable path from the image to the attended feature maps, a
+learned inverse mapping from these maps to the informative region of the raw image, attention weights that start
 orthogonal, and training in two stages. **Everything else here is our own design.** With features F ``(C, h, w)`` of the
-picture x, f = F / rms(F), and k = 1 ... K,
+image x, f = F / rms(F), and k = 1 ... K,
 
     A_k = sigmoid(a_k . f + b_k)            attention maps
     coarse = head(mean_k A_k * F)           the first look: attended features, pooled
-    p = softmax(mean_k d_k . (A_k * f))     the decoder: a density over the positions, that is, over the picture
+    p = softmax(mean_k d_k . (A_k * f))     the decoder: a density over the positions, that is, over the image
     region = the rectangle that, filled evenly, has the mean and the variance of p along either side
     fine = head(mean_k A'_k * F')           the second look: F' and A' of the region, enlarged to the size of x
 
 The region is a soft crop, that is a spatial transformer with scale and shift alone, and not a mask: it shows letters
-larger than the first look had them, it needs no threshold or size of its own, and its four numbers a picture carry the
-gradient. A flat density gives the whole picture, one on a single cell exactly that cell.
+larger than the first look had them, it needs no threshold or size of its own, and its four numbers an image carry the
+gradient. A flat density gives the whole image, one on a single cell exactly that cell.
 
-Dividing by the root mean square of a picture's features makes the maps those of the same backbone at any scale. Without
+Dividing by the root mean square of an image's features makes the maps those of the same backbone at any scale. Without
 it, at the scale of ImageNet networks, the maps start saturated, and the gradient of the region drowns all others.
 
 The loss of the fine look reaches the attention through the region, and so through the pixels, alone: where attention
@@ -65,7 +65,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, maps: int = 8, init: str = "orthogonal"):
         super().__init__()
         if isinstance(maps, bool) or not isinstance(maps, int) or maps < 1:
-            raise ValueError(f"attention needs at least one map, a whole number, got {maps!r}")
+            raise ValueError(f"attention needs at least one map, an integer, got {maps!r}")
         if init not in INITS:
             raise ValueError(f"unknown init {init!r} of the attention weights; known: {', '.join(INITS)}")
         if init == "orthogonal" and maps > channels:
@@ -85,7 +85,7 @@ class Attention(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From attended features to a density over the picture, ``(B, h, w)``: positive, with the sum 1.
+    """From attended features to a density over the image, ``(B, h, w)``: positive, with the sum 1.
 
     It is a 1x1 convolution of the K attended maps ``A_k * f`` put side by side to one number a position, and a softmax.
     The K C channels are never made: ``d_k . (A_k * f) = A_k (d_k . f)``.
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
     def __init__(self, channels: int, maps: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(maps, channels, 1, 1))
-        # Not zero, for then no gradient would pass; small enough for first regions that are nearly the whole picture.
+        # Not zero, for then no gradient would pass; small enough for first regions that are nearly the whole image.
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
     def forward(self, features: Tensor, maps: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
 
 
 def _scaled(features: Tensor) -> Tensor:
-    """Return the features of every picture with a mean square of 1."""
+    """Return the features of every image with a mean square of 1."""
     return functional.rms_norm(features, features.shape[1:])
 
 
@@ -115,54 +115,54 @@ def attend(features: Tensor, maps: Tensor) -> Tensor:
 
 
 def region_of(density: Tensor) -> Tensor:
-    """Return centre and half sides ``(x, y, half width, half height)`` of the regions, ``(B, 4)``.
+    """Return center and half sides ``(x, y, half width, half height)`` of the regions, ``(B, 4)``.
 
-    In the coordinates of ``torch.nn.functional.grid_sample``: the picture goes from -1 to 1. A density that is even
-    over a rectangle of cells gives this rectangle; one with its weight at opposite ends gives more than the picture.
+    In the coordinates of ``torch.nn.functional.grid_sample``: the image goes from -1 to 1. A density that is even
+    over a rectangle of cells gives this rectangle; one with its weight at opposite ends gives more than the image.
 
     >>> region_of(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
-    centres, halves = [], []
+    centers, halves = [], []
     for axis in (1, 2):  # summed away: rows first, which leaves the distribution along x
         share = density.sum(axis)
         cells = share.shape[1]
         place = (2 * torch.arange(cells, device=share.device, dtype=share.dtype) + 1) / cells - 1
-        centre = (share * place).sum(1)
-        variance = (share * (place - centre[:, None]).square()).sum(1)
-        centres.append(centre)
+        center = (share * place).sum(1)
+        variance = (share * (place - center[:, None]).square()).sum(1)
+        centers.append(center)
         # An even density of half side s has the variance s^2 / 3; within a cell, of half side 1 / cells, it is even.
         halves.append((3 * variance + 1 / cells**2).sqrt())
-    return torch.stack(centres + halves, 1)
+    return torch.stack(centers + halves, 1)
 
 
 def crop(x: Tensor, region: Tensor) -> Tensor:
-    """Return the regions of pictures ``(B, C, H, W)``, enlarged to their size; differentiable in both.
+    """Return the regions of images ``(B, C, H, W)``, enlarged to their size; differentiable in both.
 
     What a region has beyond the edge repeats the edge.
     """
-    x_centre, y_centre, half_width, half_height = region.unbind(1)
-    zero = torch.zeros_like(x_centre)
-    across = torch.stack((half_width, zero, x_centre), 1)
-    down = torch.stack((zero, half_height, y_centre), 1)
+    x_center, y_center, half_width, half_height = region.unbind(1)
+    zero = torch.zeros_like(x_center)
+    across = torch.stack((half_width, zero, x_center), 1)
+    down = torch.stack((zero, half_height, y_center), 1)
     grid = functional.affine_grid(torch.stack((across, down), 1), list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 class Look(NamedTuple):
     """What both looks saw: attention maps ``(B, K, h, w)``, density ``(B, h, w)``, region ``(B, 4)`` (``region_of``),
-    the enlarged picture ``(B, 3, H, W)``, and the logits of the coarse and of the fine look."""
+    the enlarged image ``(B, 3, H, W)``, and the logits of the coarse and of the fine look."""
 
     attention: Tensor
     density: Tensor
     region: Tensor
-    picture: Tensor
+    image: Tensor
     coarse: Tensor
     fine: Tensor
 
 
 class Coarse2Fine(nn.Module):
-    """A backbone and a head that look twice; normalised pictures ``(B, 3, H, W)`` of any size in, logits out.
+    """A backbone and a head that look twice; normalized images ``(B, 3, H, W)`` of any size in, logits out.
 
     In training it returns logits in a tuple: ``(coarse,)`` in the first stage, ``(coarse, fine)`` in the second. In
     evaluation it returns the mean of both, always, so that a network does not depend on how it was trained.
@@ -175,7 +175,7 @@ class Coarse2Fine(nn.Module):
             Without it the decoder learns all the same.
 
     Raises:
-        ValueError: as ``Attention``; ``first`` is no whole number from 0, or ``path`` neither true nor false.
+        ValueError: as ``Attention``; ``first`` is no integer from 0, or ``path`` neither true nor false.
 
     Source: our design after the abstract of arXiv 1909.02680; see the module.
 
@@ -201,7 +201,7 @@ class Coarse2Fine(nn.Module):
     ):
         super().__init__()
         if isinstance(first, bool) or not isinstance(first, int) or first < 0:
-            raise ValueError(f"first counts epochs of coarse training, a whole number from 0, got {first!r}")
+            raise ValueError(f"first counts epochs of coarse training, an integer from 0, got {first!r}")
         if not isinstance(path, bool):
             raise ValueError(f"path must be true or false, got {path!r}")
         self.backbone, self.head = backbone, head
@@ -223,11 +223,11 @@ class Coarse2Fine(nn.Module):
         density = self.decoder(*seen)
         region = region_of(density)
         with torch.autocast(x.device.type, enabled=False):
-            picture = crop(x.to(density.dtype), region).to(x.dtype)
-        picture = laid_out_as(x, picture)
-        closer = self.backbone(picture)
+            image = crop(x.to(density.dtype), region).to(x.dtype)
+        image = laid_out_as(x, image)
+        closer = self.backbone(image)
         fine = self.head(attend(closer, self.attention(closer, constant=True)))
-        return Look(maps, density, region, picture, coarse, fine)
+        return Look(maps, density, region, image, coarse, fine)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.training and self.coarse_only:

@@ -13,7 +13,7 @@ __all__ = ["DiversificationBlock"]
 class DiversificationBlock(nn.Module):
     """Suppress the peak and random patches of every class map, in training only: ``(B, classes, h, w)`` to the same.
 
-    For each picture and class by itself, with ``P = 1`` at the largest value of the class map M and 0 elsewhere,
+    For each image and class by itself, with ``P = 1`` at the largest value of the class map M and 0 elsewhere,
 
         B' = r P,                   r ~ Bernoulli(p_peak)
         B'' = 1 in some patches,    each patch ~ Bernoulli(p_patch), and 0 at the peak
@@ -26,7 +26,7 @@ class DiversificationBlock(nn.Module):
     Our reading: the paper's formula could not be checked. What others have written differs, and here
 
     - of equal largest values the first is the peak (others suppress all of them);
-    - r is drawn per picture and class (with one peak a draw per position, as others have it, is the same), with a
+    - r is drawn per image and class (with one peak a draw per position, as others have it, is the same), with a
       fixed probability (others take the map's value at the peak);
     - the grid of patches starts in the upper left corner, and the patches at the lower and right border are cut off
       where ``patch`` does not divide the map (others never suppress what is left there);
@@ -79,7 +79,7 @@ class DiversificationBlock(nn.Module):
         return weights.flatten(2).scatter_(-1, peak, self._draw(self.p_peak, maps, 1)).view_as(maps)
 
     def _draw(self, probability: float, maps: Tensor, *shape: int) -> Tensor:
-        """Return ``factor`` with a probability, else 1, for every picture and class: ``(B, classes, *shape)``."""
+        """Return ``factor`` with a probability, else 1, for every image and class: ``(B, classes, *shape)``."""
         hit = torch.rand(*maps.shape[:2], *shape, device=maps.device) < probability
         return maps.new_ones(hit.shape).masked_fill_(hit, self.factor)
 

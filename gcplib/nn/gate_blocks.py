@@ -47,7 +47,7 @@ class Gate(nn.Module):
         ValueError: unknown start, or a size that is not a positive integer; later, features of another shape.
     """
 
-    # The optimiser gives it the learning rate of the pool, wherever in the backbone it stands.
+    # The optimizer gives it the learning rate of the pool, wherever in the backbone it stands.
     learns_as_pool = True
 
     def __init__(self, channels: int, start: str = "identity"):
@@ -150,7 +150,7 @@ class ChannelGate(Gate):
         if height * width < 2:
             raise ValueError(
                 f"a covariance needs at least 2 positions, got a map of {height} x {width} behind stride "
-                f"{self.stride}; use larger pictures or an earlier stage"
+                f"{self.stride}; use larger images or an earlier stage"
             )
         return _covariance(self.reduce(x.relu() if self.released else x).relu().flatten(2))
 
@@ -165,8 +165,8 @@ class PositionGate(Gate):
     the d channels, row-wise convolution, ReLU, linear map; the grid of factors is resized to H x W by adaptive average
     pooling.
 
-    The covariance here is ``X^T (1 - 1 1^T / d) X / d``: centred by the mean over channels, which makes it positive
-    semi-definite. The released code has the d x d centring with ``M = G^2`` in place of d in both places. That is
+    The covariance here is ``X^T (1 - 1 1^T / d) X / d``: centered by the mean over channels, which makes it positive
+    semi-definite. The released code has the d x d centering with ``M = G^2`` in place of d in both places. That is
     ``(d / M) (cov + (1 - d / M) m m^T)`` with m the means over channels: with d = 128 and M = 64 it subtracts what it
     should leave alone, and can have negative eigenvalues.
 

@@ -21,7 +21,7 @@ class GaussianPool(MatrixPool):
 
         P = [[S + m m^T, m], [m^T, 1]] = Z Z^T,    Z = [X; 1^T] / sqrt(M),
 
-    the second moment of the features with a channel of ones, not centred. So it takes the routes of a covariance; its
+    the second moment of the features with a channel of ones, not centered. So it takes the routes of a covariance; its
     rank is at most ``min(d, M - 1) + 1``, and with positions no more than channels the thin one has the exact gradient
     from M x M. ``C = P^(1/2)`` still holds both moments: the last column of ``C C`` is (m, 1).
 
@@ -70,4 +70,4 @@ class GaussianPool(MatrixPool):
     def matrix(self, x: Tensor) -> Tensor:
         """Return ``f(P)``, ``(B, d + 1, d + 1)``, of reduced features ``(B, d, M)``."""
         z = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        return covariance_map(z, self.fn, self.rule, self.route, centred=False)
+        return covariance_map(z, self.fn, self.rule, self.route, centered=False)

@@ -1,6 +1,6 @@
-"""IDCCP: second-order pooling that does not change when the picture is turned or mirrored, of few channels.
+"""IDCCP: second-order pooling that does not change when the image is turned or mirrored, of few channels.
 
-The eight symmetries of the square form the group D4. The covariances of the eight transformed pictures are averaged,
+The eight symmetries of the square form the group D4. The covariances of the eight transformed images are averaged,
 
     C(x) = (1 / 8) sum over g in D4 of cov(features(g x)),
 
@@ -29,12 +29,12 @@ SIGNED_ROOT_OFFSET = 1e-12
 
 
 def d4_views(x: Tensor) -> Tensor:
-    """Return the eight views of square pictures, in the order of ``D4``: ``(B, C, H, H)`` to ``(B, 8, C, H, H)``.
+    """Return the eight views of square images, in the order of ``D4``: ``(B, C, H, H)`` to ``(B, 8, C, H, H)``.
 
     Pixels change places and nothing else: there is no interpolation.
 
     Raises:
-        ValueError: not four dimensions, or pictures that are not square.
+        ValueError: not four dimensions, or images that are not square.
 
     Source: IDCCP (Wang et al., TGRS 2021). The released code turns the other way and mirrors up and down: the same
     eight views in another order.
@@ -43,17 +43,17 @@ def d4_views(x: Tensor) -> Tensor:
     [[[1, 2], [3, 4]], [[2, 4], [1, 3]], [[2, 1], [4, 3]], [[1, 3], [2, 4]]]
     """
     if x.dim() != 4:
-        raise ValueError(f"expected pictures (B, C, H, W), got {tuple(x.shape)}")
+        raise ValueError(f"expected images (B, C, H, W), got {tuple(x.shape)}")
     if x.shape[-1] != x.shape[-2]:
         raise ValueError(
-            f"only squares look the same size after a quarter turn, got pictures of {x.shape[-2]} x {x.shape[-1]}; "
+            f"only squares look the same size after a quarter turn, got images of {x.shape[-2]} x {x.shape[-1]}; "
             "crop them to squares first"
         )
     return torch.stack([torch.rot90(y, k, (-2, -1)) for y in (x, x.flip(-1)) for k in range(4)], dim=1)
 
 
 def random_view(views: Tensor) -> Tensor:
-    """Return one view of each picture, at random: ``(B, V, ...)`` to ``(B, ...)``.
+    """Return one view of each image, at random: ``(B, V, ...)`` to ``(B, ...)``.
 
     The numbers come from torch's global generator of the device.
 
@@ -70,7 +70,7 @@ class StiefelProjection(nn.Module):
     """``x -> W^T x`` with orthonormal columns, ``W^T W = 1``: ``(..., d, M)`` to ``(..., k, M)``.
 
     W starts as the Q of a Gaussian matrix's QR decomposition. It stays on the Stiefel manifold because it is a Cayley
-    transform of what is trained, so that any optimiser may be used.
+    transform of what is trained, so that any optimizer may be used.
 
     Args:
         in_channels: d. width: k, from 1 to d.
@@ -143,7 +143,7 @@ class InvariantPool(MatrixPool):
     """
 
     min_positions = 2
-    centred = True
+    centered = True
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class InvariantPool(MatrixPool):
 
     def matrix(self, x: Tensor) -> Tensor:
         """Return the root ``(B, k, k)`` of reduced features ``(B, d, M)``."""
-        # Centred first, so that W does not act on large means, whose rounding would count as variance.
+        # Centered first, so that W does not act on large means, whose rounding would count as variance.
         x = self.projection(center(x))
         return covariance_map(x, "sqrt") if self.steps is None else newton_schulz(covariance(x), self.steps)
 

@@ -24,13 +24,13 @@ class LogPool(MatrixPool):
         shrinkage: a, between 0 and 1.
 
     Raises:
-        NonFiniteError: a picture without any variance, such as one of constant features.
+        NonFiniteError: an image without any variance, such as one of constant features.
 
     Source: O2P (Carreira et al., ECCV 2012), DeepO2P (Ionescu et al., ICCV 2015).
     """
 
     min_positions = 2
-    centred = True
+    centered = True
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ __all__ = ["get_loss", "gradient_boosting_cross_entropy", "list_losses"]
 
 
 def gradient_boosting_cross_entropy(logits: Tensor, target: Tensor, k: int | None = 15) -> Tensor:
-    """Return the mean cross-entropy over each picture's class y and its k hardest negatives J.
+    """Return the mean cross-entropy over each image's class y and its k hardest negatives J.
 
         l = -log(e^{s_y} / (e^{s_y} + sum_{i in J} e^{s_i})),    J the k other classes with the largest logits s
 
@@ -58,7 +58,7 @@ def _check_k(k: int) -> None:
 def _check(logits: Tensor, target: Tensor) -> None:
     if logits.dim() != 2 or target.shape != logits.shape[:1] or logits.shape[0] < 1 or logits.shape[1] < 2:
         raise ValueError(
-            "expected logits (B, classes) of at least one picture and two classes, and targets (B,), "
+            "expected logits (B, classes) of at least one image and two classes, and targets (B,), "
             f"got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     if not logits.is_floating_point():

@@ -1,4 +1,4 @@
-"""Covariance pools: a feature map in, one vector a picture out."""
+"""Covariance pools: a feature map in, one vector an image out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CovariancePool(MatrixPool):
     """
 
     min_positions = 2
-    centred = True
+    centered = True
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class NewtonSchulzPool(MatrixPool):
     """
 
     min_positions = 2
-    centred = True
+    centered = True
 
     def __init__(
         self,

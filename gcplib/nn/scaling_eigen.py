@@ -5,7 +5,7 @@ As released (SEB.py of Song et al., TPAMI 2022), with the root Q and ``S = U exp
     T = Q S^T,    out = Q * (T / (T / |T|_F)) + Q,    * and / element by element.
 
 ``T / (T / |T|_F)`` is the number ``|T|_F`` in every place, or 0/0 where T is zero. So the layer is one factor a
-picture,
+image,
 
     out = (1 + |Q S|_F) Q,    |Q S|_F^2 = sum_i q_i^2 exp(-2 lam_i).
 

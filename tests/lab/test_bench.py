@@ -89,7 +89,7 @@ def test_what_is_not_finite_is_said_to_be_so():
     ("function", "copies"),
     [
         (covariance, 1),
-        # The centred features are used twice, and are one piece of memory.
+        # The centered features are used twice, and are one piece of memory.
         (lambda x: (c := x - x.mean(-1, keepdim=True)) @ c.mT, 1),
         (lambda x: x * x, 0),
         (lambda x: x.mT @ x.view_as(x), 0),
@@ -105,7 +105,7 @@ def test_memory_is_what_the_backward_pass_needs_beside_the_input(function, copie
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_peak_memory_on_a_gpu():
     row = _measured(covariance, size=(2, 64, 96), device="cuda")
-    # Centred features, matrix and gradient are there at the same time.
+    # Centered features, matrix and gradient are there at the same time.
     assert row["peak_mb"] >= 4e-6 * 2 * (64 * 96 + 64 * 64 + 64 * 96)
 
 
@@ -113,11 +113,11 @@ def _mp_root(x):
     """The root of the covariance of an mpmath matrix (d x M), from the smaller side, and without rounding noise."""
     positions = x.cols
     means = [mpmath.fsum(x[i, :]) / positions for i in range(x.rows)]
-    centred = mpmath.matrix([[x[i, j] - means[i] for j in range(positions)] for i in range(x.rows)])
-    lam, v = mpmath.eigsy(centred.T * centred / positions)
+    centered = mpmath.matrix([[x[i, j] - means[i] for j in range(positions)] for i in range(x.rows)])
+    lam, v = mpmath.eigsy(centered.T * centered / positions)
     # X V diag(lam^(-1/4)) = U diag(lam^(1/4)) up to the number of positions.
     weights = [1 / mpmath.sqrt(value) if value > mpmath.mpf(10) ** -30 else mpmath.mpf(0) for value in lam]
-    return centred * v * mpmath.diag(weights) * v.T * centred.T / positions
+    return centered * v * mpmath.diag(weights) * v.T * centered.T / positions
 
 
 @pytest.mark.parametrize("size", [(3, 5), (5, 4)], ids=["regular", "singular"])
@@ -268,7 +268,7 @@ def test_the_readme_shows_what_is_kept():
     assert block == readme_block(kept_reports())
 
 
-def test_sweeps_become_pictures(place, monkeypatch):
+def test_sweeps_become_images(place, monkeypatch):
     sweeps = {"channels": ((2, 4, 9), (2, 8, 9)), "positions": ((2, 8, 5), (2, 8, 9)), "batch": ((1, 8, 9), (2, 8, 9))}
     for module in (cli, plots):
         monkeypatch.setattr(module, "SWEEPS", sweeps)
@@ -278,8 +278,8 @@ def test_sweeps_become_pictures(place, monkeypatch):
         found = plots.sweep_rows(rows, axis)
         assert set(found) <= set(plots.SWEPT)
         assert [row[axis] for row in found["covariance"]] == values
-        picture = report_path("cpu_sweep").with_name(f"cpu_{axis}.png").read_bytes()
-        assert picture.startswith(b"\x89PNG")
+        image = report_path("cpu_sweep").with_name(f"cpu_{axis}.png").read_bytes()
+        assert image.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_sweeps_become_pictures(place, monkeypatch):
     [
         (["--rounds", "0"], "must be at least 1, got 0"),
         (["--sizes", "16x256"], "'16x256' is not BATCHxCHANNELSxPOSITIONS"),
-        (["--sizes", "1x2x1"], "at least one picture, one channel and two positions"),
+        (["--sizes", "1x2x1"], "at least one image, one channel and two positions"),
         (["--methods", "cholesky"], "no method has 'cholesky' in its name; known: covariance;"),
         (["--keep", "--rounds", "3"], "--keep measures nothing, so --rounds cannot go with it"),
         (["--keep"], "nothing was measured on cpu"),

@@ -17,9 +17,9 @@ from gcplib.lab.bench.training import (
     readme_block,
 )
 from gcplib.lab.files import project_root
+from gcplib.lab.training import Engine
 from gcplib.models import SYSTEMS
 from gcplib.nn import DiversificationBlock
-from gcplib.lab.training import Engine
 
 
 def test_every_system_and_the_default_loss_are_among_the_cases():
@@ -36,12 +36,12 @@ def test_a_table_of_small_networks(tmp_path, monkeypatch):
     names = ["gap", "channel gates", "diversification", "Coarse2Fine"]
     table = measure_training(64, names, 2, 1, Engine("cpu", loaders=0), reduction=8).set_index("network")
     assert table.index.tolist() == names
-    assert (table.pictures_per_second > 0).all()
+    assert (table.images_per_second > 0).all()
     assert table.share["gap"] == 1
     assert (table.beside == "gap").all()
     assert table.parameters["diversification"] == table.parameters["gap"] < table.parameters["Coarse2Fine"]
-    assert (table.low <= table.pictures_per_second).all()
-    assert (table.pictures_per_second <= table.high).all()
+    assert (table.low <= table.images_per_second).all()
+    assert (table.images_per_second <= table.high).all()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_cases_that_make_no_sense_are_refused(names, message):
 def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path))
     training.main(["--pixels", "64", "--networks", "gap", "cov", "--rounds", "2", "--steps", "1", "--reduction", "8"])
-    assert "pictures_per_second" in capsys.readouterr().out
+    assert "images_per_second" in capsys.readouterr().out
     (path,) = tmp_path.rglob("training_speed_*.csv")
     assert path.read_text().count("\n") == 3
 

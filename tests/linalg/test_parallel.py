@@ -81,7 +81,7 @@ def test_parts_run_side_by_side_on_one_thread_each(three_threads):
     assert torch.get_num_threads() == 3
 
 
-def test_small_matrices_and_single_pictures_stay_together(three_threads):
+def test_small_matrices_and_single_images_stay_together(three_threads):
     assert batch_parts(torch.empty(1, 500), 500) == [slice(0, 1)]
     parallel.FEWEST_ROWS = 128
     assert len(batch_parts(torch.empty(7, 2), 127)) == 1

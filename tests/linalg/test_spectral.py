@@ -26,7 +26,7 @@ SIZES = [(5, 40), (12, 5), (6, 6), (6, 7), (4, 2)]
 
 
 def features(channels, positions, condition=10.0, dtype=DOUBLE, batch=()):
-    """Return centred features whose singular values fall from 1 to 1 / condition."""
+    """Return centered features whose singular values fall from 1 to 1 / condition."""
     rank = min(channels, positions - 1)
     u = torch.linalg.qr(torch.randn(*batch, channels, rank, dtype=DOUBLE))[0]
     ones = torch.ones(*batch, positions, 1, dtype=DOUBLE)

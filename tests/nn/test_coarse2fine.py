@@ -1,4 +1,4 @@
-"""Two looks at a picture: closed forms of the region, the path of the gradient, and the machinery of torch."""
+"""Two looks at an image: closed forms of the region, the path of the gradient, and the machinery of torch."""
 
 import copy
 import os
@@ -31,13 +31,13 @@ class Waves(nn.Module):
 def small(pool="gap", classes=3, **options):
     torch.manual_seed(0)
     network = Coarse2Fine(Waves(), Head(create_pool(pool, 6), classes), **{"maps": 2, "first": 0} | options)
-    # Regions that are not the whole picture, as after some training.
+    # Regions that are not the whole image, as after some training.
     network.decoder.weight.data.normal_(std=3.0)
     return network
 
 
-def smooth_pictures(count, height, width):
-    """Pictures of low frequency, in which a region that moves changes little."""
+def smooth_images(count, height, width):
+    """Images of low frequency, in which a region that moves changes little."""
     coarse = torch.randn(count, 3, 4, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
     return functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
 
@@ -64,7 +64,7 @@ def test_kaiming_rows_are_as_long_on_average_and_not_at_right_angles():
 
 
 def test_both_inits_leave_the_generator_where_it_was():
-    """So that a comparison by seed starts from one head, one decoder and one order of pictures."""
+    """So that a comparison by seed starts from one head, one decoder and one order of images."""
     decoders = []
     for init in list_inits():
         torch.manual_seed(0)
@@ -138,7 +138,7 @@ def test_the_region_has_mean_and_variance_of_the_density():
         assert region_of(density)[0, place + 2] == pytest.approx((3 * variance).sqrt().item(), rel=1e-4)
 
 
-def test_the_whole_picture_is_cropped_to_itself():
+def test_the_whole_image_is_cropped_to_itself():
     x = torch.randn(2, 3, 20, 28, dtype=DOUBLE)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=DOUBLE).expand(2, 4)
     torch.testing.assert_close(crop(x, whole), x)
@@ -148,8 +148,8 @@ def test_a_crop_enlarges_its_region():
     height, width = 20, 28
     y, x = ((2 * torch.arange(n, dtype=DOUBLE) + 1) / n - 1 for n in (height, width))
     # Each pixel says where it is: bilinear sampling repeats linear functions exactly.
-    picture = torch.stack(torch.broadcast_tensors(x[None], y[:, None]))[None]
-    seen = crop(picture, torch.tensor([[0.25, -0.5, 0.5, 0.25]], dtype=DOUBLE))[0]
+    image = torch.stack(torch.broadcast_tensors(x[None], y[:, None]))[None]
+    seen = crop(image, torch.tensor([[0.25, -0.5, 0.5, 0.25]], dtype=DOUBLE))[0]
     torch.testing.assert_close(seen[0], (0.25 + 0.5 * x)[None].expand(height, width))
     torch.testing.assert_close(seen[1], (-0.5 + 0.25 * y)[:, None].expand(height, width))
 
@@ -160,10 +160,10 @@ def test_beyond_the_edge_the_edge_is_repeated():
     torch.testing.assert_close(seen[..., 4:], x[..., -1:].expand(1, 3, 8, 4))
 
 
-def test_a_new_network_looks_at_nearly_all_of_the_picture():
+def test_a_new_network_looks_at_nearly_all_of_the_image():
     torch.manual_seed(0)
     network = Coarse2Fine(Waves(), Head(create_pool("gap", 6), 3), maps=4).double()
-    region = network.look(smooth_pictures(4, 32, 32)).region
+    region = network.look(smooth_images(4, 32, 32)).region
     torch.testing.assert_close(region, torch.tensor([[0.0, 0, 1, 1]], dtype=DOUBLE).expand(4, 4), atol=0.15, rtol=0)
 
 
@@ -177,8 +177,8 @@ def test_crop_and_region_gradcheck():
 # The path of the gradient
 
 
-def test_the_fine_loss_reaches_the_attention_through_the_picture():
-    network, x, target = small().double(), smooth_pictures(4, 24, 32), torch.tensor([0, 1, 2, 0])
+def test_the_fine_loss_reaches_the_attention_through_the_image():
+    network, x, target = small().double(), smooth_images(4, 24, 32), torch.tensor([0, 1, 2, 0])
     loss = functional.cross_entropy(network.look(x).fine, target)
     found = gradient(loss, network.attention.weight)
     assert found.norm() > 1e-4
@@ -199,7 +199,7 @@ def test_the_fine_loss_reaches_the_attention_through_the_picture():
 
 
 def test_without_the_path_the_fine_loss_does_not():
-    x, target = smooth_pictures(4, 24, 32), torch.tensor([0, 1, 2, 0])
+    x, target = smooth_images(4, 24, 32), torch.tensor([0, 1, 2, 0])
     networks = {path: small(path=path).double() for path in (True, False)}
     looks = {path: network.look(x) for path, network in networks.items()}
     for name in looks[True]._fields:
@@ -222,7 +222,7 @@ def test_the_path_is_there_from_the_first_step():
     """A decoder of zeros would let no gradient pass."""
     torch.manual_seed(0)
     network = Coarse2Fine(Waves(), Head(create_pool("gap", 6), 3), maps=2, first=0).double()
-    loss = functional.cross_entropy(network.look(smooth_pictures(4, 24, 32)).fine, torch.tensor([0, 1, 2, 0]))
+    loss = functional.cross_entropy(network.look(smooth_images(4, 24, 32)).fine, torch.tensor([0, 1, 2, 0]))
     assert gradient(loss, network.attention.weight).norm() > 0
 
 
@@ -274,8 +274,8 @@ def test_dtype_and_layout_follow_the_input(dtype):
     x = torch.randn(2, 3, 18, 33, dtype=dtype)
     seen = network.look(x)
     assert all(value.dtype == dtype for value in seen)
-    assert seen.picture.shape == x.shape
-    assert network.look(x.contiguous(memory_format=torch.channels_last)).picture.is_contiguous(
+    assert seen.image.shape == x.shape
+    assert network.look(x.contiguous(memory_format=torch.channels_last)).image.is_contiguous(
         memory_format=torch.channels_last
     )
 
@@ -285,7 +285,7 @@ def test_autocast_samples_in_float32():
     want = network.look(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = network.look(x)
-    assert got.density.dtype == got.region.dtype == got.picture.dtype == torch.float32
+    assert got.density.dtype == got.region.dtype == got.image.dtype == torch.float32
     torch.testing.assert_close(got.region, want.region, atol=0.05, rtol=0)
 
 
@@ -303,7 +303,7 @@ def test_weights_travel_in_the_state_dict():
 
 @pytest.mark.parametrize("maps", [0, -1, 2.0, True])
 def test_fewer_than_one_map(maps):
-    with pytest.raises(ValueError, match=f"at least one map, a whole number, got {maps}"):
+    with pytest.raises(ValueError, match=f"at least one map, an integer, got {maps}"):
         Attention(6, maps)
 
 
@@ -320,7 +320,7 @@ def test_unknown_init():
 
 @pytest.mark.parametrize("first", [-1, 1.5, True])
 def test_stage_lengths_that_make_no_sense(first):
-    with pytest.raises(ValueError, match=f"first counts epochs of coarse training, a whole number from 0, got {first}"):
+    with pytest.raises(ValueError, match=f"first counts epochs of coarse training, an integer from 0, got {first}"):
         small(first=first)
 
 

@@ -76,7 +76,7 @@ def test_how_often_and_independently():
     grid = (hit | peak)[:, :, ::3, ::3].flatten(2).double()
     for i in range(3):
         assert abs(torch.corrcoef(torch.stack([grid[..., i].flatten(), grid[..., i + 1].flatten()]))[0, 1]) < 0.15
-    # Classes of one picture, and pictures of one class, draw their own.
+    # Classes of one image, and images of one class, draw their own.
     assert len({tuple(row) for row in grid[0].tolist()}) > 1
     assert len({tuple(row) for row in grid[:, 0].tolist()}) > 1
 

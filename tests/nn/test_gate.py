@@ -7,6 +7,8 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 import gcplib
+from gcplib.lab.training import Recipe
+from gcplib.lab.training.state import make_optimizer
 from gcplib.models import Backbone, create_network
 from gcplib.nn.gate import (
     ChannelGate,
@@ -19,8 +21,6 @@ from gcplib.nn.gate import (
     insert_gates,
     list_gates,
 )
-from gcplib.lab.training import Recipe
-from gcplib.lab.training.state import make_optimizer
 
 DOUBLE = torch.float64
 SMALL = {"width": 4, "grid": 3}
@@ -54,8 +54,8 @@ def row_wise(rows, matrix, between):
 def test_channel_gate_by_definition(start):
     gate = shake(ChannelGate(6, width=4, start=start).double()).eval()
     x = torch.randn(3, 6, 5, 4, dtype=DOUBLE)
-    for picture, got in zip(x, gate.factors(x), strict=True):
-        reduced = gate.reduce((picture.relu() if start == "paper" else picture)[None])[0].relu().flatten(1)
+    for image, got in zip(x, gate.factors(x), strict=True):
+        reduced = gate.reduce((image.relu() if start == "paper" else image)[None])[0].relu().flatten(1)
         z = row_wise(gate.rows, torch.cov(reduced, correction=0), lambda v: v)
         torch.testing.assert_close(got.flatten(), z.sigmoid() * (1 if start == "paper" else 2))
     torch.testing.assert_close(gate(x), x * gate.factors(x))
@@ -65,16 +65,16 @@ def test_channel_gate_by_definition(start):
 def test_position_gate_by_definition(start):
     gate = shake(PositionGate(6, width=4, grid=2, start=start).double()).eval()
     x = torch.randn(3, 6, 4, 4, dtype=DOUBLE)
-    for picture, got in zip(x, gate(x), strict=True):
-        reduced = gate.reduce((picture.relu() if start == "paper" else picture)[None])[0]
+    for image, got in zip(x, gate(x), strict=True):
+        reduced = gate.reduce((image.relu() if start == "paper" else image)[None])[0]
         cells = reduced.unflatten(1, (2, 2)).unflatten(3, (2, 2)).mean((2, 4)).flatten(1)
         z = row_wise(gate.rows, torch.cov(cells.T, correction=0), torch.relu)
         factors = z.sigmoid().view(2, 2).repeat_interleave(2, 0).repeat_interleave(2, 1)
-        want = (picture * factors).relu() if start == "paper" else 2 * picture * factors
+        want = (image * factors).relu() if start == "paper" else 2 * image * factors
         torch.testing.assert_close(got, want)
 
 
-def test_released_centring_of_positions_is_not_a_covariance_and_ours_is():
+def test_released_centering_of_positions_is_not_a_covariance_and_ours_is():
     channels, positions = 128, 64
     gate = PositionGate(channels).double().eval()
     nn.init.constant_(gate.reduce[1].bias, 2.0)
@@ -83,8 +83,8 @@ def test_released_centring_of_positions_is_not_a_covariance_and_ours_is():
     assert torch.linalg.eigvalsh(ours)[0] > -1e-12
     reduced = gate.reduce(x)[0].flatten(1).detach()
     mean = reduced.mean(0)
-    centring = torch.eye(channels, dtype=DOUBLE) / positions - 1 / positions**2
-    released = reduced.T @ centring @ reduced
+    centering = torch.eye(channels, dtype=DOUBLE) / positions - 1 / positions**2
+    released = reduced.T @ centering @ reduced
     ratio = channels / positions
     torch.testing.assert_close(released, ratio * (ours + (1 - ratio) * mean.outer(mean)))
     assert torch.linalg.eigvalsh(released)[0] < -1
@@ -148,7 +148,7 @@ def test_the_released_start_halves_the_features(kind):
 
 
 @pytest.mark.parametrize("kind", list_gates())
-def test_any_size_of_picture(kind):
+def test_any_size_of_image(kind):
     gate = shake(small(kind)).eval()
     for size in ((1, 2), (3, 9), (14, 14)):
         x = torch.randn(1, 6, *size)

@@ -35,7 +35,7 @@ def test_views_are_numpys_turns_and_mirror_images():
 
 
 def multiplication_table():
-    """``table[g][h]`` is the number of g h; each view of a picture of distinct pixels has one number."""
+    """``table[g][h]`` is the number of g h; each view of an image of distinct pixels has one number."""
     views = d4_views(square(3, 1, 1))[0]
     number = {tuple(view.flatten().tolist()): n for n, view in enumerate(views)}
     assert len(number) == 8
@@ -54,22 +54,20 @@ def test_views_are_the_group_of_the_square():
     assert table[f][f] == table[rf][rf] == 0
 
 
-def test_transformed_pictures_have_the_same_views_in_another_order():
+def test_transformed_images_have_the_same_views_in_another_order():
     x = square()
     views, table = d4_views(x), multiplication_table()
     for h in range(8):
         assert torch.equal(d4_views(views[:, h]), views[:, [table[g][h] for g in range(8)]])
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [((2, 3, 4, 5), "got pictures of 4 x 5; crop"), ((3, 4, 4), "B, C, H, W")]
-)
+@pytest.mark.parametrize(("size", "message"), [((2, 3, 4, 5), "got images of 4 x 5; crop"), ((3, 4, 4), "B, C, H, W")])
 def test_views_of_other_shapes_are_refused(size, message):
     with pytest.raises(ValueError, match=message):
         d4_views(torch.zeros(size))
 
 
-def test_a_random_view_is_one_of_the_eight_for_each_picture_by_the_global_generator():
+def test_a_random_view_is_one_of_the_eight_for_each_image_by_the_global_generator():
     views = torch.arange(8).expand(4000, 8)
     torch.manual_seed(1)
     drawn = random_view(views)
@@ -209,7 +207,7 @@ def test_gradcheck(steps, views):
     assert torch.autograd.gradcheck(run, (x, weight.detach().clone().requires_grad_()))
 
 
-def test_pictures_without_variance_give_zeros_and_finite_gradients():
+def test_images_without_variance_give_zeros_and_finite_gradients():
     x = torch.arange(1.0, 9).view(8, 1, 1).expand(2, 8, 3, 3).clone().requires_grad_()
     out = InvariantPool(8, projection=4)(x)
     out.sum().backward()
@@ -234,8 +232,8 @@ def test_logits_are_invariant_under_the_group(pool, dtype, tolerance):
         if pool == "idccp"
         else gcplib.create_pool(pool, backbone.out_channels, 16)
     )
-    pictures = torch.rand(1, 3, 64, 64, dtype=dtype)
-    views = d4_views(pictures).flatten(0, 1)
+    images = torch.rand(1, 3, 64, 64, dtype=dtype)
+    views = d4_views(images).flatten(0, 1)
     invariant = Model(backbone, Head(made, 5, views="all")).to(dtype).eval()
     plain = Model(backbone, Head(made, 5)).to(dtype).eval()
     plain.head.classifier = invariant.head.classifier
@@ -243,7 +241,7 @@ def test_logits_are_invariant_under_the_group(pool, dtype, tolerance):
         logits = invariant(views)
         spread = (logits - logits[:1]).abs().max() / logits.std()
         assert spread < tolerance
-        # Without the views they differ: it is not that these pictures look the same from all sides.
+        # Without the views they differ: it is not that these images look the same from all sides.
         assert (plain(views) - plain(views[:1])).abs().max() / logits.std() > 100 * tolerance
 
 

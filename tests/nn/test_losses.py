@@ -10,7 +10,7 @@ DOUBLE = torch.float64
 
 
 def by_definition(logits, target, k):
-    """The loss as it is written, picture by picture."""
+    """The loss as it is written, image by image."""
     losses = []
     for s, y in zip(logits, target.tolist(), strict=True):
         others = torch.cat([s[:y], s[y + 1 :]]).sort(descending=True).values[:k]
@@ -149,8 +149,8 @@ def test_k_above_the_negatives():
         (torch.zeros(2, 5).int(), torch.tensor([0, 1]), TypeError, "logits must be floating point, got torch.int32"),
         (torch.zeros(2, 5), torch.tensor([0]), ValueError, "got (2, 5) and (1,)"),
         (torch.zeros(2, 5, 3), torch.tensor([0, 1]), ValueError, "got (2, 5, 3) and (2,)"),
-        (torch.zeros(0, 5), torch.tensor([], dtype=torch.int64), ValueError, "at least one picture and two classes"),
-        (torch.zeros(2, 1), torch.tensor([0, 0]), ValueError, "at least one picture and two classes"),
+        (torch.zeros(0, 5), torch.tensor([], dtype=torch.int64), ValueError, "at least one image and two classes"),
+        (torch.zeros(2, 1), torch.tensor([0, 0]), ValueError, "at least one image and two classes"),
     ],
 )
 def test_bad_input(logits, target, error, message):

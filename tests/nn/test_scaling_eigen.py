@@ -38,7 +38,7 @@ def branch_as_released(s, q):
 
 
 @pytest.mark.parametrize("fn", ROOTS, ids=str)
-def test_released_is_the_published_layer_and_one_factor_a_picture(fn):
+def test_released_is_the_published_layer_and_one_factor_a_image(fn):
     s = covariance(torch.randn(2, 6, 40, dtype=DOUBLE))
     q = spectral_map(s, fn)
     got = spectral_map(s, amplify(fn, "released", 6))

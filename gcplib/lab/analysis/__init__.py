@@ -1,4 +1,4 @@
-"""Measuring: statistics over seeds and pictures, descriptors without training, and figures."""
+"""Measuring: statistics over seeds and images, descriptors without training, and figures."""
 
 from gcplib.lab.analysis.amplification import (
     energy_shares,
@@ -12,10 +12,10 @@ from gcplib.lab.analysis.bands import Probe, Separation, all_but, band_descripto
 from gcplib.lab.analysis.compression import head_weights, step_times
 from gcplib.lab.analysis.descriptors import (
     average_descriptors,
-    nearest_neighbour_hits,
+    nearest_neighbor_hits,
     power_descriptors,
     root_estimate_error,
-    same_picture_hits,
+    same_image_hits,
     spectra,
 )
 from gcplib.lab.analysis.gating import between_share, factors_replaced, gate_overhead, participation_ratio
@@ -27,7 +27,7 @@ from gcplib.lab.analysis.landscape import (
     relative_steps,
     train_and_look,
 )
-from gcplib.lab.analysis.localisation import auc, density_correlation, energy_inside, enlarge, near, pointing_game
+from gcplib.lab.analysis.localization import auc, density_correlation, energy_inside, enlarge, near, pointing_game
 from gcplib.lab.analysis.perturbation import blurred, extremal_map, occlusion_map, pixel_gradient_map
 from gcplib.lab.analysis.plots import POOL_LABELS, interval_plot, pool_palette, use_style
 from gcplib.lab.analysis.robustness import RelativeScore, corruption_error, flip_rate, relative_flip_rate
@@ -102,7 +102,7 @@ __all__ = [
     "mean_interval",
     "models_from_one_start",
     "near",
-    "nearest_neighbour_hits",
+    "nearest_neighbor_hits",
     "occlusion_map",
     "output_eigenvalues",
     "paired_difference",
@@ -122,7 +122,7 @@ __all__ = [
     "released_factor_slope",
     "removed_by_published_truncation",
     "root_estimate_error",
-    "same_picture_hits",
+    "same_image_hits",
     "seconds_to",
     "set_scores",
     "shuffle_classifier",

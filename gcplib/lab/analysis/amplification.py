@@ -76,7 +76,7 @@ def energy_shares(values: Tensor, bands: int = 4) -> Tensor:
 
 
 def released_factor(lam: Tensor) -> Tensor:
-    """Return the one factor by which the released Scaling Eigen Branch multiplies a picture's square root.
+    """Return the one factor by which the released Scaling Eigen Branch multiplies an image's square root.
 
     ``1 + r`` with ``r = |Q S|_F = sqrt(sum_i lam_i exp(-2 lam_i))``: ``(B, d)`` to ``(B,)``, differentiable.
 

@@ -38,7 +38,7 @@ def position_map(
 ) -> Tensor:
     """Return the exact decomposition of the sets' scores over positions, ``(B, sets, H, W)``.
 
-    With x centred and ``B_I = U_I (f(lam_I) / lam_I) U_I^T``,
+    With x centered and ``B_I = U_I (f(lam_I) / lam_I) U_I^T``,
 
         U_I f(lam_I) U_I^T = (1 / M) sum_m B_I x_m x_m^T,    s^I = (1 / M) sum_m x_m^T W B_I x_m.
 
@@ -97,7 +97,7 @@ def differentiable_scores(
     """Return ``set_scores`` with their exact gradient by the features: one decomposition a set.
 
     Between a kept eigenvalue i and a dropped one j it is ``f_i / (lam_i - lam_j)``, which grows where the cut is
-    between near neighbours: a small change of the features then turns the kept eigenvectors into the dropped ones.
+    between near neighbors: a small change of the features then turns the kept eigenvectors into the dropped ones.
 
     Raises:
         ValueError: as ``set_scores``. NonFiniteError: a cut between equal eigenvalues.
@@ -119,7 +119,7 @@ def gradient_map(
     """Return gradient times input, summed over channels, of the sets' scores: ``(B, sets, H, W)``.
 
     Args:
-        layer: ``reduced``, at the centred features that the covariance is made of; or ``features``, at the backbone's.
+        layer: ``reduced``, at the centered features that the covariance is made of; or ``features``, at the backbone's.
             At ``reduced`` and for a map of degree p, ``f(a lam) = a^p f(lam)``, it is complete: it sums to ``2 p``
             times the score. The square root, and its iterations with their scale, have p = 1/2.
 

@@ -13,10 +13,10 @@ from gcplib.linalg import EigenvalueSet, NonFiniteError, covariance, get_eigenva
 
 __all__ = ["Probe", "Separation", "all_but", "band_descriptors", "class_separation", "linear_probe"]
 
-# Pictures decomposed at a time: bounds the memory at any number of pictures.
+# Images decomposed at a time: bounds the memory at any number of images.
 BLOCK = 256
 
-# In units of the mean squared length of a standardised training picture. Measured on 2400 pictures of 60 and of 5
+# In units of the mean squared length of a standardized training image. Measured on 2400 images of 60 and of 5
 # classes: validation chooses from 0.1 to 10, and up to 100 where a band tells little. Beyond that nothing changes:
 # predictions shrink, but their order stays that of the nearest class mean.
 RIDGES = tuple(10.0**power for power in range(-2, 3))
@@ -37,7 +37,7 @@ def band_descriptors(features: Tensor, bands: Sequence[str | EigenvalueSet]) -> 
 
     One decomposition serves all sets, and one set at a time is made, so that memory holds one; ``dict(...)`` makes all.
     Vectors keep their length, whose square is the variance in the band: those of a partition sum to the whole root.
-    Rounding noise of null eigenvalues counts as zero, because a probe that standardises would amplify it.
+    Rounding noise of null eigenvalues counts as zero, because a probe that standardizes would amplify it.
 
     What a band tells is not its own alone: eigenvectors are orthogonal, so that where the largest lie limits where all
     others can. A band is only shown to matter by what is lost without it (``all_but``).
@@ -60,7 +60,7 @@ def band_descriptors(features: Tensor, bands: Sequence[str | EigenvalueSet]) -> 
     sets = [get_eigenvalue_set(band) for band in bands]
     names = [str(chosen) for chosen in sets]
     if features.dim() not in (3, 4) or not len(features):
-        raise ValueError(f"features must be (B, C, H, W) or (B, C, M) of some pictures, got {tuple(features.shape)}")
+        raise ValueError(f"features must be (B, C, H, W) or (B, C, M) of some images, got {tuple(features.shape)}")
     if not sets or len(set(names)) < len(names):
         raise ValueError(f"bands must be sets of different names, and at least one, got {names}")
     flat = features.flatten(2)
@@ -68,7 +68,7 @@ def band_descriptors(features: Tensor, bands: Sequence[str | EigenvalueSet]) -> 
     for chosen in sets:
         chosen.check(rank)
     if bad := int((~torch.isfinite(flat)).any(-1).any(-1).sum()):
-        raise NonFiniteError(f"features of {bad} of the {len(flat)} pictures are not finite")
+        raise NonFiniteError(f"features of {bad} of the {len(flat)} images are not finite")
     # Not a generator itself: what is wrong shows at the call.
     return _describe(flat, sets, rank)
 
@@ -84,7 +84,7 @@ def _describe(flat: Tensor, sets: list[EigenvalueSet], rank: int) -> Iterator[tu
     weight = triu_vector(torch.full((channels, channels), 2**0.5, device=flat.device).fill_diagonal_(1))
     for chosen in sets:
         mask = chosen.mask(lam, rank)
-        used = mask.any(0)  # the columns that any picture needs: a band of few costs a product of few
+        used = mask.any(0)  # the columns that any image needs: a band of few costs a product of few
         roots = (lam * mask).sqrt().float()[:, used].unsqueeze(-2)
         described = torch.empty(len(flat), len(weight), device=flat.device)
         for u, root, out in zip(vectors.split(BLOCK), roots.split(BLOCK), described.split(BLOCK), strict=True):
@@ -98,7 +98,7 @@ class Probe:
     """What ``linear_probe`` found.
 
     Attributes:
-        hits: for every test picture whether its class was predicted, bool ``(Q,)``. ridge: the one chosen.
+        hits: for every test image whether its class was predicted, bool ``(Q,)``. ridge: the one chosen.
         validation_accuracy: with it, from 0 to 1.
     """
 
@@ -118,17 +118,17 @@ def linear_probe(
 ) -> Probe:
     """Classify by ridge regression on one-hot labels, in closed form.
 
-    ``argmax_c x (X^T X + r s I)^-1 X^T Y`` with X and Y centred, every number in x divided by its standard deviation,
-    and s the mean squared length of the rows of X; by ``X^T (X X^T + r s I)^-1 Y``, the same, where pictures are fewer
+    ``argmax_c x (X^T X + r s I)^-1 X^T Y`` with X and Y centered, every number in x divided by its standard deviation,
+    and s the mean squared length of the rows of X; by ``X^T (X X^T + r s I)^-1 Y``, the same, where images are fewer
     than numbers. Ties go to the first class.
 
     Args:
-        train, validation, test: ``(N, D)``. train_labels, validation_labels, test_labels: whole numbers ``(N,)``.
-        ridges: of which the one with the most validation pictures right is taken, of several the largest.
+        train, validation, test: ``(N, D)``. train_labels, validation_labels, test_labels: integers ``(N,)``.
+        ridges: of which the one with the most validation images right is taken, of several the largest.
 
     Raises:
         ValueError: shapes that do not fit, one class only, classes that training lacks, bad ridges, or descriptors
-            that are the same for every picture. NonFiniteError: in the descriptors. TypeError: half precision.
+            that are the same for every image. NonFiniteError: in the descriptors. TypeError: half precision.
     """
     _check(train, train_labels, "train")
     classes, target = train_labels.unique(return_inverse=True)
@@ -139,7 +139,7 @@ def linear_probe(
     for x, labels, name in ((validation, validation_labels, "validation"), (test, test_labels, "test")):
         _check(x, labels, name, train.shape[1])
         if unknown := set(labels.tolist()) - set(classes.tolist()):
-            raise ValueError(f"classes {sorted(unknown)} of the {name} pictures are not among the training pictures'")
+            raise ValueError(f"classes {sorted(unknown)} of the {name} images are not among the training images'")
     if not ridges or not all(0 < ridge < float("inf") for ridge in ridges):
         raise ValueError(f"ridges must be positive and finite, and at least one, got {list(ridges)}")
 
@@ -147,7 +147,7 @@ def linear_probe(
     # Numbers that vary by no more than rounding say nothing; divided by their spread they would drown the others.
     varies = spread > rank_tolerance(train.dtype) * train.abs().max()
     if not varies.any():
-        raise ValueError("the descriptors of all training pictures are the same; there is nothing to probe")
+        raise ValueError("the descriptors of all training images are the same; there is nothing to probe")
     scale = torch.where(varies, spread, torch.inf).reciprocal()
     x, others = (train - mean) * scale, (torch.cat([validation, test]) - mean) * scale
     if not (dual := x.shape[0] <= x.shape[1]):
@@ -177,17 +177,17 @@ def _check(x: Tensor, labels: Tensor, name: str, width: int | None = None) -> No
             f"{name} descriptors must be {wanted} with labels (N,), got {tuple(x.shape)} and {tuple(labels.shape)}"
         )
     if labels.is_floating_point():
-        raise ValueError(f"{name} labels must be whole numbers, got {labels.dtype}")
+        raise ValueError(f"{name} labels must be integers, got {labels.dtype}")
     if bad := int((~torch.isfinite(x)).any(1).sum()):
-        raise NonFiniteError(f"{name} descriptors of {bad} of the {len(x)} pictures are not finite")
+        raise NonFiniteError(f"{name} descriptors of {bad} of the {len(x)} images are not finite")
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How far classes lie apart, over how far the pictures of one class do.
+    """How far classes lie apart, over how far the images of one class do.
 
     Attributes:
-        ratio: mean square between classes over that within. share: of the variance of a random picture, what lies
+        ratio: mean square between classes over that within. share: of the variance of a random image, what lies
             between classes. null_ratio, null_share: the same under labels in random orders, ``(shuffles,)``.
     """
 
@@ -203,14 +203,14 @@ def class_separation(descriptors: Tensor, labels: Tensor, shuffles: int = 20, se
     ``B = sum_c n_c |m_c - m|^2 / (C - 1)``, ``W = sum_c sum_{x in c} |x - m_c|^2 / (N - C)``, ratio ``B / W``. Labels
     that say nothing give B and W one expectation, in any dimension; the plain ratio of sums would not be 0 for them.
     With ``n_0 = (N - sum_c n_c^2 / N) / (C - 1)`` and ``b = (B - W) / n_0``, the share is ``b / (b + W)``: 0 by chance
-    (a little below is possible), 1 where pictures of a class are the same. Unlike the ratio, it does not grow with the
-    number of pictures.
+    (a little below is possible), 1 where images of a class are the same. Unlike the ratio, it does not grow with the
+    number of images.
 
     Args:
-        descriptors: ``(N, D)``. labels: whole numbers ``(N,)``. shuffles: random orders of the labels, by ``seed``.
+        descriptors: ``(N, D)``. labels: integers ``(N,)``. shuffles: random orders of the labels, by ``seed``.
 
     Raises:
-        ValueError: shapes that do not fit, one class only, no class with two pictures, or pictures that are all the
+        ValueError: shapes that do not fit, one class only, no class with two images, or images that are all the
             same. NonFiniteError: in the descriptors.
 
     Source: the trace ratio of Fisher's discriminant; one-way analysis of variance with random effects.
@@ -224,11 +224,11 @@ def class_separation(descriptors: Tensor, labels: Tensor, shuffles: int = 20, se
     count = len(labels)
     if not 2 <= len(classes) < count:
         raise ValueError(
-            "need two classes or more, one of them with two pictures or more, "
-            f"got {len(classes)} classes of {count} pictures"
+            "need two classes or more, one of them with two images or more, "
+            f"got {len(classes)} classes of {count} images"
         )
-    centred = descriptors.double() - descriptors.double().mean(0)
-    total = centred.square().sum().item()
+    centered = descriptors.double() - descriptors.double().mean(0)
+    total = centered.square().sum().item()
     if not total > 0:
         raise ValueError(f"all {count} descriptors are the same; no class can differ")
     member = torch.nn.functional.one_hot(target, len(classes)).T.double()
@@ -236,7 +236,7 @@ def class_separation(descriptors: Tensor, labels: Tensor, shuffles: int = 20, se
     per_class = (count - sizes.square().sum().item() / count) / (len(classes) - 1)
 
     def ratio_and_share(order: Tensor) -> tuple[float, float]:
-        sums = member[:, order] @ centred
+        sums = member[:, order] @ centered
         explained = min((sums.square().sum(1) / sizes).sum().item(), total)
         between, within = explained / (len(classes) - 1), (total - explained) / (count - len(classes))
         component = (between - within) / per_class

@@ -1,4 +1,4 @@
-"""Describing pictures without training: powers of the covariance as vectors, compared by their angle."""
+"""Describing images without training: powers of the covariance as vectors, compared by their angle."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gcplib.linalg import center, covariance, rank_tolerance, triu_vector
 
 __all__ = [
     "average_descriptors",
-    "nearest_neighbour_hits",
+    "nearest_neighbor_hits",
     "power_descriptors",
     "root_estimate_error",
-    "same_picture_hits",
+    "same_image_hits",
     "spectra",
 ]
 
-# Pictures decomposed at a time: bounds the memory at any number of pictures.
+# Images decomposed at a time: bounds the memory at any number of images.
 BLOCK = 256
 
 
 def spectra(features: Tensor) -> Tensor:
-    """Return the eigenvalues of each picture's covariance, largest first: ``(B, C, H, W)`` to ``(B, C)``."""
+    """Return the eigenvalues of each image's covariance, largest first: ``(B, C, H, W)`` to ``(B, C)``."""
     blocks = [torch.linalg.eigvalsh(covariance(block.flatten(2).double())) for block in features.split(BLOCK)]
     return torch.cat(blocks).clamp_min(0).flip(-1)
 
@@ -60,18 +60,16 @@ def power_descriptors(features: Tensor, exponents: Sequence[float]) -> dict[floa
     return {exponent: torch.cat(blocks) for exponent, blocks in found.items()}
 
 
-def nearest_neighbour_hits(reference: Tensor, labels: Tensor, query: Tensor, truth: Tensor) -> np.ndarray:
-    """Return for every query ``(Q, D)`` whether its nearest reference picture ``(R, D)`` by angle has its label."""
+def nearest_neighbor_hits(reference: Tensor, labels: Tensor, query: Tensor, truth: Tensor) -> np.ndarray:
+    """Return for every query ``(Q, D)`` whether its nearest reference image ``(R, D)`` by angle has its label."""
     nearest = torch.cat([(block @ reference.T).argmax(1) for block in query.split(BLOCK)])
     return (labels[nearest] == truth).numpy()
 
 
-def same_picture_hits(
-    features: Tensor, positions: int, exponents: Sequence[float], seed: int
-) -> dict[float, np.ndarray]:
-    """Return by power, for every picture, whether two disjoint sets of its positions find each other among all.
+def same_image_hits(features: Tensor, positions: int, exponents: Sequence[float], seed: int) -> dict[float, np.ndarray]:
+    """Return by power, for every image, whether two disjoint sets of its positions find each other among all.
 
-    Each set has ``positions`` positions, drawn once per picture. A descriptor that is estimated well from few
+    Each set has ``positions`` positions, drawn once per image. A descriptor that is estimated well from few
     positions is closest to its other half.
 
     Raises:
@@ -96,7 +94,7 @@ def root_estimate_error(population: Tensor, positions: int, draws: int, seed: in
     Of all positions ``(d, N)``, the covariance of which is the truth, ``positions`` are drawn at random, and
 
     - ``sample`` is their covariance S;
-    - ``root`` is ``c (S / c)^(1/2)`` with ``c = tr(S) / d``: the maximiser of the likelihood regularised by the von
+    - ``root`` is ``c (S / c)^(1/2)`` with ``c = tr(S) / d``: the maximiser of the likelihood regularized by the von
       Neumann divergence from the identity at unit weight (MPN-COV, section 3), in units of the mean variance.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a gate does with pictures, and what it costs."""
+"""What a gate does with images, and what it costs."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def between_share(values: Tensor, labels: Tensor) -> tuple[Tensor, float]:
     """Return the share of the variance of each column that lies between classes, and what chance gives.
 
     ``eta^2 = sum_k n_k (m_k - m)^2 / sum_i (v_i - m)^2`` with the mean m_k of class k. Values that know nothing of K
-    classes have ``(K - 1) / (n - 1)`` on average, because classes of few pictures differ by luck.
+    classes have ``(K - 1) / (n - 1)`` on average, because classes of few images differ by luck.
 
     Args:
-        values: ``(n, C)``, such as the factors of n pictures. labels: ``(n,)`` classes.
+        values: ``(n, C)``, such as the factors of n images. labels: ``(n,)`` classes.
 
     Returns:
         ``(C,)``, NaN where a column does not vary, and the share by chance.
@@ -67,10 +67,10 @@ def between_share(values: Tensor, labels: Tensor) -> tuple[Tensor, float]:
     classes, index = labels.unique(return_inverse=True)
     if len(classes) < 2 or len(values) < 3:
         raise ValueError(f"need two classes and three values at least, got {len(classes)} and {len(values)}")
-    centred = values - values.mean(0)
-    sums = values.new_zeros(len(classes), values.shape[1]).index_add(0, index, centred)
+    centered = values - values.mean(0)
+    sums = values.new_zeros(len(classes), values.shape[1]).index_add(0, index, centered)
     between = (sums.square() / index.bincount()[:, None]).sum(0)
-    return between / centred.square().sum(0), (len(classes) - 1) / (len(values) - 1)
+    return between / centered.square().sum(0), (len(classes) - 1) / (len(values) - 1)
 
 
 def participation_ratio(values: Tensor) -> float:
@@ -102,7 +102,7 @@ def gate_overhead(networks: Mapping[str, nn.Module], x: Tensor, rounds: int = 5)
     The times are those of ``step_times``, of copies: the networks stay as they are.
 
     Args:
-        networks: by name, from x to logits; the first is the one without a gate. x: features of heads, or pictures of
+        networks: by name, from x to logits; the first is the one without a gate. x: features of heads, or images of
             whole networks. rounds: timed steps of each, after one untimed.
 
     Returns:

@@ -1,6 +1,6 @@
 """The loss around the stem's output, along its gradient: how far loss and gradient move on the way.
 
-Santurkar et al. (NeurIPS 2018) ask how smooth the loss is that the optimiser meets; Wang et al. (CVPR 2020) ask it for
+Santurkar et al. (NeurIPS 2018) ask how smooth the loss is that the optimizer meets; Wang et al. (CVPR 2020) ask it for
 average and covariance pooling. Both move the features X of an early layer along the gradient g of the loss, and look at
 the **band** of losses ``L(X + eta g)`` and of changes ``|g(X + eta g) - g(X)|``: a narrow one is a smooth loss with a
 gradient that predicts what comes. X and not the weights, so that networks with other weights behind it can be compared.
@@ -64,7 +64,7 @@ def loss_landscape(
 
     With ``g = dL/dX``, over the whole batch as one vector, X moves to ``X + eta g`` (``published``: up, against
     descent), or to ``X + eta |X| g / |g|`` (``relative``: our own, the same relative distance in every network). The
-    published step depends on the batch, too: the gradient of a mean over B pictures shrinks as 1 / B.
+    published step depends on the batch, too: the gradient of a mean over B images shrinks as 1 / B.
 
     Args:
         model: in the mode to measure in, usually training. Weights, gradients, buffers and random numbers are the same

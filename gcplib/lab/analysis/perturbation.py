@@ -1,6 +1,6 @@
 """Which pixels matter for the class scores of sets of eigenvalues: gradients at the pixels, occlusion, learned masks.
 
-Pictures are ``(B, H, W, 3)`` of uint8; the maps ``(..., sets, h, w)``, signed as in ``attribution``.
+Images are ``(B, H, W, 3)`` of uint8; the maps ``(..., sets, h, w)``, signed as in ``attribution``.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from torch.nn import functional
 
 from gcplib.lab.analysis.attribution import differentiable_scores
 from gcplib.lab.analysis.spectral_scores import Classes, Sets, class_matrices, nonzero_sets, set_scores
-from gcplib.models import Backbone, Head
 from gcplib.lab.progress import track
+from gcplib.models import Backbone, Head
 
 __all__ = ["blurred", "extremal_map", "occlusion_map", "pixel_gradient_map"]
 
-# Pictures in one pass of the backbone; larger batches were slower on a CPU.
+# Images in one pass of the backbone; larger batches were slower on a CPU.
 BATCH = 16
 
 
-def blurred(pictures: Tensor, share: float = 0.05) -> Tensor:
-    """Return pictures ``(B, 3, H, W)`` under a Gaussian of ``share`` of their side: the letters gone, the colours left.
+def blurred(images: Tensor, share: float = 0.05) -> Tensor:
+    """Return images ``(B, 3, H, W)`` under a Gaussian of ``share`` of their side: the letters gone, the colors left.
 
-    What covers a part of a picture must not look like something. The edges of a square of one colour look like strokes
-    to a network that reads letters; those between a picture and its blur are much fainter.
+    What covers a part of an image must not look like something. The edges of a square of one color look like strokes
+    to a network that reads letters; those between an image and its blur are much fainter.
     """
-    sigma = share * min(pictures.shape[-2:])
-    reach = min(math.ceil(3 * sigma), min(pictures.shape[-2:]) - 1)
-    place = torch.arange(-reach, reach + 1, dtype=pictures.dtype, device=pictures.device)
+    sigma = share * min(images.shape[-2:])
+    reach = min(math.ceil(3 * sigma), min(images.shape[-2:]) - 1)
+    place = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (place / sigma).square())
-    kernel = (kernel / kernel.sum()).expand(pictures.shape[1], 1, -1)
-    wide = functional.pad(pictures, (reach,) * 4, mode="reflect")
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
+    wide = functional.pad(images, (reach,) * 4, mode="reflect")
     wide = functional.conv2d(wide, kernel.unsqueeze(-2), groups=len(kernel))
     return functional.conv2d(wide, kernel.unsqueeze(-1), groups=len(kernel))
 
 
 def _targets(
-    backbone: Backbone, heads: Sequence[Head], pictures: Tensor, sets: Sets, classes: Classes, against: Classes | None
+    backbone: Backbone, heads: Sequence[Head], images: Tensor, sets: Sets, classes: Classes, against: Classes | None
 ) -> list[tuple[list[int], list[int] | None]]:
-    """Return the class of every picture and what it is against, after a look at all that needs no picture."""
+    """Return the class of every image and what it is against, after a look at all that needs no image."""
     if backbone.training:
-        raise ValueError("the backbone is in training mode, where batch norm mixes the pictures; call .eval() first")
+        raise ValueError("the backbone is in training mode, where batch norm mixes the images; call .eval() first")
     nonzero_sets(sets)
     for head in heads:
-        class_matrices(head, classes, against, len(pictures))
-    others = [None] * len(pictures) if against is None else list(against)
+        class_matrices(head, classes, against, len(images))
+    others = [None] * len(images) if against is None else list(against)
     return [([int(c)], None if o is None else [int(o)]) for c, o in zip(classes, others, strict=True)]
 
 
 def pixel_gradient_map(
     backbone: Backbone,
     head: Head,
-    pictures: np.ndarray | Tensor,
+    images: np.ndarray | Tensor,
     sets: Sets,
     classes: Classes,
     against: Classes | None = None,
@@ -65,7 +65,7 @@ def pixel_gradient_map(
     """Return the gradient of the sets' scores at the pixels, ``(B, sets, H, W)``.
 
     Args:
-        times_input: sum over colours of gradient times input, signed; otherwise the largest magnitude over colours,
+        times_input: sum over colors of gradient times input, signed; otherwise the largest magnitude over colors,
             never negative (saliency).
 
     Raises:
@@ -75,16 +75,16 @@ def pixel_gradient_map(
     """
     from captum.attr import InputXGradient, Saliency
 
-    x = backbone.prepare(pictures)
+    x = backbone.prepare(images)
     targets = _targets(backbone, [head], x, sets, classes, against)
     maps = []
-    for picture, (label, other) in track(zip(x.split(1), targets, strict=True), "gradients", len(x), "picture"):
+    for image, (label, other) in track(zip(x.split(1), targets, strict=True), "gradients", len(x), "image"):
 
         def scores(batch: Tensor, label: list = label, other: list | None = other) -> Tensor:
             return differentiable_scores(head, backbone(batch), sets, label, other)
 
         method = InputXGradient(scores) if times_input else Saliency(scores)
-        found = [method.attribute(picture.requires_grad_(), target=i).detach() for i in range(len(sets))]
+        found = [method.attribute(image.requires_grad_(), target=i).detach() for i in range(len(sets))]
         maps.append(torch.stack([m.sum(1)[0] if times_input else m.amax(1)[0] for m in found]))
     return torch.stack(maps)
 
@@ -93,21 +93,21 @@ def pixel_gradient_map(
 def occlusion_map(
     backbone: Backbone,
     heads: Head | Sequence[Head],
-    pictures: np.ndarray | Tensor,
+    images: np.ndarray | Tensor,
     sets: Sets,
     classes: Classes,
     against: Classes | None = None,
     window: int = 32,
     stride: int = 16,
 ) -> Tensor:
-    """Return how much the sets' scores fall when a window of the picture is blurred away.
+    """Return how much the sets' scores fall when a window of the image is blurred away.
 
-    The mean over all windows that cover a cell of ``stride`` pixels. A picture passes through the backbone once a
+    The mean over all windows that cover a cell of ``stride`` pixels. An image passes through the backbone once a
     window, for all sets and heads: the heads are trained on one frozen backbone.
 
     Args:
         heads: one head, or several such as of several seeds. window: its side, a multiple of ``stride``.
-        stride: steps of the window, a divisor of the pictures' sides.
+        stride: steps of the window, a divisor of the images' sides.
 
     Returns:
         ``(B, sets, H / stride, W / stride)``, with heads first if several: ``(heads, B, sets, ...)``.
@@ -119,31 +119,31 @@ def occlusion_map(
     """
     from captum.attr import Occlusion
 
-    x = backbone.prepare(pictures)
+    x = backbone.prepare(images)
     several = not isinstance(heads, Head)
     heads = list(heads) if several else [heads]
     targets = _targets(backbone, heads, x, sets, classes, against)
     height, width = x.shape[-2:]
     if not 1 <= stride <= window <= min(height, width) or window % stride or height % stride or width % stride:
         raise ValueError(
-            f"a window of {window} in steps of {stride} does not fit pictures of {height} x {width}: the stride must "
+            f"a window of {window} in steps of {stride} does not fit images of {height} x {width}: the stride must "
             "divide the window and both sides"
         )
     # What captum covers is a map of what is visible, a cell a step: its sums over windows then cost nothing.
     cells = x.new_ones(1, 1, height // stride, width // stride)
     maps = []
     items = zip(x.split(1), blurred(x).split(1), targets, strict=True)
-    for picture, cover, (label, other) in track(items, "occlusion", len(x), "picture"):
+    for image, cover, (label, other) in track(items, "occlusion", len(x), "image"):
 
         def scores(
             visible: Tensor,
-            picture: Tensor = picture,
+            image: Tensor = image,
             cover: Tensor = cover,
             label: list = label,
             other: list | None = other,
         ) -> Tensor:
             shown = functional.interpolate(visible, (height, width), mode="nearest")
-            features = backbone(torch.lerp(cover, picture, shown).contiguous(memory_format=torch.channels_last))
+            features = backbone(torch.lerp(cover, image, shown).contiguous(memory_format=torch.channels_last))
             labels, others = label * len(visible), None if other is None else other * len(visible)
             return torch.cat([set_scores(head, features, sets, labels, others) for head in heads], 1)
 
@@ -157,7 +157,7 @@ def occlusion_map(
 def extremal_map(
     backbone: Backbone,
     head: Head,
-    pictures: np.ndarray | Tensor,
+    images: np.ndarray | Tensor,
     sets: Sets,
     classes: Classes,
     against: Classes | None = None,
@@ -165,15 +165,15 @@ def extremal_map(
     steps: int = 40,
     rate: float = 0.3,
 ) -> Tensor:
-    """Return, for every set, the part of the picture of a given area that alone keeps its score highest.
+    """Return, for every set, the part of the image of a given area that alone keeps its score highest.
 
-    A mask in [0, 1] on the grid of the features, bilinear in between, shows the picture where it is 1 and its blur
+    A mask in [0, 1] on the grid of the features, bilinear in between, shows the image where it is 1 and its blur
     where it is 0, and is learned by ``steps`` steps of Adam on the score. It starts equal everywhere: nothing is
     random. Fong et al. hold the area by a penalty on the sorted mask and smooth by a maximum of Gaussians; here a
     threshold holds the area exactly, ``m = sigmoid(a - t(a))`` with ``mean m = area``, and the coarse grid smooths.
 
     Args:
-        area: share of the picture to show, between 0 and 1. steps, rate: of Adam.
+        area: share of the image to show, between 0 and 1. steps, rate: of Adam.
 
     Returns:
         ``(B, sets, h, w)``, between 0 and 1, with the mean ``area``.
@@ -185,7 +185,7 @@ def extremal_map(
     """
     if not 0 < area < 1 or steps < 1 or not rate > 0:
         raise ValueError(f"need an area between 0 and 1, steps and a positive rate, got {area}, {steps} and {rate}")
-    x = backbone.prepare(pictures)
+    x = backbone.prepare(images)
     targets = _targets(backbone, [head], x, sets, classes, against)
     cover, found = blurred(x), []
     jobs = [(start, chosen) for start in range(0, len(x), BATCH) for chosen in sets]

@@ -1,4 +1,4 @@
-"""One look for all figures: a colour-blind-safe palette, and one colour a pool everywhere."""
+"""One look for all figures: a color-blind-safe palette, and one color a pool everywhere."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def use_style() -> None:
 
 
 def pool_palette() -> dict[str, tuple]:
-    """Return the colour of each pool, by the label that figures show."""
+    """Return the color of each pool, by the label that figures show."""
     return dict(zip(POOL_LABELS.values(), sns.color_palette("colorblind"), strict=False))
 
 
 def interval_plot(
-    rows: Mapping[str, Interval], ax: Axes, colours: Mapping[str, tuple] | None = None, number: str = "{:.1f}"
+    rows: Mapping[str, Interval], ax: Axes, colors: Mapping[str, tuple] | None = None, number: str = "{:.1f}"
 ) -> None:
     """Draw one line a row: its mean as a dot with its number, its interval as a bar; the first row on top."""
     for place, (name, row) in enumerate(rows.items()):
-        colour = (colours or {}).get(name, "0.2")
+        color = (colors or {}).get(name, "0.2")
         if row.n > 1:
-            ax.plot([row.low, row.high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
-        ax.plot(row.mean, place, "o", color=colour, markersize=8)
+            ax.plot([row.low, row.high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
+        ax.plot(row.mean, place, "o", color=color, markersize=8)
         text = number.format(row.mean).replace("-", "\N{MINUS SIGN}")  # as on the axes
         ax.annotate(text, (row.mean, place), (0, 8), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(rows)), list(rows))

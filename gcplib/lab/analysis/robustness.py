@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RelativeScore", "corruption_error", "flip_rate", "relative_flip_rate"]
 
-# Noise that is new in every picture makes no film: there each picture is compared with the first.
+# Noise that is new in every image makes no film: there each image is compared with the first.
 UNORDERED = ("gaussian_noise",)
 
-# Shares of pictures are sums of fractions: what is below is rounding, and dividing by it would drown all other kinds.
+# Shares of images are sums of fractions: what is below is rounding, and dividing by it would drown all other kinds.
 ROUNDING = 1e-9
 
 
@@ -55,7 +55,7 @@ def corruption_error(
     """Return the mean corruption error (mCE) relative to a reference, or the relative mCE.
 
     ``mCE = mean_k (sum_s e[s, k] / sum_s r[s, k])`` over kinds k and severities s, and with the errors on clean
-    pictures, e0 and r0, the relative one, ``mean_k (sum_s (e[s, k] - e0) / sum_s (r[s, k] - r0))``: how much is lost,
+    images, e0 and r0, the relative one, ``mean_k (sum_s (e[s, k] - e0) / sum_s (r[s, k] - r0))``: how much is lost,
     which a network that is bad everywhere can be good at. ImageNet-C's reference is AlexNet; here it is the same
     network with average pooling.
 
@@ -93,15 +93,15 @@ def corruption_error(
 
 
 def flip_rate(predictions: ArrayLike, kind: str) -> float:
-    """Return the share of predictions that change from one picture of a film to the next, over all films.
+    """Return the share of predictions that change from one image of a film to the next, over all films.
 
-    ``gaussian_noise`` is no film: there it is the share that differ from those of the first picture, as in ImageNet-P.
+    ``gaussian_noise`` is no film: there it is the share that differ from those of the first image, as in ImageNet-P.
 
     Args:
         predictions: classes, ``(films, length)``. kind: of the film.
 
     Raises:
-        ValueError: not a table of films of two pictures or more.
+        ValueError: not a table of films of two images or more.
 
     Source: the flip probability of Hendrycks and Dietterich, ICLR 2019.
 

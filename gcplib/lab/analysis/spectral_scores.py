@@ -45,7 +45,7 @@ Classes = Sequence[int] | Tensor
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Centred reduced features x ``(B, d, M)``, their eigenvalues (ascending) and vectors, and the pool's values f."""
+    """Centered reduced features x ``(B, d, M)``, their eigenvalues (ascending) and vectors, and the pool's values f."""
 
     x: Tensor
     lam: Tensor
@@ -59,16 +59,16 @@ class Spectrum:
 
 
 def nonzero_sets(sets: Sets) -> list[EigenvalueSet]:
-    """Return the sets, each of a picture's eigenvalues that are not zero; raise a ValueError if there are none."""
+    """Return the sets, each of an image's eigenvalues that are not zero; raise a ValueError if there are none."""
     if len(sets) == 0:
         raise ValueError("no set of eigenvalues given; name at least one, such as 'bottom(16)'")
     return [_of_nonzero(chosen) for chosen in sets]
 
 
 def _of_nonzero(chosen: str | EigenvalueSet) -> EigenvalueSet:
-    """Return the set of each picture's eigenvalues that are not zero.
+    """Return the set of each image's eigenvalues that are not zero.
 
-    Channels that are off all over a picture make others zero, which say nothing: the smallest are those above.
+    Channels that are off all over an image make others zero, which say nothing: the smallest are those above.
     """
     chosen = get_eigenvalue_set(chosen)
 
@@ -99,7 +99,7 @@ def covariance_pool(head: nn.Module) -> nn.Module:
             "needs a pool that is a function of one covariance, such as mpn_cov or isqrt_cov, and no gate before it"
         )
     if head.training:
-        raise ValueError("the head is in training mode, where batch norm mixes the pictures; call head.eval() first")
+        raise ValueError("the head is in training mode, where batch norm mixes the images; call head.eval() first")
     return pool
 
 
@@ -114,7 +114,7 @@ def reduced_features(pool: nn.Module, features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def get_spectrum(head: Head, features: Tensor, shuffle: int | None = None) -> Spectrum:
-    """Return the spectrum of every picture; with ``shuffle``, a seed, random orthonormal vectors in place of U."""
+    """Return the spectrum of every image; with ``shuffle``, a seed, random orthonormal vectors in place of U."""
     pool = covariance_pool(head)
     x = center(reduced_features(pool, features).flatten(2).double())
     lam, u = eigh(covariance(x))
@@ -126,13 +126,13 @@ def get_spectrum(head: Head, features: Tensor, shuffle: int | None = None) -> Sp
     return Spectrum(x, lam.clamp_min(0), u, f, min(x.shape[1], x.shape[2] - 1))
 
 
-def class_matrices(head: Head, classes: Classes, against: Classes | None = None, pictures: int | None = None) -> Tensor:
-    """Return the symmetric W of every picture, ``logit = <W, C> + bias``, float64 ``(B, d, d)``.
+def class_matrices(head: Head, classes: Classes, against: Classes | None = None, images: int | None = None) -> Tensor:
+    """Return the symmetric W of every image, ``logit = <W, C> + bias``, float64 ``(B, d, d)``.
 
     Args:
-        head: covariance pool and linear classifier, in eval mode. classes: of the pictures, ``(B,)``.
+        head: covariance pool and linear classifier, in eval mode. classes: of the images, ``(B,)``.
         against: other classes ``(B,)``; then W is the difference, of ``logit_c - logit_other``.
-        pictures: how many there are, if that is to be checked.
+        images: how many there are, if that is to be checked.
 
     Raises:
         ValueError: no covariance pool, training mode, a class the classifier does not have, or a wrong number of them.
@@ -149,12 +149,12 @@ def class_matrices(head: Head, classes: Classes, against: Classes | None = None,
             or index.dtype == torch.bool
             or ((index < 0) | (index >= count)).any()
         ):
-            raise ValueError(f"classes must be a list of numbers from 0 to {count - 1}, one a picture, got {chosen}")
+            raise ValueError(f"classes must be a list of numbers from 0 to {count - 1}, one an image, got {chosen}")
         rows.append(head.classifier.weight.detach()[index].double())
     if against is not None and len(rows[0]) != len(rows[1]):
-        raise ValueError(f"got {len(rows[0])} classes against {len(rows[1])}; give one of each for every picture")
-    if pictures is not None and len(rows[0]) != pictures:
-        raise ValueError(f"got {len(rows[0])} classes for {pictures} pictures; give one a picture")
+        raise ValueError(f"got {len(rows[0])} classes against {len(rows[1])}; give one of each for every image")
+    if images is not None and len(rows[0]) != images:
+        raise ValueError(f"got {len(rows[0])} classes for {images} images; give one an image")
     vectors = rows[0] if against is None else rows[0] - rows[1]
     row, column = torch.triu_indices(pool.channels, pool.channels, device=vectors.device)
     upper = vectors.new_zeros(len(vectors), pool.channels, pool.channels)
@@ -178,7 +178,7 @@ def eigenvalue_evidence(
         shuffle: seed of random orthonormal vectors in place of U, as a sanity check.
 
     Returns:
-        ``(B, d)``; with the bias, each picture's sum is the logit.
+        ``(B, d)``; with the bias, each image's sum is the logit.
 
     Raises:
         ValueError: no covariance pool, training mode, wrong shapes, or a class the classifier does not have.

@@ -11,7 +11,7 @@ __all__ = ["attention_entropy", "class_evidence", "positions_holding"]
 
 
 def class_evidence(head: Head, features: Tensor, classes: Tensor, against: Tensor | None = None) -> Tensor:
-    """Return where average pooling finds evidence for a class of each picture: maps ``(B, h, w)``.
+    """Return where average pooling finds evidence for a class of each image: maps ``(B, h, w)``.
 
     ``E = M_y - mean of M_c over c other than y``, or ``M_y - M_r`` with ``against``. Its mean over positions is that
     difference of the logits. A class map M_y alone says less: what all maps share changes no prediction.

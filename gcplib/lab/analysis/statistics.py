@@ -1,4 +1,4 @@
-"""Means with intervals, paired differences and their tests, and means over seeds crossed with pictures."""
+"""Means with intervals, paired differences and their tests, and means over seeds crossed with images."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def crossed_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the mean over R rows crossed with C columns, such as seeds and pictures, both drawn from many.
+    """Return the mean over R rows crossed with C columns, such as seeds and images, both drawn from many.
 
     ``mean +- t_nu sqrt(a + b)`` with ``a = var(row means) / R``, ``b = var(column means) / C`` and, by Welch and
     Satterthwaite, ``nu = (a + b)^2 / (a^2 / (R - 1) + b^2 / (C - 1))``. Each of the two variances holds the residual

@@ -42,7 +42,7 @@ class Criteria:
 
     Args:
         nothing: so much better than guessing is still guessing. The training metrics of an epoch have an error of
-            about 0.01 at 2400 pictures.
+            about 0.01 at 2400 images.
         half: the share of the way, in loss and in accuracy, that a run that converges has gone by its end.
         gradient_norm: the largest mean norm, before clipping, over the last third of the epochs. 5 is where the papers
             clip; above it, steps are as long as the clip says, not the loss, and the gradient has not settled.
@@ -76,11 +76,11 @@ class Convergence:
 
 
 def _shares(classes: int | Sequence[int]) -> np.ndarray:
-    """Return the classes' frequencies, from their number or from their training pictures."""
+    """Return the classes' frequencies, from their number or from their training images."""
     counts = np.ones(max(classes, 0)) if isinstance(classes, int) else np.asarray(classes, dtype=float)
     if counts.ndim != 1 or not (np.isfinite(counts).all() and (counts >= 0).all() and (counts > 0).sum() >= 2):
         raise ValueError(
-            f"give the number of classes, or of training pictures of each, with two classes or more; got {classes!r}"
+            f"give the number of classes, or of training images of each, with two classes or more; got {classes!r}"
         )
     return counts[counts > 0] / counts.sum()
 
@@ -93,7 +93,7 @@ def convergence(
     Args:
         metrics: one row an epoch, with ``train_loss`` (cross-entropy), ``train_accuracy`` (0 to 1) and
             ``gradient_norm`` (before clipping). May be empty if the run diverged.
-        classes: how many, if they are equally common; otherwise the training pictures of each.
+        classes: how many, if they are equally common; otherwise the training images of each.
         outcome: ``finished`` or ``diverged``. criteria: the thresholds.
 
     Returns:
@@ -142,17 +142,17 @@ def progress_ratio(metrics: pd.DataFrame, twin: pd.DataFrame, classes: int | Seq
     """Return how far a run got, over how far its twin did: ``(H - loss) / (H - loss of the twin)``.
 
     H is the loss of guessing, and both losses are of the last epoch. Unlike the verdict of ``convergence`` it means the
-    same after few epochs: 1 is as fast as the twin, 0 has learnt nothing, below 0 is worse than guessing.
+    same after few epochs: 1 is as fast as the twin, 0 has learned nothing, below 0 is worse than guessing.
 
     Args:
         metrics, twin: histories as in ``convergence``, of runs alike in everything but the truncation, seed included.
         classes: as in ``convergence``.
 
     Returns:
-        0 for a run that ended before its twin, or with a loss that is not finite: what it had learnt is lost.
+        0 for a run that ended before its twin, or with a loss that is not finite: what it had learned is lost.
 
     Raises:
-        ValueError: a twin with fewer epochs than the run, with none, or one that has learnt nothing itself.
+        ValueError: a twin with fewer epochs than the run, with none, or one that has learned nothing itself.
     """
     shares = _shares(classes)
     guessing = float(-(shares * np.log(shares)).sum())
@@ -167,7 +167,7 @@ def progress_ratio(metrics: pd.DataFrame, twin: pd.DataFrame, classes: int | Seq
 
 
 def cut_weights(lam: Tensor, eps: float = torch.finfo(torch.float64).eps) -> pd.DataFrame:
-    """Return what a cut after N eigenvalues does to the gradient of the square root, for every N and picture.
+    """Return what a cut after N eigenvalues does to the gradient of the square root, for every N and image.
 
     For ``C = sum_{i <= N} sqrt(lam_i) u_i u_i^T`` every gradient is ``U [(U^T sym(G) U) * W] U^T``, with
 
@@ -190,7 +190,7 @@ def cut_weights(lam: Tensor, eps: float = torch.finfo(torch.float64).eps) -> pd.
         eps: what the released rules set dropped eigenvalues to.
 
     Returns:
-        One row for every picture and N from 1 to d: ``picture``, ``kept`` (N), ``gap`` (``lam_N - lam_{N+1}``),
+        One row for every image and N from 1 to d: ``image``, ``kept`` (N), ``gap`` (``lam_N - lam_{N+1}``),
         ``relative_gap`` (over ``lam_N``, NaN where that is zero), ``weight``, ``weight_full`` (without a cut),
         ``gain``, ``gain_full``, ``gain_released``. A cut at or behind the rank drops nothing: all is as without it.
 
@@ -205,7 +205,7 @@ def cut_weights(lam: Tensor, eps: float = torch.finfo(torch.float64).eps) -> pd.
         raise ValueError(f"eigenvalues must be (B, d), got {tuple(lam.shape)}")
     if not (torch.isfinite(lam).all() and (lam >= 0).all() and (lam.diff(dim=1) <= 0).all() and (lam[:, 0] > 0).all()):
         raise ValueError("eigenvalues must be finite, not negative, largest first, and not all zero (see spectra)")
-    pictures, d = lam.shape
+    images, d = lam.shape
     lam = lam.double() * (lam > rank_tolerance(lam.dtype) * lam[:, :1])
     after = torch.cat([lam[:, 1:], torch.zeros_like(lam[:, :1])], 1)
     gap, real = lam - after, after > 0
@@ -215,7 +215,7 @@ def cut_weights(lam: Tensor, eps: float = torch.finfo(torch.float64).eps) -> pd.
     ends = (lam[:, :1].sqrt(), smallest.sqrt() * full_rank)
     gain_full = ((ends[0].square() + ends[1].square()) / 2).sqrt() / (ends[0] + ends[1])
     columns = {
-        "picture": torch.arange(pictures).unsqueeze(1),
+        "image": torch.arange(images).unsqueeze(1),
         "kept": torch.arange(1, d + 1),
         "gap": gap,
         "relative_gap": gap / torch.where(lam > 0, lam, torch.nan),
@@ -225,14 +225,14 @@ def cut_weights(lam: Tensor, eps: float = torch.finfo(torch.float64).eps) -> pd.
         "gain_full": gain_full,
         "gain_released": torch.maximum((after / eps).sqrt() / 2, gain_full),
     }
-    return pd.DataFrame({name: value.expand(pictures, d).flatten().cpu().numpy() for name, value in columns.items()})
+    return pd.DataFrame({name: value.expand(images, d).flatten().cpu().numpy() for name, value in columns.items()})
 
 
 def removed_by_published_truncation(channels: int, positions: int, drop: int = 50) -> int:
     """Return how many eigenvalues other than zero fall to a truncation that drops the ``drop`` smallest of all.
 
     ``max(0, rank - (channels - drop))``, with the rank of a covariance over M positions at most
-    ``min(channels, M - 1)``. The published setting drops 50 of 256. Pictures of 224 pixels, the size for ImageNet, have
+    ``min(channels, M - 1)``. The published setting drops 50 of 256. Images of 224 pixels, the size for ImageNet, have
     14 x 14 positions at stride 16, and lose nothing but zeros. Those of 448 pixels, the size for the fine-grained data
     sets, have 28 x 28, and lose 50 real ones: there, data set and truncation change together.
 

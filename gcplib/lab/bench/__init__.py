@@ -1,4 +1,4 @@
-"""The ways from features to a normalised covariance, side by side: time, memory and error.
+"""The ways from features to a normalized covariance, side by side: time, memory and error.
 
 ``python -m gcplib.lab.bench`` measures, ``--sweep`` draws cost against size, ``--keep`` renews the table of the README.
 """

@@ -13,8 +13,8 @@ from gcplib.lab.bench.methods import METHODS, Method, load_methods
 from gcplib.lab.bench.plots import SWEEPS, SWEPT, plot_sweep
 from gcplib.lab.bench.readme import DEVICES, keep
 from gcplib.lab.bench.report import Report, report_path, table
-from gcplib.lab.progress import track
 from gcplib.lab.machine import machine_line
+from gcplib.lab.progress import track
 
 __all__ = ["main"]
 
@@ -25,19 +25,19 @@ def _size(text: str) -> Size:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not BATCHxCHANNELSxPOSITIONS, for example 16x256x49") from None
     if min(batch, channels) < 1 or positions < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} needs at least one picture, one channel and two positions")
+        raise argparse.ArgumentTypeError(f"{text!r} needs at least one image, one channel and two positions")
     return batch, channels, positions
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m gcplib.lab.bench", description="Time the ways from features to a normalised covariance."
+        prog="python -m gcplib.lab.bench", description="Time the ways from features to a normalized covariance."
     )
     parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, help=f"timed passes of each method (default: {ROUNDS})")
     parser.add_argument("--sizes", type=_size, nargs="+", metavar="BxDxM", help="only these, for example 16x256x49")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only methods with one of these in their names")
-    parser.add_argument("--sweep", action="store_true", help="cost against channels, positions and batch, as pictures")
+    parser.add_argument("--sweep", action="store_true", help="cost against channels, positions and batch, as images")
     parser.add_argument("--keep", action="store_true", help="measure nothing; put the last result into the README")
     return parser
 

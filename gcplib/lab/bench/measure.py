@@ -113,7 +113,7 @@ def _shown(functions: Mapping[Method, Function], rounds: int, label: str) -> Ite
     """Yield the methods ``rounds`` times behind a bar that names the method, and after the first round shuffled."""
     from tqdm.auto import tqdm
 
-    # What ran just before leaves threads spinning and caches full, so it must not be the same neighbour every time.
+    # What ran just before leaves threads spinning and caches full, so it must not be the same neighbor every time.
     chance, turns = random.Random(0), list(functions)
     for _ in range(rounds - 1):
         turns += chance.sample(list(functions), len(functions))

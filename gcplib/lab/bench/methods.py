@@ -1,7 +1,7 @@
 """What is compared: gcplib's own ways, those of other packages, and the reference that each one is held against.
 
-Every method goes from uncentred features ``(B, d, M)`` to a ``(B, d, d)`` matrix. The exact peers take a covariance, so
-they get gcplib's, whose backward is the cheapest here: only the root differs.
+Every method goes from uncentered features ``(B, d, M)`` to a ``(B, d, d)`` matrix. The exact peers take a covariance,
+so they get gcplib's, whose backward is the cheapest here: only the root differs.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ REFERENCES: dict[str, Function] = {
 
 def plain_covariance(x: Tensor) -> Tensor:
     """Return the covariance as one writes it in a line, differentiated by autograd."""
-    centred = x - x.mean(-1, keepdim=True)
-    return centred @ centred.mT / x.shape[-1]
+    centered = x - x.mean(-1, keepdim=True)
+    return centered @ centered.mT / x.shape[-1]
 
 
 def decomposed_covariance(x: Tensor) -> Tensor:

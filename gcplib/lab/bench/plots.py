@@ -1,4 +1,4 @@
-"""Cost against size: one picture for channels, one for positions, one for the batch."""
+"""Cost against size: one image for channels, one for positions, one for the batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWEEPS: dict[str, tuple[Size, ...]] = {
     "batch": tuple((batch, 256, 49) for batch in (1, 2, 4, 8, 16, 32)),
 }
 AXES = {"batch": "batch size B", "channels": "channels d", "positions": "positions M"}
-# The methods of the pictures and their marks; colour and mark of a method are the same in all of them.
+# The methods of the images and their marks; color and mark of a method are the same in all of them.
 SWEPT = {
     "covariance": "s",
     "exact root, auto route": "o",
@@ -50,13 +50,13 @@ def plot_sweep(rows: Sequence[dict], axis: str, path: Path, where: str) -> None:
     from gcplib.lab.analysis.plots import use_style
 
     use_style()
-    colours = dict(zip(SWEPT, sns.color_palette("colorblind"), strict=False))
+    colors = dict(zip(SWEPT, sns.color_palette("colorblind"), strict=False))
     figure, ax = plt.subplots(figsize=(9.5, 5))
     for name, found in sweep_rows(rows, axis).items():
         total = [row["total_ms"] for row in found]
         middle = [time["median"] for time in total]
         bars = [[time["median"] - time["low"] for time in total], [time["high"] - time["median"] for time in total]]
-        style = {"color": colours[name], "marker": SWEPT[name], "linestyle": "-" if found[0]["ours"] else "--"}
+        style = {"color": colors[name], "marker": SWEPT[name], "linestyle": "-" if found[0]["ours"] else "--"}
         label = f"{name} (gcplib)" if found[0]["ours"] else name
         ax.errorbar([row[axis] for row in found], middle, yerr=bars, label=label, capsize=3, markersize=6, **style)
     fixed = dict(zip(AXES, SWEEPS[axis][0], strict=True))

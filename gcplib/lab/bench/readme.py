@@ -44,7 +44,9 @@ def keep(device: str) -> list[Path]:
     """
     path = report_path(device)
     if not path.is_file():
-        raise FileNotFoundError(f"nothing was measured on {device} yet; run python -m gcplib.lab.bench --device {device}")
+        raise FileNotFoundError(
+            f"nothing was measured on {device} yet; run python -m gcplib.lab.bench --device {device}"
+        )
     report = Report.read(path)
     wanted = {(size, method.name) for size in SIZES for method in METHODS if method.name not in report.skipped}
     if missing := wanted - {(_size(row), row["method"]) for row in report.rows}:

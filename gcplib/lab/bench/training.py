@@ -1,4 +1,4 @@
-"""``python -m gcplib.lab.bench.training``: how fast whole networks train, pictures and all, with each pool and system."""
+"""``python -m gcplib.lab.bench.training``: how fast whole networks train, images and all, with each pool and system."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ import torch
 from gcplib.lab.analysis.turns import now
 from gcplib.lab.data import TypefacesSpec
 from gcplib.lab.files import around_block, project_root, renew_block
-from gcplib.nn import DiversificationBlock
-from gcplib.lab.progress import track
 from gcplib.lab.machine import describe_machine, machine_line
+from gcplib.lab.progress import track
 from gcplib.lab.study.tables import keep_tables, save_table
 from gcplib.lab.training.build import set_up
 from gcplib.lab.training.engine import Engine, make_fabric
 from gcplib.lab.training.loop import train_epoch
 from gcplib.lab.training.recipe import Recipe
 from gcplib.lab.training.spec import RunSpec
+from gcplib.nn import DiversificationBlock
 
 __all__ = ["diversification_ms", "keep", "kept_speeds", "main", "measure_training", "readme_block"]
 
@@ -65,18 +65,18 @@ CASES = {
 def measure_training(
     pixels: int, names: Sequence[str], rounds: int, steps: int, engine: Engine, **fields
 ) -> pd.DataFrame:
-    """Return one row a case: pictures a second in training, from the encoded picture to the optimiser's step.
+    """Return one row a case: images a second in training, from the encoded image to the optimizer's step.
 
     Rounds are interleaved and shuffled, so that what else the machine does falls on all cases alike.
 
     Args:
-        pixels: side of the pictures. names: of ``CASES``, with those that they are compared with.
+        pixels: side of the images. names: of ``CASES``, with those that they are compared with.
         rounds: timed passes of each, after one to warm up. steps: of each pass.
         fields: of the ``RunSpec``, such as backbone and reduction.
 
     Returns:
-        Median and quartiles of pictures a second, the median over the rounds of its speed as a share of that of the
-        case ``beside`` it in the same round, and the share of the time spent waiting for pictures.
+        Median and quartiles of images a second, the median over the rounds of its speed as a share of that of the
+        case ``beside`` it in the same round, and the share of the time spent waiting for images.
 
     Raises:
         ValueError: an unknown case, or one without that which it is compared with.
@@ -115,7 +115,7 @@ def measure_training(
         low, middle, high = statistics.quantiles(speeds, n=4, method="inclusive")
         shares = [speed / base for speed, (base, _) in zip(speeds, found[beside][1:], strict=True)]
         row = {"network": name, "pixels": pixels, "batch": batch, "rounds": rounds, "steps": steps}
-        row |= {"pictures_per_second": middle, "low": low, "high": high}
+        row |= {"images_per_second": middle, "low": low, "high": high}
         row |= {"beside": beside, "share": statistics.median(shares), "waiting": statistics.median(waits)}
         more = sum(p.numel() for p in networks[name][0].network.parameters())
         rows.append(row | {"parameters": more})
@@ -160,13 +160,13 @@ def readme_block(tables: Sequence[pd.DataFrame]) -> str:
 
 
 def _device_block(table: pd.DataFrame) -> str:
-    lines = ["| network | pictures a second [quartiles] | its speed, of that of another network |", "|---|---|---|"]
+    lines = ["| network | images a second [quartiles] | its speed, of that of another network |", "|---|---|---|"]
     for row in table.itertuples():
         beside = "" if row.beside == row.network else f"{100 * row.share:.0f} % of `{row.beside}`"
-        speed = f"{row.pictures_per_second:.1f} [{row.low:.1f}, {row.high:.1f}]"
+        speed = f"{row.images_per_second:.1f} [{row.low:.1f}, {row.high:.1f}]"
         lines.append(f"| {row.network}, {row.pixels} px | {speed} | {beside} |")
     row = next(table[table.network == "gap"].itertuples())
-    step = 1e3 * row.batch / row.pictures_per_second
+    step = 1e3 * row.batch / row.images_per_second
     text = (
         f"{row.backbone}, reduction to {row.reduction} channels, {row.rounds} rounds of {row.steps} batches of "
         f"{row.batch}. {row.machine}, {row.threads} threads; torch {row.torch}, commit `{row.commit}`. By itself, the "
@@ -179,12 +179,12 @@ def _device_block(table: pd.DataFrame) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write ``runs/bench/tables/training_speed_<device>.csv``."""
     parser = argparse.ArgumentParser(prog="python -m gcplib.lab.bench.training", description=__doc__)
-    parser.add_argument("--pixels", type=int, nargs="+", default=[128], help="sides of the pictures (default: 128)")
+    parser.add_argument("--pixels", type=int, nargs="+", default=[128], help="sides of the images (default: 128)")
     parser.add_argument(
         "--networks", nargs="+", default=list(CASES), choices=list(CASES), metavar="NAME", help=", ".join(CASES)
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=6, help="steps of 32 pictures in each pass")
+    parser.add_argument("--steps", type=int, default=6, help="steps of 32 images in each pass")
     parser.add_argument("--reduction", type=int, default=64)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--keep", action="store_true", help="also copy it to data/evidence, and renew the README")

@@ -74,22 +74,22 @@ def _data_parser(commands: Any) -> None:
     )
     for name, what in (
         ("families", "typeface families, the classes"),
-        ("train", "training pictures a family"),
-        ("validation", "validation pictures a family"),
-        ("test", "test pictures a family"),
-        ("pixels", "width and height of a picture"),
+        ("train", "training images a family"),
+        ("validation", "validation images a family"),
+        ("test", "test images a family"),
+        ("pixels", "width and height of an image"),
         ("seed", "seed of everything random"),
     ):
         parser.add_argument(f"--{name}", type=int, metavar="N", help=what)
-    parser.add_argument("--samples", type=Path, metavar="OUT.png", help="also write a figure of sample pictures")
+    parser.add_argument("--samples", type=Path, metavar="OUT.png", help="also write a figure of sample images")
     parser.add_argument("--features", action="store_true", help=f"also cache the features of {BACKBONE}")
     check = _add(
         parser.add_subparsers(title="commands", metavar="COMMAND"),
         "check",
         _data_check,
-        "decode every picture of a data set on your disk and report what is missing or corrupt",
-        "Decode every picture of a data set on your disk; print what is there beside the published counts, and which\n"
-        "pictures are missing or corrupt. The exit code is 0 if none is, and 1 otherwise.",
+        "decode every image of a data set on your disk and report what is missing or corrupt",
+        "Decode every image of a data set on your disk; print what is there beside the published counts, and which\n"
+        "images are missing or corrupt. The exit code is 0 if none is, and 1 otherwise.",
         "python -m gcplib data check ~/data/CUB_200_2011",
     )
     check.add_argument("path", nargs="?", default="", metavar="PATH", help="folder (none for elpv as it is installed)")
@@ -115,13 +115,13 @@ def _data(arguments: argparse.Namespace) -> None:
 
 
 def _data_check(arguments: argparse.Namespace) -> int:
-    from gcplib.lab.data import PicturesSpec, check_pictures
+    from gcplib.lab.data import ImagesSpec, check_images
     from gcplib.lab.data.layouts import guess_layout
 
     if not (arguments.path or arguments.layout):
         raise ValueError("give the folder of the data set: python -m gcplib data check PATH")
     layout = arguments.layout or guess_layout(arguments.path)
-    report = check_pictures(PicturesSpec(layout, arguments.path))
+    report = check_images(ImagesSpec(layout, arguments.path))
     print(report, flush=True)
     return 0 if report.whole else 1
 

@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices", type=int, default=1, metavar="N", help="GPUs, or processes on a CPU (default: %(default)s)"
     )
-    parser.add_argument("--loaders", type=int, metavar="N", help="processes a device that decode pictures")
+    parser.add_argument("--loaders", type=int, metavar="N", help="processes a device that decode images")
     parser.add_argument("--tensorboard", action="store_true", help="also write event files for TensorBoard")
 
 

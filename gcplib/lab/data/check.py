@@ -1,4 +1,4 @@
-"""Is a data set whole? Every picture is decoded once, so that a corrupt one is met before a long run, not within it."""
+"""Is a data set whole? Every image is decoded once, so that a corrupt one is met before a long run, not within it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcplib.lab.data.decoding import cores, problem
+from gcplib.lab.data.image_spec import READER, ImagesSpec, list_spec
+from gcplib.lab.data.images import Images
 from gcplib.lab.data.layouts import LAYOUTS, Listing, file_sizes, missing_files
-from gcplib.lab.data.picture_spec import READER, PicturesSpec, list_spec
-from gcplib.lab.data.pictures import Pictures
 from gcplib.lab.data.rendering import SPLITS
 from gcplib.lab.files import cache_dir, digest, locked, write_atomic
 from gcplib.lab.progress import track
 
-__all__ = ["Report", "check_pictures", "require_sound"]
+__all__ = ["Report", "check_images", "require_sound"]
 
 _SHOWN = 20
 _BATCH = 32
@@ -30,11 +30,11 @@ class Report:
 
     Attributes:
         layout, base: which and where. name: of the published data set, or None where it is not known.
-        splits: pictures of each split, before validation pictures are held out. classes, groups: how many classes and
+        splits: images of each split, before validation images are held out. classes, groups: how many classes and
             coarse classes (0 for none).
-        smallest: the class with the fewest training pictures. fewest: how many.
-        missing: listed pictures that are not on the disk. corrupt: why each of these cannot be decoded, by path.
-        published: counts of the data set as published, by ``train``, ``test``, ``pictures`` and ``classes``.
+        smallest: the class with the fewest training images. fewest: how many.
+        missing: listed images that are not on the disk. corrupt: why each of these cannot be decoded, by path.
+        published: counts of the data set as published, by ``train``, ``test``, ``images`` and ``classes``.
     """
 
     layout: str
@@ -51,25 +51,25 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether no listed picture is missing or corrupt."""
+        """Whether no listed image is missing or corrupt."""
         return not (self.missing or self.corrupt)
 
     @property
     def counts(self) -> dict[str, int]:
         """What there is of everything that is published."""
-        return {**self.splits, "pictures": sum(self.splits.values()), "classes": self.classes}
+        return {**self.splits, "images": sum(self.splits.values()), "classes": self.classes}
 
     def __str__(self) -> str:
         rows = {
-            f"{key} pictures" if key in self.splits else key: self._beside_published(key, count)
+            f"{key} images" if key in self.splits else key: self._beside_published(key, count)
             for key, count in self.counts.items()
         }
         if self.groups:
             rows["coarse classes"] = f"{self.groups:,}"
-        rows["smallest class"] = f"{self.smallest}: {self.fewest:,} training pictures"
+        rows["smallest class"] = f"{self.smallest}: {self.fewest:,} training images"
         rows["missing"] = f"{len(self.missing):,}"
         rows["corrupt"] = f"{len(self.corrupt):,}"
-        lines = [f"{self.name or 'Pictures'} (layout {self.layout!r}) in {self.base}"]
+        lines = [f"{self.name or 'Images'} (layout {self.layout!r}) in {self.base}"]
         lines += [f"  {key + ':':<22}{text}" for key, text in rows.items()]
         for title, items in (("missing", self.missing), ("corrupt", _reasons(self.corrupt))):
             lines += [f"  {title}: {item}" for item in _shortened(items)]
@@ -81,24 +81,24 @@ class Report:
     def _verdict(self) -> str:
         if not self.whole:
             return (
-                "Not whole: restore the pictures above from the archive of the data set, or leave them out by "
-                "PicturesSpec.skip."
+                "Not whole: restore the images above from the archive of the data set, or leave them out by "
+                "ImagesSpec.skip."
             )
         if any(self.counts.get(key, 0) != count for key, count in self.published.items()):
             return (
-                "Every listed picture is sound, but the counts are not the published ones: a subset, which can be "
+                "Every listed image is sound, but the counts are not the published ones: a subset, which can be "
                 "trained on, or a copy that was cut off."
             )
         return "Whole."
 
 
-def check_pictures(spec: PicturesSpec) -> Report:
-    """Decode every picture of a data set and return what is there, missing and corrupt.
+def check_images(spec: ImagesSpec) -> Report:
+    """Decode every image of a data set and return what is there, missing and corrupt.
 
     If all are sound, that is remembered for ``require_sound``.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: the data set cannot be listed; see ``list_pictures``.
+        FileNotFoundError, NotADirectoryError, ValueError: the data set cannot be listed; see ``list_images``.
     """
     listing = list_spec(spec)
     missing = missing_files(listing)
@@ -125,41 +125,41 @@ def check_pictures(spec: PicturesSpec) -> Report:
     )
 
 
-def require_sound(pictures: Pictures) -> None:
-    """Decode every picture of a data set, unless that was done before with these files.
+def require_sound(images: Images) -> None:
+    """Decode every image of a data set, unless that was done before with these files.
 
     Call it once before anything that takes long. It is remembered by the names and sizes of the files, whatever the
-    other settings: a data set is decoded once, not for each size of pictures or seed.
+    other settings: a data set is decoded once, not for each size of images or seed.
 
     Raises:
-        ValueError: pictures are corrupt; the message lists them with the reasons, and says what to do.
+        ValueError: images are corrupt; the message lists them with the reasons, and says what to do.
     """
-    record = _record(pictures.listing)
+    record = _record(images.listing)
     # Of several runs that start together, one checks and the others wait for what it finds.
     with locked(record):
         if record.is_file():
             return
-        corrupt = _corrupt(pictures.listing, pictures.listing.paths)
+        corrupt = _corrupt(images.listing, images.listing.paths)
         if not corrupt:
-            _remember(pictures.listing)
+            _remember(images.listing)
             return
     raise ValueError(
-        f"{len(corrupt)} of the {len(pictures)} pictures in {pictures.path} cannot be decoded. Restore them from the "
-        "archive of the data set, or leave them out: name them in PicturesSpec.skip, by these paths.\n"
+        f"{len(corrupt)} of the {len(images)} images in {images.path} cannot be decoded. Restore them from the "
+        "archive of the data set, or leave them out: name them in ImagesSpec.skip, by these paths.\n"
         + "\n".join(f"  {item}" for item in _shortened(_reasons(corrupt)))
     )
 
 
 def _corrupt(listing: Listing, paths: Sequence[str]) -> dict[str, str]:
-    """Return why pictures cannot be decoded, by path."""
+    """Return why images cannot be decoded, by path."""
     pool = ThreadPoolExecutor(cores())
     try:
-        # Some at a time: a million futures would take a gigabyte, and one for each picture is slower.
+        # Some at a time: a million futures would take a gigabyte, and one for each image is slower.
         found = pool.map(lambda some: [problem(listing.base / path) for path in some], _batches(paths))
-        reasons = track(itertools.chain.from_iterable(found), "Checking pictures", total=len(paths), unit=" pictures")
+        reasons = track(itertools.chain.from_iterable(found), "Checking images", total=len(paths), unit=" images")
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
     finally:
-        # Who interrupts a check of a million pictures does not wait for the rest.
+        # Who interrupts a check of a million images does not wait for the rest.
         pool.shutdown(cancel_futures=True)
 
 
@@ -174,7 +174,7 @@ def _record(listing: Listing) -> Path:
 
 def _remember(listing: Listing) -> None:
     with write_atomic(_record(listing)) as path:
-        path.write_text(json.dumps({"pictures": len(listing.paths), "corrupt": 0}) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({"images": len(listing.paths), "corrupt": 0}) + "\n", encoding="utf-8")
 
 
 def _reasons(corrupt: dict[str, str]) -> list[str]:

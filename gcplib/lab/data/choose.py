@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 
+from gcplib.lab.data.images import Images, ImagesSpec, load_images
 from gcplib.lab.data.layouts import LAYOUTS
-from gcplib.lab.data.pictures import Pictures, PicturesSpec, load_pictures
 from gcplib.lab.data.typefaces import Typefaces, TypefacesSpec, load_typefaces
 
 __all__ = ["choose_data", "load_data"]
@@ -13,37 +13,37 @@ __all__ = ["choose_data", "load_data"]
 DATASETS = ("typefaces", *LAYOUTS)
 
 
-def load_data(spec: TypefacesSpec | PicturesSpec) -> Typefaces | Pictures:
-    """Return the pictures of a spec: drawn, if need be, or listed on the user's disk.
+def load_data(spec: TypefacesSpec | ImagesSpec) -> Typefaces | Images:
+    """Return the images of a spec: drawn, if need be, or listed on the user's disk.
 
     Raises:
-        TypeError: it is no spec. Other errors: see ``load_typefaces`` and ``load_pictures``.
+        TypeError: it is no spec. Other errors: see ``load_typefaces`` and ``load_images``.
     """
     if isinstance(spec, TypefacesSpec):
         return load_typefaces(spec)
-    if isinstance(spec, PicturesSpec):
-        return load_pictures(spec)
-    raise TypeError(f"expected a TypefacesSpec or a PicturesSpec, got {spec!r} ({type(spec).__name__})")
+    if isinstance(spec, ImagesSpec):
+        return load_images(spec)
+    raise TypeError(f"expected a TypefacesSpec or an ImagesSpec, got {spec!r} ({type(spec).__name__})")
 
 
 def choose_data(
     dataset: str, root: str = "", *, families: int, train: int, validation: int, test: int, pixels: int
-) -> TypefacesSpec | PicturesSpec:
+) -> TypefacesSpec | ImagesSpec:
     """Return the spec that the parameters of a notebook describe.
 
     Args:
         dataset: ``typefaces``, or a data set on disk: a name of ``gcplib.lab.data.layouts.LAYOUTS``, such as ``cub`` or
-            ``folder`` (any folder of pictures). root: its folder; typefaces have none, and ``elpv`` needs none where
+            ``folder`` (any folder of images). root: its folder; typefaces have none, and ``elpv`` needs none where
             its package is installed.
-        families, train, validation, test: counts of typefaces and of pictures of each. They say nothing about data
-            from disk, which has its own classes and pictures; a tenth of its training pictures is held out.
-        pixels: side of a picture.
+        families, train, validation, test: counts of typefaces and of images of each. They say nothing about data
+            from disk, which has its own classes and images; a tenth of its training images is held out.
+        pixels: side of an image.
 
     Raises:
         ValueError: an unknown data set, a root that is missing, or one for typefaces, which have none.
 
     >>> choose_data("cub", "~/data", families=12, train=10, validation=4, test=6, pixels=448)
-    PicturesSpec(layout='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
+    ImagesSpec(layout='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
     """
     if dataset not in DATASETS:
         near = difflib.get_close_matches(str(dataset).lower(), DATASETS, n=2, cutoff=0.4)
@@ -58,4 +58,4 @@ def choose_data(
         return TypefacesSpec(families=families, train=train, validation=validation, test=test, pixels=pixels)
     if not root and not LAYOUTS[dataset].installed:
         raise ValueError(f"the data set {dataset!r} is on your disk; give root: {LAYOUTS[dataset].expected}")
-    return PicturesSpec(dataset, root, pixels)
+    return ImagesSpec(dataset, root, pixels)

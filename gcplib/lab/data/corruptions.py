@@ -1,8 +1,8 @@
-"""Pictures made worse, in the manner of ImageNet-C and ImageNet-P: corruptions of five severities, and short films.
+"""Images made worse, in the manner of ImageNet-C and ImageNet-P: corruptions of five severities, and short films.
 
 Hendrycks and Dietterich (ICLR 2019) corrupt photographs of 224 pixels. The kinds here are theirs where a library has
-them, and some more; **the severities are our own**, for small pictures of text, so that numbers cannot be compared with
-published ones. Every draw depends on the seed, the kind and the number of the picture alone: the same picture meets the
+them, and some more; **the severities are our own**, for small images of text, so that numbers cannot be compared with
+published ones. Every draw depends on the seed, the kind and the number of the image alone: the same image meets the
 same noise at every severity, in any order and any batch.
 """
 
@@ -24,19 +24,19 @@ from gcplib.lab.data.decoding import cores
 
 __all__ = ["CORRUPTIONS", "FILMS", "SEVERITIES", "corrupt", "film"]
 
-# What each kind does at severity 1 to 5. Lengths are for a side of 224 pixels, and shrink with the picture.
+# What each kind does at severity 1 to 5. Lengths are for a side of 224 pixels, and shrink with the image.
 SEVERITIES = {
     "gaussian_noise": (0.04, 0.08, 0.12, 0.18, 0.26),  # standard deviation, of a range of 1
-    "shot_noise": (100, 40, 20, 10, 5),  # photons where a picture is white
+    "shot_noise": (100, 40, 20, 10, 5),  # photons where an image is white
     "impulse_noise": (0.01, 0.03, 0.06, 0.12, 0.2),  # share of the numbers that are set to 0 or 1
     "gaussian_blur": (0.7, 1.2, 1.8, 2.5, 3.5),  # standard deviation in pixels
     "defocus_blur": (1, 2, 3, 4, 6),  # radius in pixels
     "motion_blur": (3, 6, 9, 13, 18),  # length in pixels, in a random direction
     "fog": (0.2, 0.35, 0.5, 0.65, 0.8),  # weight of a bright, cloudy layer
     "brightness": (1.15, 1.3, 1.5, 1.8, 2.2),  # factor
-    "contrast": (0.7, 0.5, 0.35, 0.22, 0.12),  # factor of the distance from the mean grey
-    "saturation": (0.7, 0.4, 0.0, 2.5, 5.0),  # factor of the distance from grey
-    "posterize": (5, 4, 3, 2, 1),  # bits of a colour
+    "contrast": (0.7, 0.5, 0.35, 0.22, 0.12),  # factor of the distance from the mean gray
+    "saturation": (0.7, 0.4, 0.0, 2.5, 5.0),  # factor of the distance from gray
+    "posterize": (5, 4, 3, 2, 1),  # bits of a color
     "pixelate": (0.5, 0.4, 0.33, 0.25, 0.2),  # of the side, enlarged again
     "jpeg": (50, 30, 18, 10, 5),  # quality
     "elastic": (1, 2, 3, 4.5, 6),  # pixels, standard deviation of a smooth random shift
@@ -44,7 +44,7 @@ SEVERITIES = {
     "translate": (4, 9, 15, 22, 30),  # pixels, in a random direction
 }
 
-# What changes from one picture of a film to the next; noise is new in every picture but the first.
+# What changes from one image of a film to the next; noise is new in every image but the first.
 FILMS = {"translate": 1.0, "rotate": 1.0, "brightness": 1.04, "gaussian_noise": 0.04}
 
 SIDE = 224
@@ -69,7 +69,7 @@ def _motion(x: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarra
 
 
 def _warped(x: np.ndarray, down: np.ndarray | float, across: np.ndarray | float) -> np.ndarray:
-    """Return the picture with every place taken from ``(down, across)`` pixels away; beyond the edge it goes on."""
+    """Return the image with every place taken from ``(down, across)`` pixels away; beyond the edge it goes on."""
     rows, columns = np.meshgrid(*map(np.arange, x.shape[:2]), indexing="ij")
     places = [rows + down, columns + across]
     moved = [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)]
@@ -77,8 +77,8 @@ def _warped(x: np.ndarray, down: np.ndarray | float, across: np.ndarray | float)
 
 
 def _rotated(x: np.ndarray, degrees: float) -> np.ndarray:
-    angle, centre = np.deg2rad(degrees), (np.array(x.shape[:2]) - 1) / 2
-    rows, columns = np.meshgrid(*(np.arange(n) - c for n, c in zip(x.shape[:2], centre, strict=True)), indexing="ij")
+    angle, center = np.deg2rad(degrees), (np.array(x.shape[:2]) - 1) / 2
+    rows, columns = np.meshgrid(*(np.arange(n) - c for n, c in zip(x.shape[:2], center, strict=True)), indexing="ij")
     down = rows * np.cos(angle) - columns * np.sin(angle) - rows
     return _warped(x, down, rows * np.sin(angle) + columns * np.cos(angle) - columns)
 
@@ -90,7 +90,7 @@ def _shifted(x: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarr
 
 def _smooth(shape: tuple[int, int], share: float, rng: np.random.Generator) -> np.ndarray:
     """Return noise of mean 0 and deviation 1, smooth over a share of the side."""
-    # By Fourier transforms: a filter as wide as a good part of the picture is slow.
+    # By Fourier transforms: a filter as wide as a good part of the image is slow.
     waves = ndimage.fourier_gaussian(np.fft.rfft2(rng.standard_normal(shape)), share * shape[0], n=shape[1])
     noise = np.fft.irfft2(waves, s=shape)
     return (noise - noise.mean()) / noise.std()
@@ -121,7 +121,7 @@ def _pixelated(x: torch.Tensor, share: float) -> torch.Tensor:
     return functional.resize(small, list(x.shape[-2:]), functional.InterpolationMode.NEAREST)
 
 
-# Each of a picture (H, W, 3) from 0 to 1 in float, the setting and a source of random numbers.
+# Each of an image (H, W, 3) from 0 to 1 in float, the setting and a source of random numbers.
 CORRUPTIONS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
     "gaussian_noise": lambda x, v, rng: x + v * rng.standard_normal(x.shape),
     "shot_noise": lambda x, v, rng: rng.poisson(x * v) / v,
@@ -143,17 +143,17 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.nda
 
 
 def corrupt(
-    pictures: np.ndarray, kind: str, severity: int, seed: int = 0, numbers: Iterable[int] | None = None
+    images: np.ndarray, kind: str, severity: int, seed: int = 0, numbers: Iterable[int] | None = None
 ) -> np.ndarray:
-    """Return pictures made worse, of the same shape and dtype.
+    """Return images made worse, of the same shape and dtype.
 
     Args:
-        pictures: ``(B, H, W, 3)`` of uint8. kind: of ``CORRUPTIONS``. severity: 1 to 5, see ``SEVERITIES``. seed: of
-            the draws. numbers: that tell the pictures apart, such as their places in the data set; by default their
+        images: ``(B, H, W, 3)`` of uint8. kind: of ``CORRUPTIONS``. severity: 1 to 5, see ``SEVERITIES``. seed: of
+            the draws. numbers: that tell the images apart, such as their places in the data set; by default their
             places here.
 
     Raises:
-        ValueError: another shape or dtype, an unknown kind or severity, or not one number a picture.
+        ValueError: another shape or dtype, an unknown kind or severity, or not one number an image.
 
     Source: after Hendrycks and Dietterich, ICLR 2019, with our own severities.
     """
@@ -162,30 +162,30 @@ def corrupt(
     if severity not in range(1, 6):
         raise ValueError(f"severity must be 1 to 5, got {severity!r}")
     value = SEVERITIES[kind][severity - 1]
-    made = _each(pictures, numbers, seed, kind, lambda x, rng: [CORRUPTIONS[kind](x, value, rng)])
+    made = _each(images, numbers, seed, kind, lambda x, rng: [CORRUPTIONS[kind](x, value, rng)])
     return made[:, 0]
 
 
 def film(
-    pictures: np.ndarray, kind: str, length: int = 8, seed: int = 0, numbers: Iterable[int] | None = None
+    images: np.ndarray, kind: str, length: int = 8, seed: int = 0, numbers: Iterable[int] | None = None
 ) -> np.ndarray:
-    """Return a film of every picture, ``(B, length, H, W, 3)``, that begins with it and changes little by little.
+    """Return a film of every image, ``(B, length, H, W, 3)``, that begins with it and changes little by little.
 
     By a pixel in one random direction, by a degree, by 4 % of brightness; or, ``gaussian_noise``, by noise of 4 %
-    that is new in every picture and so makes no film (compare each with the first; ``flip_rate`` does).
+    that is new in every image and so makes no film (compare each with the first; ``flip_rate`` does).
 
     Args:
-        pictures, seed, numbers: see ``corrupt``. kind: of ``FILMS``. length: pictures of a film.
+        images, seed, numbers: see ``corrupt``. kind: of ``FILMS``. length: images of a film.
 
     Raises:
-        ValueError: an unknown kind, fewer than 2 pictures, or what ``corrupt`` refuses.
+        ValueError: an unknown kind, fewer than 2 images, or what ``corrupt`` refuses.
 
     Source: after ImageNet-P, Hendrycks and Dietterich, ICLR 2019, with our own steps.
     """
     if kind not in FILMS:
         raise ValueError(f"unknown film {kind!r}; known: {', '.join(FILMS)}")
     if length < 2:
-        raise ValueError(f"a film needs 2 pictures or more, got {length}")
+        raise ValueError(f"a film needs 2 images or more, got {length}")
     step = FILMS[kind]
 
     def frames(x: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
@@ -199,24 +199,24 @@ def film(
             return [x, *(x * step ** (sign * n) for n in later)]
         return [x, *(_warped(x, step * n * np.sin(angle), step * n * np.cos(angle)) for n in later)]
 
-    return _each(pictures, numbers, seed, f"film {kind}", frames)
+    return _each(images, numbers, seed, f"film {kind}", frames)
 
 
 def _whole(x: np.ndarray) -> np.ndarray:
     return (x.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _each(pictures: np.ndarray, numbers: Iterable[int] | None, seed: int, name: str, make: Callable) -> np.ndarray:
-    """Return the pictures that ``make`` gives for each picture, side by side on all cores."""
-    if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype != np.uint8:
-        raise ValueError(f"expected pictures (B, H, W, 3) of uint8, got {pictures.shape} {pictures.dtype}")
-    numbers = list(range(len(pictures)) if numbers is None else map(int, numbers))
-    if len(numbers) != len(pictures):
-        raise ValueError(f"need one number a picture, got {len(numbers)} for {len(pictures)} pictures")
+def _each(images: np.ndarray, numbers: Iterable[int] | None, seed: int, name: str, make: Callable) -> np.ndarray:
+    """Return the images that ``make`` gives for each image, side by side on all cores."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"expected images (B, H, W, 3) of uint8, got {images.shape} {images.dtype}")
+    numbers = list(range(len(images)) if numbers is None else map(int, numbers))
+    if len(numbers) != len(images):
+        raise ValueError(f"need one number an image, got {len(numbers)} for {len(images)} images")
 
     def one(place: int) -> np.ndarray:
         rng = np.random.default_rng([seed, zlib.crc32(name.encode()), numbers[place]])
-        return np.stack([_whole(x) for x in make(pictures[place] / 255.0, rng)])
+        return np.stack([_whole(x) for x in make(images[place] / 255.0, rng)])
 
     with ThreadPoolExecutor(cores()) as pool:
-        return np.stack(list(pool.map(one, range(len(pictures)))))
+        return np.stack(list(pool.map(one, range(len(images)))))

@@ -1,4 +1,4 @@
-"""From a picture file to a square of upright RGB, and what is wrong with a file that gives none."""
+"""From an image file to a square of upright RGB, and what is wrong with a file that gives none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 __all__ = ["cores", "decode", "problem"]
 
-CENTRE = (0.5, 0.5)
+CENTER = (0.5, 0.5)
 
 
 def cores() -> int:
@@ -19,30 +19,30 @@ def cores() -> int:
 
 
 def decode(
-    path: Path, pixels: int, resize: str, scale: int | None = None, place: tuple[float, float] = CENTRE
+    path: Path, pixels: int, resize: str, scale: int | None = None, place: tuple[float, float] = CENTER
 ) -> np.ndarray:
-    """Return a picture file as (pixels, pixels, 3) uint8.
+    """Return an image file as (pixels, pixels, 3) uint8.
 
     Args:
-        path: of the file. pixels: side of the picture. resize: ``shorter`` or ``both`` sides.
+        path: of the file. pixels: side of the image. resize: ``shorter`` or ``both`` sides.
         scale: to how many pixels; None for ``pixels``. place: where it is cropped, from 0 (top, left) to 1.
 
     Raises:
-        ValueError: the file cannot be read as a picture; the message names it.
+        ValueError: the file cannot be read as an image; the message names it.
     """
     try:
         with Image.open(path) as file:
-            picture = _to_rgb(ImageOps.exif_transpose(file))
-        short, side = min(picture.size), scale or pixels
+            image = _to_rgb(ImageOps.exif_transpose(file))
+        short, side = min(image.size), scale or pixels
         size = (side, side)
         if resize == "shorter":
-            size = tuple(length * side // short for length in picture.size)
-        # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks a picture.
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
+            size = tuple(length * side // short for length in image.size)
+        # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks an image.
+        image = image.resize(size, Image.Resampling.BILINEAR)
         left, top = (round((length - pixels) * share) for length, share in zip(size, place[::-1], strict=True))
-        return np.asarray(picture.crop((left, top, left + pixels, top + pixels)))
+        return np.asarray(image.crop((left, top, left + pixels, top + pixels)))
     except Exception as error:  # damaged bytes raise whatever the decoder meets first
-        raise ValueError(f"{path} cannot be read as a picture: {_text(error)}") from error
+        raise ValueError(f"{path} cannot be read as an image: {_text(error)}") from error
 
 
 def problem(path: Path) -> str | None:
@@ -63,12 +63,12 @@ def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith(("I", "F")):
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
         # Pillow would clip them to white.
-        raise ValueError(f"its mode {picture.mode} has more than 8 bits a channel; save it with 8")
-    if picture.has_transparency_data:
+        raise ValueError(f"its mode {image.mode} has more than 8 bits a channel; save it with 8")
+    if image.has_transparency_data:
         # On white, as a viewer shows it: what lies under transparent pixels is often black or noise.
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

@@ -1,6 +1,6 @@
 """How far apart the letters of two families lie, and which families the benchmark keeps.
 
-Two families are compared letter by letter: small letters of equal height, on one baseline, ink centred; the distance
+Two families are compared letter by letter: small letters of equal height, on one baseline, ink centered; the distance
 is the mean over a-z, A-Z, 0-9 of one minus the intersection over the union of the ink.
 ``python -m gcplib.lab.data.distance`` prints the table; with ``--select`` it also writes ``data/typefaces.txt`` and
 ``data/typefaces_distance.csv``.
@@ -39,17 +39,17 @@ QUOTAS = {"sans": 27, "serif": 18, "mono": 5, "display": 5, "script": 5}
 
 
 def glyphs(family: Family, weight: float = 400.0, height: int = 24) -> np.ndarray:
-    """Draw a-z, A-Z, 0-9 with small letters ``height`` pixels high, on one baseline, ink centred: (62, H, W) uint8."""
+    """Draw a-z, A-Z, 0-9 with small letters ``height`` pixels high, on one baseline, ink centered: (62, H, W) uint8."""
     font = open_font(family, height / x_height(family), weight)
     shape = (height * 4, height * 5)
-    pictures = np.zeros((len(CHARACTERS), *shape), dtype=np.uint8)
+    images = np.zeros((len(CHARACTERS), *shape), dtype=np.uint8)
     for index, character in enumerate(CHARACTERS):
         left, _, right, _ = font.getbbox(character, anchor="ls")
         canvas = Image.new("L", shape[::-1])
         origin = (round((shape[1] - left - right) / 2), round(shape[0] * 0.68))
         ImageDraw.Draw(canvas).text(origin, character, fill=255, font=font, anchor="ls")
-        pictures[index] = np.asarray(canvas)
-    return pictures
+        images[index] = np.asarray(canvas)
+    return images
 
 
 def distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -63,9 +63,9 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def distances(families: Sequence[Family]) -> np.ndarray:
-    """Return the (n, n) table of distances, each the smallest over the weights that the pictures may use.
+    """Return the (n, n) table of distances, each the smallest over the weights that the images may use.
 
-    Weight is drawn at random in every picture, so two families that differ only in weight are duplicates.
+    Weight is drawn at random in every image, so two families that differ only in weight are duplicates.
     """
     weights = (WEIGHTS[0], sum(WEIGHTS) / 2, WEIGHTS[1])
     stacks = []
@@ -94,7 +94,7 @@ def select(families: Sequence[Family], table: np.ndarray) -> list[str]:
 
 
 def _rows(families: Sequence[Family], table: np.ndarray, reasons: Sequence[str]) -> list[dict[str, str]]:
-    """Return a row for each family: its nearest neighbour of all, its nearest among the kept, and the decision."""
+    """Return a row for each family: its nearest neighbor of all, its nearest among the kept, and the decision."""
     kept = [index for index, reason in enumerate(reasons) if reason == "kept"]
     rows = []
     for index, family in enumerate(families):

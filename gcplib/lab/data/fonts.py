@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 CATEGORIES = ("sans", "serif", "mono", "display", "script")
-# Weight is drawn from this range in every picture, so that it tells nothing about the family.
+# Weight is drawn from this range in every image, so that it tells nothing about the family.
 WEIGHTS = (350.0, 500.0)
 CHARACTERS = string.ascii_letters + string.digits
 _LINE = re.compile(
@@ -109,7 +109,7 @@ def _installed_version(package: str) -> str | None:
 
 
 def check_installed(families: Sequence[Family]) -> None:
-    """Check that every family is installed in its pinned version: another version would draw other pictures.
+    """Check that every family is installed in its pinned version: another version would draw other images.
 
     Raises:
         MissingFamilyError: some are not; the message names all of them and holds one pip line for all.
@@ -126,7 +126,7 @@ def check_installed(families: Sequence[Family]) -> None:
             requirements.append(family.requirement)
     if problems:
         raise MissingFamilyError(
-            f"the pictures need {len(families)} font families: {'; '.join(problems)}.\n"
+            f"the images need {len(families)} font families: {'; '.join(problems)}.\n"
             f"Run: pip install {' '.join(requirements)}"
         )
 

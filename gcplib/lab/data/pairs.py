@@ -34,8 +34,8 @@ class Pair:
 def pair(first: str, second: str, spec: TypefacesSpec | None = None, seed: int = 0) -> Pair:
     """Draw the same scene, with words of the test split, in two families.
 
-    The letters have one x-height, and every line one origin. The pictures are not compressed, so pixels away from
-    the letters are equal. ``seed`` picks the scene; ``spec`` gives the size of the pictures.
+    The letters have one x-height, and every line one origin. The images are not compressed, so pixels away from
+    the letters are equal. ``seed`` picks the scene; ``spec`` gives the size of the images.
 
     Raises:
         ValueError: a family is not pinned (the message lists near matches), or both are the same.
@@ -46,7 +46,7 @@ def pair(first: str, second: str, spec: TypefacesSpec | None = None, seed: int =
     if families[0] == families[1]:
         raise ValueError(f"a pair needs two different families; both are {families[0].name!r}")
     check_installed(families)
-    # Four numbers, as `rendering.scene_rng` takes, with a split that does not exist: no picture of the set recurs.
+    # Four numbers, as `rendering.scene_rng` takes, with a split that does not exist: no image of the set recurs.
     rng = np.random.default_rng([spec.seed, len(SPLITS), 0, seed])
     scene = rendering.draw_scene(rng, "test", spec.pixels)
     inks = rendering.place_text(scene, families)

@@ -21,7 +21,7 @@ __all__ = [
     "SPLITS",
     "Scene",
     "contrast",
-    "draw_pictures",
+    "draw_images",
     "draw_scene",
     "encode",
     "paint",
@@ -29,18 +29,18 @@ __all__ = [
     "scene_rng",
 ]
 
-# Part of every cache file's name: raise it whenever a change here changes a picture.
+# Part of every cache file's name: raise it whenever a change here changes an image.
 RENDERER = 1
 SPLITS = ("train", "validation", "test")
-_MARGIN = 0.03  # of the picture's side, left free on every side
-_X_HEIGHTS = (16.0, 28.0)  # pixels at 224: below it, letters of neighbouring families are the same pixels
+_MARGIN = 0.03  # of the image's side, left free on every side
+_X_HEIGHTS = (16.0, 28.0)  # pixels at 224: below it, letters of neighboring families are the same pixels
 _SUPERSAMPLING = 2
 _LEAST_CONTRAST = 4.5  # the WCAG ratio asked of large text
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """All that is random in a picture except its typeface. Lengths are in x-heights, drawn numbers in [0, 1]."""
+    """All that is random in an image except its typeface. Lengths are in x-heights, drawn numbers in [0, 1]."""
 
     lines: tuple[str, ...]
     anchor: str
@@ -52,18 +52,18 @@ class Scene:
     weight: float
     ink: float
     blur: float
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     background: np.ndarray
     noise: np.ndarray
 
     @property
     def text(self) -> str:
-        """The words, in reading order, one line of the picture a line."""
+        """The words, in reading order, one line of the image a line."""
         return "\n".join(self.lines)
 
 
 def scene_rng(seed: int, split: str, family: Family, index: int) -> np.random.Generator:
-    """Return the generator of one picture: the same whatever the number of pictures, families or processes."""
+    """Return the generator of one image: the same whatever the number of images, families or processes."""
     return np.random.default_rng([seed, SPLITS.index(split), zlib.crc32(family.name.encode()), index])
 
 
@@ -83,7 +83,7 @@ def _draw_lines(rng: np.random.Generator, split: str) -> tuple[str, ...]:
         words.insert(int(rng.integers(len(words) + 1)), digits)
     lines = [words[0]]
     for word in words[1:]:
-        # Short neighbours share a line, so that long lines do not make every text small.
+        # Short neighbors share a line, so that long lines do not make every text small.
         if len(lines[-1]) + len(word) < 14:
             lines[-1] += f" {word}"
         else:
@@ -94,7 +94,7 @@ def _draw_lines(rng: np.random.Generator, split: str) -> tuple[str, ...]:
 def _draw_background(rng: np.random.Generator, pixels: int, light: bool) -> np.ndarray:
     """Return a smooth gradient with texture and a few shapes: (H, W, 3) float32 in [0, 255]."""
 
-    def colour() -> np.ndarray:
+    def color() -> np.ndarray:
         value = rng.uniform(0.62, 1.0) if light else rng.uniform(0.03, 0.42)
         return 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.25 if light else 0.7), value))
 
@@ -102,14 +102,14 @@ def _draw_background(rng: np.random.Generator, pixels: int, light: bool) -> np.n
         grid = rng.standard_normal(shape).astype(np.float32)
         return np.asarray(Image.fromarray(grid).resize((pixels, pixels), Image.Resampling.BICUBIC))[..., None]
 
-    first = colour()
-    change = (rng.uniform(0.1, 0.6) * (colour() - first)).astype(np.float32)
+    first = color()
+    change = (rng.uniform(0.1, 0.6) * (color() - first)).astype(np.float32)
     blend = np.clip(0.5 + 0.35 * field((int(rng.integers(2, 5)), int(rng.integers(2, 5)))), 0, 1)
-    picture = first.astype(np.float32) + blend * change
+    image = first.astype(np.float32) + blend * change
     for _ in range(int(rng.integers(0, 2))):
         # Unequal sides of the grid give grain, as of wood, cloth or brushed metal.
         shape = tuple(int(side) for side in np.exp2(rng.uniform(2, 7, size=2)))
-        picture += field(shape) * (rng.uniform(1, 5) * rng.uniform(0.7, 1.3, size=3)).astype(np.float32)
+        image += field(shape) * (rng.uniform(1, 5) * rng.uniform(0.7, 1.3, size=3)).astype(np.float32)
     if rng.random() < 0.25:
         layer = Image.new("L", (pixels, pixels))
         pen = ImageDraw.Draw(layer)
@@ -117,22 +117,22 @@ def _draw_background(rng: np.random.Generator, pixels: int, light: bool) -> np.n
             box = np.sort(rng.uniform(-0.2, 1.2, size=(2, 2)), axis=0).ravel() * pixels
             [pen.rectangle, pen.ellipse][int(rng.integers(2))]([int(side) for side in box], fill=255)
         layer = layer.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 4)))
-        picture += np.asarray(layer, dtype=np.float32)[..., None] * (rng.uniform(-35, 35, size=3) / 255).astype(
+        image += np.asarray(layer, dtype=np.float32)[..., None] * (rng.uniform(-35, 35, size=3) / 255).astype(
             np.float32
         )
-    # The bounds leave black (or white) text a contrast of more than 3.9 everywhere, where no colour reaches the wish.
-    return np.clip(picture, *((108, 255) if light else (0, 127)))
+    # The bounds leave black (or white) text a contrast of more than 3.9 everywhere, where no color reaches the wish.
+    return np.clip(image, *((108, 255) if light else (0, 127)))
 
 
-def _luminance(colour: Sequence[float]) -> float:
-    """Return the relative luminance of an sRGB colour in [0, 255], as WCAG defines it."""
-    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (float(v) / 255 for v in colour)]
+def _luminance(color: Sequence[float]) -> float:
+    """Return the relative luminance of an sRGB color in [0, 255], as WCAG defines it."""
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (float(v) / 255 for v in color)]
     return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
 
 
-def contrast(colour: Sequence[int], background: np.ndarray) -> float:
-    """Return the smallest WCAG contrast ratio that a text colour can have on this background (H, W, 3)."""
-    return _contrast(colour, *_bounds(background))
+def contrast(color: Sequence[int], background: np.ndarray) -> float:
+    """Return the smallest WCAG contrast ratio that a text color can have on this background (H, W, 3)."""
+    return _contrast(color, *_bounds(background))
 
 
 def _bounds(background: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -141,26 +141,26 @@ def _bounds(background: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return low, high
 
 
-def _contrast(colour: Sequence[int], low: Sequence[float], high: Sequence[float]) -> float:
+def _contrast(color: Sequence[int], low: Sequence[float], high: Sequence[float]) -> float:
     # Bounds by channel: no pixel of the background is darker than `low` or lighter than `high`.
-    own, darkest, lightest = (_luminance(values) + 0.05 for values in (colour, low, high))
+    own, darkest, lightest = (_luminance(values) + 0.05 for values in (color, low, high))
     return own / lightest if own > lightest else darkest / own if own < darkest else 1.0
 
 
-def _draw_colour(rng: np.random.Generator, background: np.ndarray, light: bool) -> tuple[int, int, int]:
+def _draw_color(rng: np.random.Generator, background: np.ndarray, light: bool) -> tuple[int, int, int]:
     low, high = _bounds(background)
     wanted = rng.uniform(_LEAST_CONTRAST, 9)
     for _ in range(20):
         value = rng.uniform(0, 0.6) if light else rng.uniform(0.6, 1)
         drawn = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.9 if light else 0.5), value)
-        colour = tuple(round(255 * channel) for channel in drawn)
-        if _contrast(colour, low, high) >= wanted:
-            return colour
+        color = tuple(round(255 * channel) for channel in drawn)
+        if _contrast(color, low, high) >= wanted:
+            return color
     return (0, 0, 0) if light else (255, 255, 255)
 
 
 def draw_scene(rng: np.random.Generator, split: str, pixels: int) -> Scene:
-    """Draw a scene with words of ``split`` for a picture of ``pixels`` on a side; nothing in it depends on a family."""
+    """Draw a scene with words of ``split`` for an image of ``pixels`` on a side; nothing in it depends on a family."""
     light = bool(rng.random() < 0.6)
     background = _draw_background(rng, pixels, light)
     return Scene(
@@ -174,7 +174,7 @@ def draw_scene(rng: np.random.Generator, split: str, pixels: int) -> Scene:
         weight=float(rng.uniform(*WEIGHTS)),
         ink=float(rng.uniform(0.85, 1.2)),
         blur=float(rng.uniform(0, 0.6)) * pixels / 224,
-        colour=_draw_colour(rng, background, light),
+        color=_draw_color(rng, background, light),
         background=background,
         noise=rng.standard_normal((pixels, pixels, 3), dtype=np.float32) * np.float32(rng.uniform(1, 5)),
     )
@@ -183,7 +183,7 @@ def draw_scene(rng: np.random.Generator, split: str, pixels: int) -> Scene:
 def place_text(scene: Scene, families: Sequence[Family]) -> list[np.ndarray]:
     """Return the ink of the scene's text in each family, (H, W) uint8, at one x-height and from one origin.
 
-    The size is drawn from what fits the largest of the families, so no text leaves the picture.
+    The size is drawn from what fits the largest of the families, so no text leaves the image.
     """
     side = scene.background.shape[0]
     # The ink of all lines of all families, in x-heights about the origin of the first baseline.
@@ -207,7 +207,7 @@ def place_text(scene: Scene, families: Sequence[Family]) -> list[np.ndarray]:
     height = least + scene.size * (most - least)
     shift = side * _MARGIN + np.array(scene.place) * (room - height * (high - low)) - height * low
 
-    # Straight text on a canvas of its own, then one affine map onto its part of the picture, at twice the resolution.
+    # Straight text on a canvas of its own, then one affine map onto its part of the image, at twice the resolution.
     scale, pad = _SUPERSAMPLING * height, 4
     origin = np.array([pad - scale * left, pad - scale * top])
     canvas_size = (math.ceil(scale * (right - left)) + 2 * pad, math.ceil(scale * (bottom - top)) + 2 * pad)
@@ -235,27 +235,25 @@ def place_text(scene: Scene, families: Sequence[Family]) -> list[np.ndarray]:
 
 
 def paint(scene: Scene, ink: np.ndarray) -> np.ndarray:
-    """Return the picture: the scene's background with this ink (H, W) on it, blurred, with noise: (H, W, 3) uint8."""
+    """Return the image: the scene's background with this ink (H, W) on it, blurred, with noise: (H, W, 3) uint8."""
     cover = (ink.astype(np.float32) / 255)[..., None]
-    sharp = scene.background + cover * (np.array(scene.colour, dtype=np.float32) - scene.background)
+    sharp = scene.background + cover * (np.array(scene.color, dtype=np.float32) - scene.background)
     blurred = Image.fromarray(np.rint(sharp).astype(np.uint8)).filter(ImageFilter.GaussianBlur(scene.blur))
     return np.clip(np.rint(np.asarray(blurred) + scene.noise), 0, 255).astype(np.uint8)
 
 
-def encode(picture: np.ndarray) -> bytes:
-    """Return a picture (H, W, 3) as JPEG, without chroma subsampling: coloured text on colour stays sharp."""
+def encode(image: np.ndarray) -> bytes:
+    """Return an image (H, W, 3) as JPEG, without chroma subsampling: colored text on color stays sharp."""
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="JPEG", quality=92, subsampling=0)
+    Image.fromarray(image).save(stream, format="JPEG", quality=92, subsampling=0)
     return stream.getvalue()
 
 
-def draw_pictures(
-    seed: int, split: str, family: Family, indices: Sequence[int], pixels: int
-) -> list[tuple[str, bytes]]:
-    """Return the text and the JPEG of some pictures of one family: the unit of work of a process."""
-    pictures = []
+def draw_images(seed: int, split: str, family: Family, indices: Sequence[int], pixels: int) -> list[tuple[str, bytes]]:
+    """Return the text and the JPEG of some images of one family: the unit of work of a process."""
+    images = []
     for index in indices:
         scene = draw_scene(scene_rng(seed, split, family, index), split, pixels)
         (ink,) = place_text(scene, [family])
-        pictures.append((scene.text, encode(paint(scene, ink))))
-    return pictures
+        images.append((scene.text, encode(paint(scene, ink))))
+    return images

@@ -1,4 +1,4 @@
-"""The Typefaces benchmark: recognise the typeface of a few words in a small picture, drawn on the user's machine."""
+"""The Typefaces benchmark: recognize the typeface of a few words in a small image, drawn on the user's machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PIXELS = (64, 512)
 
 @dataclass(frozen=True)
 class TypefacesSpec:
-    """The settings of the benchmark; ``train``, ``validation`` and ``test`` count the pictures of each family.
+    """The settings of the benchmark; ``train``, ``validation`` and ``test`` count the images of each family.
 
     Raises:
         TypeError: a setting is not an integer.
@@ -54,7 +54,7 @@ class TypefacesSpec:
                 len(pinned_families()),
                 "a classifier needs two classes, and data/typefaces.txt pins no more",
             ),
-            **dict.fromkeys(SPLITS, (1, 100_000, "every split needs a picture of every family")),
+            **dict.fromkeys(SPLITS, (1, 100_000, "every split needs an image of every family")),
             "pixels": (*_PIXELS, "letters are unreadable below and larger than any use above"),
             "seed": (0, 2**32 - 1, "any number in this range gives another set"),
         }
@@ -95,9 +95,9 @@ class TypefacesSpec:
 
 
 class Typefaces:
-    """A rendered set: pictures, labels and words; made by `load_typefaces`.
+    """A rendered set: images, labels and words; made by `load_typefaces`.
 
-    Pictures are ordered by split (train, validation, test), then family. They are held as JPEG and decoded on demand.
+    Images are ordered by split (train, validation, test), then family. They are held as JPEG and decoded on demand.
     """
 
     def __init__(self, spec: TypefacesSpec, path: Path, jpegs: np.ndarray, offsets: np.ndarray, words: np.ndarray):
@@ -112,23 +112,23 @@ class Typefaces:
         return len(self._offsets) - 1
 
     def __repr__(self) -> str:
-        return f"Typefaces({len(self)} pictures, {self.spec}, path={str(self.path)!r})"
+        return f"Typefaces({len(self)} images, {self.spec}, path={str(self.path)!r})"
 
     def images(self, indices: int | Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the pictures at these places: (n, H, W, 3) uint8.
+        """Return the images at these places: (n, H, W, 3) uint8.
 
         Raises:
             IndexError: a place is not in 0 ... len - 1.
         """
         places = np.atleast_1d(np.asarray(indices, dtype=np.int64))
         if outside := [int(place) for place in places if not 0 <= place < len(self)]:
-            raise IndexError(f"no picture {outside[0]}: this set has the pictures 0 to {len(self) - 1}")
-        pictures = np.empty((len(places), self.spec.pixels, self.spec.pixels, 3), dtype=np.uint8)
+            raise IndexError(f"no image {outside[0]}: this set has the images 0 to {len(self) - 1}")
+        images = np.empty((len(places), self.spec.pixels, self.spec.pixels, 3), dtype=np.uint8)
 
         def decode(row: int) -> None:
             start, stop = self._offsets[places[row] : places[row] + 2]
             # Decoding releases the interpreter's lock, so threads use all cores.
-            pictures[row] = Image.open(io.BytesIO(self._jpegs[start:stop]))
+            images[row] = Image.open(io.BytesIO(self._jpegs[start:stop]))
 
         if len(places) < 16:
             for row in range(len(places)):
@@ -136,17 +136,17 @@ class Typefaces:
         else:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(decode, range(len(places))))
-        return pictures
+        return images
 
     def indices(self, split: str) -> np.ndarray:
-        """Return the places of the pictures of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
+        """Return the places of the images of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
         _check("split", split, SPLITS)
         counts = [getattr(self.spec, name) * self.spec.families for name in SPLITS]
         start = sum(counts[: SPLITS.index(split)])
         return np.arange(start, start + counts[SPLITS.index(split)])
 
     def labels(self, kind: str = "fine") -> np.ndarray:
-        """Return the class of every picture, the family (``"fine"``) or its category (``"coarse"``): (n,) int64."""
+        """Return the class of every image, the family (``"fine"``) or its category (``"coarse"``): (n,) int64."""
         _check("kind of labels", kind, ("fine", "coarse"))
         fine = np.concatenate([np.repeat(np.arange(self.spec.families), getattr(self.spec, name)) for name in SPLITS])
         if kind == "fine":
@@ -164,16 +164,16 @@ class Typefaces:
 
     @functools.cached_property
     def words(self) -> list[str]:
-        """The text of every picture; its lines are separated by a line feed."""
+        """The text of every image; its lines are separated by a line feed."""
         return self._words.tobytes().decode().split("\0")
 
     def show(self, split: str = "test", n: int = 24, labels: str = "fine", seed: int = 0) -> Figure:
-        """Return a figure of ``n`` pictures of a split, drawn at random, each under the name of its class."""
+        """Return a figure of ``n`` images of a split, drawn at random, each under the name of its class."""
         import matplotlib.pyplot as plt
 
         places = self.indices(split)
         if n < 1:
-            raise ValueError(f"n is {n}; give the number of pictures to show, 1 to {len(places)}")
+            raise ValueError(f"n is {n}; give the number of images to show, 1 to {len(places)}")
         places = np.sort(np.random.default_rng(seed).choice(places, size=min(n, len(places)), replace=False))
         columns = min(8, math.ceil(math.sqrt(len(places) * 1.5)))
         rows = math.ceil(len(places) / columns)
@@ -185,8 +185,8 @@ class Typefaces:
         names, classes = self.class_names(labels), self.labels(labels)
         for axis in axes:
             axis.axis("off")
-        for axis, place, picture in zip(axes, places, self.images(places), strict=False):
-            axis.imshow(picture)
+        for axis, place, image in zip(axes, places, self.images(places), strict=False):
+            axis.imshow(image)
             axis.set_title(names[classes[place]], fontsize=9)
         return figure
 
@@ -240,12 +240,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _render(spec: TypefacesSpec, progress: bool, workers: int | None) -> dict[str, np.ndarray]:
-    """Draw every picture and return the arrays of the file."""
+    """Draw every image and return the arrays of the file."""
     counts = {split: getattr(spec, split) for split in SPLITS}
-    pictures = draw_all(spec.seed, counts, spec.chosen, spec.pixels, progress, workers)
-    jpegs = [jpeg for _, jpeg in pictures]
+    images = draw_all(spec.seed, counts, spec.chosen, spec.pixels, progress, workers)
+    jpegs = [jpeg for _, jpeg in images]
     return {
         "jpegs": np.frombuffer(b"".join(jpegs), dtype=np.uint8),
         "offsets": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
-        "words": np.frombuffer("\0".join(text for text, _ in pictures).encode(), dtype=np.uint8),
+        "words": np.frombuffer("\0".join(text for text, _ in images).encode(), dtype=np.uint8),
     }

@@ -1,4 +1,4 @@
-"""Draw many pictures on all cores, with a progress bar."""
+"""Draw many images on all cores, with a progress bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gcplib.lab.progress import progress_wanted
 __all__ = ["draw_all"]
 
 _CHUNK = 10
-# Starting processes takes longer than drawing this many pictures.
+# Starting processes takes longer than drawing this many images.
 _FEW = 100
 
 
@@ -28,7 +28,7 @@ def draw_all(
     progress: bool = True,
     workers: int | None = None,
 ) -> list[tuple[str, bytes]]:
-    """Return the text and the JPEG of ``counts[split]`` pictures of every family, ordered by split, then family."""
+    """Return the text and the JPEG of ``counts[split]`` images of every family, ordered by split, then family."""
     from tqdm.auto import tqdm
 
     tasks = [
@@ -43,10 +43,10 @@ def draw_all(
         workers = 1 if total < _FEW else cores
     results: list[list[tuple[str, bytes]]] = [[] for _ in tasks]
     hidden = not (progress and progress_wanted())
-    with tqdm(total=total, desc="Rendering Typefaces", unit=" pictures", disable=hidden) as bar:
+    with tqdm(total=total, desc="Rendering Typefaces", unit=" images", disable=hidden) as bar:
         if workers <= 1:
             for place, task in enumerate(tasks):
-                results[place] = rendering.draw_pictures(*task)
+                results[place] = rendering.draw_images(*task)
                 bar.update(len(results[place]))
         else:
             pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
@@ -58,7 +58,7 @@ def draw_all(
                     bar.update(len(results[place]))
             finally:
                 pool.shutdown(cancel_futures=True)
-    return [picture for result in results for picture in result]
+    return [image for result in results for image in result]
 
 
 def _submit(pool: ProcessPoolExecutor, tasks: Sequence[tuple[int, str, Family, range, int]]) -> dict[Future, int]:
@@ -70,6 +70,6 @@ def _submit(pool: ProcessPoolExecutor, tasks: Sequence[tuple[int, str, Family, r
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        return {pool.submit(rendering.draw_pictures, *task): place for place, task in enumerate(tasks)}
+        return {pool.submit(rendering.draw_images, *task): place for place, task in enumerate(tasks)}
     finally:
         sys.modules["__main__"] = main

@@ -82,7 +82,7 @@ class Evidence:
             numbers = f"{self.low}, {self.effect}, {self.high}"
             raise ValueError(f"evidence {self.name!r}: expected low <= effect <= high, got {numbers}")
         if int(self.n) != self.n or self.n < 1:
-            raise ValueError(f"evidence {self.name!r}: n must be a whole number of at least 1, got {self.n}")
+            raise ValueError(f"evidence {self.name!r}: n must be an integer of at least 1, got {self.n}")
         object.__setattr__(self, "n", int(self.n))
 
     @classmethod

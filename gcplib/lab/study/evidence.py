@@ -39,14 +39,14 @@ def keep_evidence(profile: str) -> list[Path]:
         raise ValueError(f"{sorted(set(by_hand))} ran by hand; run the study {profile!r}, then keep it")
     around_block(BEGIN, END)  # what cannot be shown is not kept
     folder = project_root() / "data" / "evidence"
-    verdicts, picture = folder / f"{profile}_verdicts.json", folder / "accuracy.png"
+    verdicts, image = folder / f"{profile}_verdicts.json", folder / "accuracy.png"
     with write_atomic(verdicts) as temporary:
         temporary.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if profile == MORE:
         return [verdicts]
-    with write_atomic(picture) as temporary:
+    with write_atomic(image) as temporary:
         shutil.copyfile(figure, temporary)
-    return [verdicts, picture, renew_block(BEGIN, END, readme_block(records, kept_records(MORE)))]
+    return [verdicts, image, renew_block(BEGIN, END, readme_block(records, kept_records(MORE)))]
 
 
 def kept_records(profile: str) -> list[dict]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gcplib.lab.files import project_root, write_atomic
-from gcplib.lab.study.claims import forget_claims
 from gcplib.lab.machine import describe_machine
+from gcplib.lab.study.claims import forget_claims
 
 __all__ = ["NotebookFailed", "check_kernel", "discover", "execute", "failing_cell", "notebook_text", "notebooks_dir"]
 

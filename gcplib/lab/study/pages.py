@@ -114,7 +114,7 @@ def notebook_title(document: nbformat.NotebookNode) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture that a notebook drew."""
+    """One image that a notebook drew."""
 
     name: str
     caption: str
@@ -123,7 +123,7 @@ class Figure:
 
 
 def figures_of(path: Path) -> list[Figure]:
-    """Return the pictures of an executed notebook, in order.
+    """Return the images of an executed notebook, in order.
 
     A caption is the cell's metadata ``caption``, else the last heading or bold beginning of a paragraph above it. If
     any cell carries the tag ``headline``, only such cells count.

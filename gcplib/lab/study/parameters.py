@@ -120,7 +120,7 @@ def fit_problem(parameter: Parameter, value: Any) -> str | None:
 
 
 def convert(parameter: Parameter, value: Any) -> Any:
-    """Return the value as the notebook should receive it (a whole number given for a float becomes a float).
+    """Return the value as the notebook should receive it (an integer given for a float becomes a float).
 
     Raises:
         TypeError: the value does not fit.

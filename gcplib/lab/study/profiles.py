@@ -140,7 +140,7 @@ def load_plan(profile: str | Path, runs: bool = True) -> Plan:
             problems.append("shared: 'profile' is set by the runner; remove it")
         elif name not in everything and len(declared) == len(loaded.notebooks):
             problems.append(f"shared: no notebook declares {name!r}; {suggest(name, everything, 'declared')}")
-    # Pictures from the user's disk need no drawing.
+    # Images from the user's disk need no drawing.
     fields = DATA_FIELDS if loaded.shared.get("dataset", "typefaces") == "typefaces" else ()
     jobs = {}
     for name, parameters in declared.items():
@@ -194,7 +194,7 @@ def _read(path: Path) -> tuple[Profile, list[str]]:
         _known_keys(given, ("threads", "timeout", "first", "parameters"), f"notebooks: {name}", problems)
         for key in ("threads", "timeout"):
             if key in given and (type(given[key]) is not int or given[key] < 1):
-                problems.append(f"notebooks: {name}: {key} must be a whole number of at least 1, got {given[key]!r}")
+                problems.append(f"notebooks: {name}: {key} must be an integer of at least 1, got {given[key]!r}")
         if "first" in given and type(given["first"]) is not bool:
             problems.append(f"notebooks: {name}: first must be true or false, got {given['first']!r}")
         parameters = _mapping(given, "parameters", f"notebooks: {name}", problems)

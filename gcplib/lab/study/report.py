@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcplib.lab.files import write_atomic
-from gcplib.lab.study.claims import FAILS, HOLDS, PARTLY, UNDECIDED, UNTESTED, Evidence, claims, read_records, verdict
 from gcplib.lab.machine import describe_machine, machine_line
+from gcplib.lab.study.claims import FAILS, HOLDS, PARTLY, UNDECIDED, UNTESTED, Evidence, claims, read_records, verdict
 from gcplib.lab.study.profiles import Plan, load_plan
 from gcplib.lab.study.progress import duration
 from gcplib.lab.study.status import NotebookStatus, count_runs, study_status, sweep_status

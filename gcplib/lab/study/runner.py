@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcplib.lab.files import cache_dir, runs_dir
+from gcplib.lab.machine import cpu_count
 from gcplib.lab.study.alive import StudyRunning, kill_tree, only_study
 from gcplib.lab.study.devices import VISIBLE, usable_devices
 from gcplib.lab.study.jobs import USER_CACHE
-from gcplib.lab.machine import cpu_count
 from gcplib.lab.study.notebooks import check_kernel, discover, notebooks_dir
 from gcplib.lab.study.parameters import suggest
 from gcplib.lab.study.profiles import Plan, load_plan

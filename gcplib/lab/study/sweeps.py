@@ -86,7 +86,7 @@ def plan_sweeps(section: Mapping[str, Any], data: Mapping[str, int], problems: l
     """
     jobs: dict[str, SweepJob] = {}
     seen: set[str] = set()
-    pictures: dict[str, Any] = {}
+    images: dict[str, Any] = {}
     for name, grid in section.items():
         before = len(problems)
         if not re.fullmatch(r"\w[\w-]*", str(name)):
@@ -94,8 +94,8 @@ def plan_sweeps(section: Mapping[str, Any], data: Mapping[str, int], problems: l
         specs = _expand(name, grid, problems)
         if len(problems) > before:
             continue
-        # One object for all runs on the same pictures: their digest reads the list of a data set's files once.
-        specs = [dataclasses.replace(s, data=pictures.setdefault(repr(s.data), s.data)) for s in specs]
+        # One object for all runs on the same images: their digest reads the list of a data set's files once.
+        specs = [dataclasses.replace(s, data=images.setdefault(repr(s.data), s.data)) for s in specs]
         runs = {_run_name(spec): spec for spec in specs}
         names = [run for run in runs if run not in seen]  # what two grids ask for is trained by the first
         seen.update(names)
@@ -117,10 +117,10 @@ def _run_name(spec: RunSpec) -> str:
         return f"{spec.pool}-{spec.labels}-{spec.stage}-{spec.seed}-{digest(spec.to_dict())}"
 
 
-def _is_drawn(pictures: Any, data: Mapping[str, int]) -> bool:
+def _is_drawn(images: Any, data: Mapping[str, int]) -> bool:
     """Say whether these are the typefaces that the study prepares: its settings, and defaults for the rest."""
-    defaults = {field.name: field.default for field in dataclasses.fields(pictures)}
-    return dataclasses.asdict(pictures) == defaults | dict(data)
+    defaults = {field.name: field.default for field in dataclasses.fields(images)}
+    return dataclasses.asdict(images) == defaults | dict(data)
 
 
 def _expand(name: str, grid: Any, problems: list[str]) -> list[RunSpec]:
@@ -133,7 +133,7 @@ def _expand(name: str, grid: Any, problems: list[str]) -> list[RunSpec]:
     found = [f"unknown key {key!r}; {suggest(str(key), list(KEYS))}" for key in grid if key not in KEYS]
     for key in ("batch", "threads"):
         if key in grid and (type(grid[key]) is not int or grid[key] < 1):
-            found.append(f"{key} must be a whole number of at least 1, got {grid[key]!r}")
+            found.append(f"{key} must be an integer of at least 1, got {grid[key]!r}")
     if "gpus" in grid and (type(grid["gpus"]) is not int or grid["gpus"] not in (0, 1)):
         found.append(f"gpus must be 0 or 1, got {grid['gpus']!r}")
     known = [field.name for field in dataclasses.fields(RunSpec)]
@@ -150,9 +150,9 @@ def _expand(name: str, grid: Any, problems: list[str]) -> list[RunSpec]:
 
 
 def _build(values: dict[str, Any], problems: list[str]) -> RunSpec | None:
+    from gcplib.lab.training import RunSpec
     from gcplib.models import build_head
     from gcplib.nn import create_pool
-    from gcplib.lab.training import RunSpec
 
     try:
         spec = RunSpec.from_dict(values)
@@ -175,7 +175,7 @@ def _field_problems(values: dict[str, Any]) -> list[str]:
     """Try the fields one by one, to find what is wrong with each rather than with the first."""
     from gcplib.lab.training import RunSpec
 
-    # What pictures and recipe may be depends on the stage.
+    # What images and recipe may be depends on the stage.
     stage = {"stage": values["stage"]} if values.get("stage") in ("head", "full") else {}
     problems = []
     for field, value in values.items():

@@ -1,4 +1,4 @@
-"""What a run trains, and with what: network, optimiser and batches, from its spec."""
+"""What a run trains, and with what: network, optimizer and batches, from its spec."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from gcplib.lab.data import Pictures, Typefaces, load_data, require_sound
-from gcplib.models import build_head, build_model, create_backbone
-from gcplib.nn import create_pool
+from gcplib.lab.data import Images, Typefaces, load_data, require_sound
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.features import cache_features
-from gcplib.lab.training.sources import PictureSource, Source, default_loaders
+from gcplib.lab.training.sources import ImageSource, Source, default_loaders
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
+from gcplib.models import build_head, build_model, create_backbone
+from gcplib.nn import create_pool
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -44,26 +44,26 @@ def features_of(spec: RunSpec) -> tuple:
 
 
 def network_and_source(
-    spec: RunSpec, dataset: Typefaces | Pictures, device: torch.device, engine: Engine
-) -> tuple[nn.Module, Source | PictureSource]:
+    spec: RunSpec, dataset: Typefaces | Images, device: torch.device, engine: Engine
+) -> tuple[nn.Module, Source | ImageSource]:
     classes, labels = len(dataset.class_names(spec.labels)), torch.as_tensor(dataset.labels(spec.labels))
     if spec.stage == "head":
         features = cache_features(dataset, *features_of(spec))
         torch.manual_seed(spec.seed)
         head = build_head(make_pool(spec, features.shape[-3]), classes, spec.systems)
         return head, Source(lambda batch: features[batch].to(device), labels, device)
-    if isinstance(dataset, Pictures):
+    if isinstance(dataset, Images):
         require_sound(dataset)
     torch.manual_seed(spec.seed)
     network = make_network(spec, classes)
-    loaders = default_loaders(device, isinstance(dataset, Pictures)) if engine.loaders is None else engine.loaders
-    return network, PictureSource(dataset, network.backbone.prepare, labels, device, loaders)
+    loaders = default_loaders(device, isinstance(dataset, Images)) if engine.loaders is None else engine.loaders
+    return network, ImageSource(dataset, network.backbone.prepare, labels, device, loaders)
 
 
 def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
     """Put the pool of ``epoch`` in place of the one that is there; parts with weights, as the reduction, stay.
 
-    The optimiser, other devices and the moving average hold the same parameters as before.
+    The optimizer, other devices and the moving average hold the same parameters as before.
     """
     for network in state.networks:
         head = getattr(network, "head", network)
@@ -81,14 +81,14 @@ def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
 
 def set_up(
     spec: RunSpec, fabric: Fabric, engine: Engine, resume: Callable[[TrainingState], None] = lambda state: None
-) -> tuple[TrainingState, Typefaces | Pictures, Source | PictureSource]:
-    """Return network and optimiser of a run on their devices, its data, and where its batches come from.
+) -> tuple[TrainingState, Typefaces | Images, Source | ImageSource]:
+    """Return network and optimizer of a run on their devices, its data, and where its batches come from.
 
     Args:
         resume: puts a checkpoint into the state, before the devices get it.
 
     Raises:
-        ValueError: a pool of ``recipe.switch`` does not fit, or a batch has fewer pictures than there are devices.
+        ValueError: a pool of ``recipe.switch`` does not fit, or a batch has fewer images than there are devices.
     """
     dataset = load_data(spec.data)
     network, source = network_and_source(spec, dataset, fabric.device, engine)

@@ -24,7 +24,7 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
     """Take one step with the pool of every phase of a run, then a timed one, evaluate a batch, and write nothing.
 
     Returns:
-        Counts of pictures and classes, parameters, seconds a step, hours for the whole run, GPU memory in GB.
+        Counts of images and classes, parameters, seconds a step, hours for the whole run, GPU memory in GB.
 
     Raises:
         Diverged: the first steps are not finite. Whatever training would raise at its start.
@@ -41,7 +41,7 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
     seconds = time.perf_counter() - start
     logits = evaluate(state.judged, fabric, source, torch.as_tensor(dataset.indices("test"))[:8], spec.recipe.flip)
     return {
-        **{f"{name} pictures": len(dataset.indices(name)) for name in ("train", "validation", "test")},
+        **{f"{name} images": len(dataset.indices(name)) for name in ("train", "validation", "test")},
         "classes": logits.shape[1],
         "parameters": sum(p.numel() for p in state.network.parameters()),
         "pool": " then ".join(dict.fromkeys([spec.pool, *(entry.pool for entry in spec.recipe.switch)])),

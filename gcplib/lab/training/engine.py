@@ -37,7 +37,7 @@ class Engine:
     Args:
         accelerator: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
         devices: processes on this machine, one a device. Under ``torchrun`` and ``fabric run`` theirs count.
-        loaders: processes that decode pictures, for each device; None chooses.
+        loaders: processes that decode images, for each device; None chooses.
         tensorboard: also write event files for TensorBoard.
         checkpoint_seconds: at least so long between two checkpoints.
 

@@ -1,4 +1,4 @@
-"""What a network makes of pictures it is judged by."""
+"""What a network makes of images it is judged by."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gcplib.linalg import NonFiniteError
 from gcplib.lab.training.engine import agree, share_buffers
 from gcplib.lab.training.loop import Diverged
-from gcplib.lab.training.sources import Batch, PictureSource, Source
+from gcplib.lab.training.sources import Batch, ImageSource, Source
+from gcplib.linalg import NonFiniteError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -22,12 +22,12 @@ __all__ = ["evaluate"]
 def evaluate(
     network: nn.Module,
     fabric: Fabric,
-    source: Source | PictureSource,
+    source: Source | ImageSource,
     indices: Tensor,
     flip: bool = False,
     batch_size: int = 64,
 ) -> Tensor:
-    """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over pictures and mirror images.
+    """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over images and mirror images.
 
     Raises:
         Diverged: features or logits are not finite, as when the last step of an epoch went too far.
@@ -45,14 +45,14 @@ def evaluate(
     except NonFiniteError as error:
         reason = str(error)
     bad = sum(int((~torch.isfinite(part)).any(1).sum()) for part in found)
-    reason = reason or (f"logits of {bad} of {len(mine)} pictures are not finite" if bad else "")
+    reason = reason or (f"logits of {bad} of {len(mine)} images are not finite" if bad else "")
     if agree(fabric, torch.zeros(2, device=source.device), bool(reason), False)["broken"]:
         raise Diverged(f"evaluation: {reason or 'not finite on another device'}")
     return torch.cat(found).cpu() if world == 1 else _gather(fabric, found, source, len(indices))
 
 
-def _gather(fabric: Fabric, found: list[Tensor], source: Source | PictureSource, count: int) -> Tensor:
-    """Return the logits of all devices in the order of the pictures, which were dealt out like cards."""
+def _gather(fabric: Fabric, found: list[Tensor], source: Source | ImageSource, count: int) -> Tensor:
+    """Return the logits of all devices in the order of the images, which were dealt out like cards."""
     world, most = fabric.world_size, -(-count // fabric.world_size)
     width = torch.tensor(found[0].shape[1] if found else 0, device=source.device)
     width = int(fabric.all_gather(width).max())

@@ -18,16 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gcplib.lab.data import Pictures, Typefaces, require_sound
+from gcplib.lab.data import Images, Typefaces, require_sound
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
+from gcplib.lab.progress import track
 from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
 from gcplib.nn import d4_views
-from gcplib.lab.progress import track
 
 __all__ = ["cache_features"]
 
-# Pictures a step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
+# Images a step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
 BATCH = 16
 
 # The part of the free memory that features may take: the rest is for the backbone's activations and everyone else.
@@ -56,16 +56,16 @@ def _checksum(features: Tensor) -> str:
 
 
 def cache_features(
-    dataset: Typefaces | Pictures,
+    dataset: Typefaces | Images,
     backbone: str = "tf_efficientnet_lite0",
     stride: int = 16,
     pretrained: bool | str = True,
     options: Mapping[str, Any] | None = None,
     views: bool = False,
 ) -> Tensor:
-    """Return the features ``(pictures, C, H, W)`` of a data set, float32, in its order; computed at the first call.
+    """Return the features ``(images, C, H, W)`` of a data set, float32, in its order; computed at the first call.
 
-    With ``views`` they are ``(pictures, 8, C, H, W)``, of the eight views of ``gcplib.nn.d4_views``.
+    With ``views`` they are ``(images, 8, C, H, W)``, of the eight views of ``gcplib.nn.d4_views``.
 
     They are kept under ``data/cache`` in a file named by a hash of data set, backbone and stride; a truncated or
     altered file is noticed and made again.
@@ -73,7 +73,7 @@ def cache_features(
     Raises:
         ValueError: unknown backbone or stride, or an untrained backbone, whose random weights would differ between
             calls.
-        ValueError: pictures on disk are corrupt; all of them are listed.
+        ValueError: images on disk are corrupt; all of them are listed.
         MemoryError, OSError: the features are larger than the free memory, or disk; known after the first batch.
     """
     if pretrained is False:
@@ -87,7 +87,7 @@ def cache_features(
                 return features
             warnings.warn(f"{path.name} is truncated or altered; computing the features again", stacklevel=2)
             path.unlink()
-        if isinstance(dataset, Pictures):
+        if isinstance(dataset, Images):
             require_sound(dataset)
         # On every core: whoever else needs these features is waiting for the lock, not computing.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -100,12 +100,12 @@ def cache_features(
 
 
 @torch.no_grad()  # not inference_mode: its tensors could not be trained on
-def _compute(dataset: Typefaces | Pictures, backbone: torch.nn.Module, views: bool) -> Tensor:
+def _compute(dataset: Typefaces | Images, backbone: torch.nn.Module, views: bool) -> Tensor:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone.to(device)
     features, batch = None, BATCH // 8 if views else BATCH
     starts = range(0, len(dataset), batch)
-    for start in track(starts, f"features of {len(dataset)} pictures", unit="batch"):
+    for start in track(starts, f"features of {len(dataset)} images", unit="batch"):
         x = backbone.prepare(dataset.images(range(start, min(start + batch, len(dataset)))))
         if views:
             x = d4_views(x)
@@ -121,9 +121,9 @@ def _check_room(shape: tuple[int, ...]) -> None:
     """Refuse features that would fill memory or disk hours from now."""
     size = math.prod(shape) * torch.float32.itemsize
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(cache_dir()).free
-    pictures, *each = shape
+    images, *each = shape
     problem = (
-        f"the features of {pictures} pictures, {' x '.join(map(str, each))} numbers each, take {size / 1e9:.3g} GB, "
+        f"the features of {images} images, {' x '.join(map(str, each))} numbers each, take {size / 1e9:.3g} GB, "
         "more than {room}. Train with stage='full', which keeps no features, or take fewer "
         "pixels, a larger stride, or a backbone with fewer channels"
     )

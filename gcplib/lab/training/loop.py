@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gcplib.linalg import NonFiniteError
-from gcplib.nn import get_loss
 from gcplib.lab.training.engine import agree
 from gcplib.lab.training.recipe import Recipe
 from gcplib.lab.training.schedules import learning_rate_factor
-from gcplib.lab.training.sources import Batch, PictureSource, Source
+from gcplib.lab.training.sources import Batch, ImageSource, Source
 from gcplib.lab.training.state import TrainingState
+from gcplib.linalg import NonFiniteError
+from gcplib.nn import get_loss
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,7 +38,7 @@ class Stopped(SystemExit):
 
 
 def plan_epoch(indices: Tensor, recipe: Recipe, seed: int, epoch: int) -> list[Batch]:
-    """Return the batches of an epoch: which pictures, in which order, which mirrored and cropped where.
+    """Return the batches of an epoch: which images, in which order, which mirrored and cropped where.
 
     All of it depends on seed and epoch alone, so an epoch can be entered anywhere.
     """
@@ -51,14 +51,14 @@ def plan_epoch(indices: Tensor, recipe: Recipe, seed: int, epoch: int) -> list[B
     starts = range(0, len(indices), recipe.batch_size)
     batches = [whole.take(slice(start, start + recipe.batch_size)) for start in starts]
     if len(batches) > 1 and len(batches[-1]) == 1:
-        batches = batches[:-1]  # batch norm cannot train on a single 1 x 1 map, and one picture an epoch is no loss
+        batches = batches[:-1]  # batch norm cannot train on a single 1 x 1 map, and one image an epoch is no loss
     return batches
 
 
 def train_epoch(
     state: TrainingState,
     fabric: Fabric,
-    source: Source | PictureSource,
+    source: Source | ImageSource,
     indices: Tensor,
     recipe: Recipe,
     seed: int,
@@ -66,7 +66,7 @@ def train_epoch(
     after_step: Callable[[int], None] = lambda steps: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict:
-    """Train one epoch, or the rest of it, on the pictures ``indices`` and return its row of ``metrics.csv``.
+    """Train one epoch, or the rest of it, on the images ``indices`` and return its row of ``metrics.csv``.
 
     With several devices each takes its share of every batch, and all have the same weights after every step.
 
@@ -125,7 +125,7 @@ def train_epoch(
         "train_loss": sums["loss"] / sums["seen"],
         "train_accuracy": sums["correct"] / sums["seen"],
         "gradient_norm": sums["norm"] / sums["seen"],
-        "pictures_per_second": sums["seen"] / sums["seconds"],
+        "images_per_second": sums["seen"] / sums["seconds"],
         "waiting_share": sums["waited"] / sums["seconds"],
     }
 
@@ -143,14 +143,14 @@ def _seed(device: torch.device, *where: int) -> None:
 def _take_step(
     state: TrainingState,
     fabric: Fabric,
-    source: Source | PictureSource,
+    source: Source | ImageSource,
     parts: list[Batch],
     total: int,
     inputs: Iterator[Tensor],
     recipe: Recipe,
     stop: Callable[[], bool],
 ) -> dict:
-    """Do one step of the optimiser, on parts of the batch one after the other; all devices agree on what happened."""
+    """Do one step of the optimizer, on parts of the batch one after the other; all devices agree on what happened."""
     world = fabric.world_size
     found = {"loss": 0.0, "correct": 0.0, "waited": 0.0, "norm": 0.0, "reason": ""}
     totals, broken = torch.zeros(2, device=source.device), False
@@ -186,7 +186,7 @@ def _take_step(
 
 
 def _loss(outputs: Tensor | tuple[Tensor, ...], target: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return logits and loss. A network may judge a picture several times: the means over its judgements count."""
+    """Return logits and loss. A network may judge an image several times: the means over its judgements count."""
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     loss = partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing)
     if recipe.loss != "cross_entropy":

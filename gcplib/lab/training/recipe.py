@@ -21,7 +21,7 @@ def later(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class PoolSwitch:
-    """From an epoch on another pool takes over, with the weights that the one before has learnt.
+    """From an epoch on another pool takes over, with the weights that the one before has learned.
 
     Args:
         pool: a name of ``gcplib.list_pools()`` with vectors of the same length. options: of that pool.
@@ -48,21 +48,21 @@ class PoolSwitch:
 class Recipe:
     """How to train: SGD with momentum.
 
-    The defaults are for the ``head`` stage on typefaces; notebook 07 compares learning rates on validation pictures.
+    The defaults are for the ``head`` stage on typefaces; notebook 07 compares learning rates on validation images.
 
     Args:
-        epochs: passes over the training pictures. batch_size: pictures a step, over all devices together.
+        epochs: passes over the training images. batch_size: images a step, over all devices together.
         learning_rate: peak rate of reduction and pool.
         classifier_factor: the classifier's rate over ``learning_rate`` (the papers use 5 to 20 when fine-tuning).
         momentum, weight_decay: of SGD. clip: largest gradient norm, 0 for none (the papers clip at 5).
         schedule: a name of ``gcplib.lab.training.schedules``.
         milestones: epochs after which ``step`` decays, times 0.1.
-        flip: train on every picture or its mirror image, at random, and judge by the mean of the logits of both, as
-            the papers do. For the ``full`` stage, whose pictures pass through the backbone in every epoch.
+        flip: train on every image or its mirror image, at random, and judge by the mean of the logits of both, as
+            the papers do. For the ``full`` stage, whose images pass through the backbone in every epoch.
         backbone_factor: the backbone's rate over ``learning_rate``.
         warm_up: epochs of linear warm-up before the schedule is followed; ``one_cycle`` has its own.
         switch: pools that take over later.
-        crop: ``centre``, or ``random`` places in training (``full`` stage, data with a ``scale`` above ``pixels``).
+        crop: ``center``, or ``random`` places in training (``full`` stage, data with a ``scale`` above ``pixels``).
         loss: a name that ``gcplib.nn.get_loss`` knows: ``cross_entropy``, or ``gce(15)``, over the 15 hardest
             wrong classes.
         label_smoothing: share of the target that is spread over all classes (cross-entropy only).
@@ -72,7 +72,7 @@ class Recipe:
             for none.
         freeze_batch_norm: keep the statistics of batch norm as they are.
         compile: pass the network through ``torch.compile``.
-        report_best: also judge, on the test pictures, the epoch that was best on the validation pictures.
+        report_best: also judge, on the test images, the epoch that was best on the validation images.
 
     Raises:
         ValueError: a setting is out of its range, or two of them contradict each other.
@@ -91,7 +91,7 @@ class Recipe:
     backbone_factor: float = later(1.0)
     warm_up: float = later(0.0)
     switch: tuple[PoolSwitch, ...] = later(())
-    crop: str = later("centre")
+    crop: str = later("center")
     label_smoothing: float = later(0.0)
     accumulate: int = later(1)
     precision: str = later("float32")
@@ -113,7 +113,7 @@ class Recipe:
             _range(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         for name in ("ema", "label_smoothing"):
             _range(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 to below 1")
-        known = (("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS), ("crop", ("centre", "random")))
+        known = (("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS), ("crop", ("center", "random")))
         for name, values in known:
             if getattr(self, name) not in values:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(values)}")
@@ -162,7 +162,7 @@ def _number(name: str, kind: type, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"recipe.{name} must be a finite number, got {value!r}")
     if kind is int and value != int(value):
-        raise ValueError(f"recipe.{name} must be a whole number, got {value!r}")
+        raise ValueError(f"recipe.{name} must be an integer, got {value!r}")
 
 
 def _range(name: str, value: float, fits: bool, wanted: str) -> None:

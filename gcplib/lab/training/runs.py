@@ -40,7 +40,7 @@ class Run:
 
     Attributes:
         spec: what was run. directory: ``spec.yaml``, ``metrics.csv``, ``result.json``, ``model.safetensors``,
-        ``predictions.csv`` (picture, true and predicted class on the test set).
+        ``predictions.csv`` (image, true and predicted class on the test set).
     """
 
     spec: RunSpec
@@ -60,7 +60,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row a test picture: ``picture``, ``label``, ``prediction``."""
+        """One row a test image: ``image``, ``label``, ``prediction``."""
         import pandas as pd
 
         return pd.read_csv(self.directory / "predictions.csv")
@@ -90,7 +90,7 @@ def ensure(spec: RunSpec, engine: Engine | None = None) -> Run:
         engine: on which devices; it is no part of what the run is.
 
     Raises:
-        ValueError: the spec asks for something that does not exist, or its data set has corrupt pictures.
+        ValueError: the spec asks for something that does not exist, or its data set has corrupt images.
         FileNotFoundError: its data set is not on disk. CheckpointError: what is there cannot be continued.
         PeerLost: another process of the same run has ended. Stopped: this one was asked to (SIGTERM).
     """

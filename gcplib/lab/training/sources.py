@@ -1,4 +1,4 @@
-"""Where batches come from: cached features, or pictures that are decoded while the network computes."""
+"""Where batches come from: cached features, or images that are decoded while the network computes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["Batch", "PictureSource", "Source"]
+__all__ = ["Batch", "ImageSource", "Source"]
 
 # A loader that dies is replaced so many times; one that dies again and again has a reason.
 MOST_RESTARTS = 3
@@ -23,11 +23,11 @@ MOST_RESTARTS = 3
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures of a step.
+    """Some images of a step.
 
     Attributes:
         indices: their places in the data set (n,). flips: which are mirrored (n,), or None for none.
-        places: where each is cropped, (n, 2) from 0 (top, left) to 1, or None for the centre.
+        places: where each is cropped, (n, 2) from 0 (top, left) to 1, or None for the center.
     """
 
     indices: Tensor
@@ -43,7 +43,7 @@ class Batch:
         return [self.take(slice(start, start + size)) for start in range(0, len(self), size)]
 
     def take(self, which: slice) -> Batch:
-        """Return some of its pictures."""
+        """Return some of its images."""
         return Batch(*(None if values is None else values[which] for values in (self.indices, self.flips, self.places)))
 
 
@@ -62,11 +62,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class PictureSource:
-    """Pictures of a data set, decoded by other processes ahead of time.
+class ImageSource:
+    """Images of a data set, decoded by other processes ahead of time.
 
     Args:
-        dataset: ``Typefaces`` or ``Pictures``. prepare: from uint8 pictures to the network's input.
+        dataset: ``Typefaces`` or ``Images``. prepare: from uint8 images to the network's input.
         loaders: processes; 0 decodes in this one, on its threads.
     """
 
@@ -80,7 +80,7 @@ class PictureSource:
         """Yield the input of every batch, on the device.
 
         Raises:
-            ValueError: a picture cannot be decoded. RuntimeError: loaders keep dying.
+            ValueError: an image cannot be decoded. RuntimeError: loaders keep dying.
         """
         done = restarts = 0
         while done < len(wanted):
@@ -94,10 +94,10 @@ class PictureSource:
                 generator=torch.Generator(),
             )
             try:
-                for pictures in _quietly(loader):
-                    if isinstance(pictures, ValueError):
-                        raise pictures
-                    yield _mirror(self.prepare(pictures.to(self.device, non_blocking=True)), wanted[done].flips)
+                for images in _quietly(loader):
+                    if isinstance(images, ValueError):
+                        raise images
+                    yield _mirror(self.prepare(images.to(self.device, non_blocking=True)), wanted[done].flips)
                     done += 1
             except (RuntimeError, OSError, EOFError) as error:
                 # What torch says when a worker is killed, or what reading a batch says that it had sent. The order of
@@ -119,7 +119,7 @@ class PictureSource:
 
 @dataclass(frozen=True)
 class _Decoded(Dataset):
-    """The decoded pictures of every batch: (n, H, W, 3) uint8."""
+    """The decoded images of every batch: (n, H, W, 3) uint8."""
 
     dataset: Any
     wanted: Sequence[Batch]
@@ -128,16 +128,16 @@ class _Decoded(Dataset):
         batch = self.wanted[place]
         where = {} if batch.places is None else {"places": batch.places.numpy()}
         try:
-            pictures = self.dataset.images(batch.indices.numpy(), **where)
+            images = self.dataset.images(batch.indices.numpy(), **where)
         except ValueError as error:
             return error  # raised by who asked: torch would bury the message in the traceback of the other process
-        return torch.from_numpy(np.ascontiguousarray(pictures))
+        return torch.from_numpy(np.ascontiguousarray(images))
 
 
 def _quietly(loader: DataLoader) -> Iterator:
     """Start the loader's processes without torch's handler of SIGCHLD.
 
-    The handler raises wherever the main thread is when a process dies, which may be within a step of the optimiser;
+    The handler raises wherever the main thread is when a process dies, which may be within a step of the optimizer;
     without it the iterator raises, when the next batch is asked for.
     """
     if threading.current_thread() is not threading.main_thread():

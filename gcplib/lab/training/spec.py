@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcplib.lab.data import PicturesSpec, TypefacesSpec
+from gcplib.lab.data import ImagesSpec, TypefacesSpec
 from gcplib.lab.files import digest
 from gcplib.lab.training.recipe import Recipe
 
@@ -20,7 +20,7 @@ SPEC_VERSION = 1
 STAGES = ("head", "full")
 LABELS = ("fine", "coarse")
 
-DataSpec = TypefacesSpec | PicturesSpec
+DataSpec = TypefacesSpec | ImagesSpec
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class RunSpec:
     Args:
         pool: a name of ``gcplib.list_pools()``. options: of that pool, e.g. ``{"exponent": 0.25}``.
         reduction: channels after the 1x1 reduction, or those after each of several, or None.
-        labels: ``fine`` (typeface, species) or ``coarse`` (category, kind of bird) of the same pictures.
+        labels: ``fine`` (typeface, species) or ``coarse`` (category, kind of bird) of the same images.
         stage: ``head`` trains reduction, pool and classifier on cached features of the frozen backbone; ``full``
             trains everything end to end.
-        seed: of the initial weights and the order of the pictures; the pictures have their own in ``data``.
+        seed: of the initial weights and the order of the images; the images have their own in ``data``.
         backbone, stride, pretrained: see ``gcplib.create_backbone``. backbone_options: its ``options``.
-        data: the pictures, typefaces or a data set on disk. recipe: how to train.
+        data: the images, typefaces or a data set on disk. recipe: how to train.
         systems: what else is built into the network, with its options; see ``gcplib.create_model``.
 
     Raises:
-        ValueError: an unknown pool, stage, kind of labels or system, pictures that change in the ``head`` stage, or
+        ValueError: an unknown pool, stage, kind of labels or system, images that change in the ``head`` stage, or
             random crops without room for them.
     """
 
@@ -77,14 +77,14 @@ class RunSpec:
             )
         for name in ("flip", "crop"):
             value = getattr(self.recipe, name)
-            if value not in (False, "centre") and self.stage != "full":
+            if value not in (False, "center") and self.stage != "full":
                 raise ValueError(
                     f"recipe.{name} {value!r} needs stage 'full', got {self.stage!r}: cached features are those of "
-                    "one picture, upright and cut at its centre"
+                    "one image, upright and cut at its center"
                 )
         if self.recipe.crop == "random" and not _has_room(self.data):
             raise ValueError(
-                "recipe.crop 'random' needs pictures with room around the square that is cropped: pictures from disk "
+                "recipe.crop 'random' needs images with room around the square that is cropped: images from disk "
                 f"with data.resize 'shorter', or a data.scale above data.pixels; got {self.data}"
             )
 
@@ -117,9 +117,9 @@ class RunSpec:
     def name(self) -> str:
         """The name of the run's folder: pool, labels, stage, seed for people, and the hash of everything.
 
-        The pictures count by their digest, which changes with the renderer and the fonts, or with the files on disk.
+        The images count by their digest, which changes with the renderer and the fonts, or with the files on disk.
         """
-        everything = _named(self) | {"version": SPEC_VERSION, "pictures": self.data.digest}
+        everything = _named(self) | {"version": SPEC_VERSION, "images": self.data.digest}
         # A data set that moves keeps its runs; its files are in the digest.
         everything["data"].pop("root", None)
         pools = "+".join([self.pool, *(entry.pool for entry in self.recipe.switch)])
@@ -177,7 +177,7 @@ def _make(hint: Any, value: Any, where: str) -> Any:
     if hint == DataSpec:
         # Pixels and seed are in both; layout and root are in data from disk alone.
         from_disk = isinstance(value, dict) and value.keys() & {"layout", "root"}
-        hint = PicturesSpec if from_disk else TypefacesSpec
+        hint = ImagesSpec if from_disk else TypefacesSpec
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -36,7 +36,7 @@ class CheckpointError(ValueError):
 class TrainingState:
     """Enough to continue after an interruption, bit for bit on a CPU.
 
-    What is not here is a function of seed and time: the order of the pictures, the random numbers of a step, the
+    What is not here is a function of seed and time: the order of the images, the random numbers of a step, the
     learning rate, the pool of a hybrid run.
 
     Attributes:
@@ -91,7 +91,7 @@ def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
 
-    # torch's own average rounds whole numbers down, among them the indices that some pools keep as buffers.
+    # torch's own average rounds integers down, among them the indices that some pools keep as buffers.
     def average(kept: list[Tensor], new: list[Tensor], _: object) -> None:
         if kept[0].is_floating_point():
             torch._foreach_lerp_(kept, new, 1 - decay)

@@ -21,7 +21,7 @@ from gcplib.lab.training.build import enter_epoch, set_up, switch_pool
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.evaluation import evaluate
 from gcplib.lab.training.loop import Diverged, Stopped, train_epoch
-from gcplib.lab.training.sources import PictureSource, Source
+from gcplib.lab.training.sources import ImageSource, Source
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, load_latest
 from gcplib.lab.training.writer import RunWriter
@@ -108,9 +108,9 @@ def _finish_epoch(state: TrainingState, row: dict, report_best: bool) -> None:
 
 
 def _judge_best(
-    state: TrainingState, fabric: Fabric, source: Source | PictureSource, test: Tensor, spec: RunSpec
+    state: TrainingState, fabric: Fabric, source: Source | ImageSource, test: Tensor, spec: RunSpec
 ) -> dict:
-    """Return the logits on the test pictures of the epoch that was best on the validation pictures."""
+    """Return the logits on the test images of the epoch that was best on the validation images."""
     if state.best is None or state.best["epoch"] == state.epoch - 1:
         return {}
     last = {name: value.clone() for name, value in state.judged.state_dict().items()}

@@ -98,7 +98,7 @@ class RunWriter:
             write_rows(self.directory / "metrics.csv", self.state.history)
             if logits is not None:
                 columns = zip(test.tolist(), labels[test].tolist(), logits.argmax(1).tolist(), strict=True)
-                rows = [dict(zip(("picture", "label", "prediction"), row, strict=True)) for row in columns]
+                rows = [dict(zip(("image", "label", "prediction"), row, strict=True)) for row in columns]
                 write_rows(self.directory / "predictions.csv", rows)
                 weights = {name: value.contiguous() for name, value in self.state.judged.state_dict().items()}
                 with write_atomic(self.directory / "model.safetensors") as temporary:
@@ -127,5 +127,5 @@ def _say(row: dict, epochs: int) -> None:
         tqdm.write(
             f"epoch {row['epoch'] + 1} of {epochs}: loss {row['train_loss']:.3f}, "
             f"training {row['train_accuracy']:.1%}, validation {row['validation_accuracy']:.1%}, "
-            f"{row['pictures_per_second']:.1f} pictures/s, waiting for pictures {row['waiting_share']:.1%}"
+            f"{row['images_per_second']:.1f} images/s, waiting for images {row['waiting_share']:.1%}"
         )

@@ -219,7 +219,7 @@ def test_bad_input(function):
         function(head, features, ["top(3)"], [0, 5, 1])
     with pytest.raises(ValueError, match="numbers from 0 to 4"):
         function(head, features, ["top(3)"], CLASSES, [0, -1, 1])
-    with pytest.raises(ValueError, match="2 classes for 3 pictures"):
+    with pytest.raises(ValueError, match="2 classes for 3 images"):
         function(head, features, ["top(3)"], [0, 1])
     with pytest.raises(ValueError, match="3 classes against 1"):
         function(head, features, ["top(3)"], CLASSES, [0])

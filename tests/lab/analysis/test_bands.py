@@ -51,7 +51,7 @@ def test_class_planted_in_a_band_is_found_there_and_nowhere_else(carrier):
             assert accuracy == 1, name
             assert separation.share > 0.99
         else:
-            assert accuracy < 0.55, name  # of 120 pictures; chance is a third
+            assert accuracy < 0.55, name  # of 120 images; chance is a third
             assert separation.share < 0.05
             assert separation.ratio < 2
 
@@ -73,7 +73,7 @@ def test_bands_sum_to_the_root_and_are_the_truncated_ones():
     assert found["random(3, 1)"].shape == (5, 21)
 
 
-def test_more_pictures_than_a_block_and_sets_that_differ_between_pictures():
+def test_more_images_than_a_block_and_sets_that_differ_between_images():
     x = torch.randn(300, 4, 3, 3) * torch.rand(300, 4, 1, 1)
     found = dict(band_descriptors(x, ["energy_top(0.7)", all_but("energy_top(0.7)"), "top(4)"]))
     one, rest, whole = found.values()
@@ -100,10 +100,10 @@ def test_bad_features_and_bands():
         with pytest.raises(ValueError, match="sets of different names"):
             band_descriptors(x, bands)
     for bad in (x[0, 0], x[:0]):
-        with pytest.raises(ValueError, match="of some pictures"):
+        with pytest.raises(ValueError, match="of some images"):
             band_descriptors(bad, ["top(1)"])
     x[1, 2, 0, 0] = math.nan
-    with pytest.raises(NonFiniteError, match="1 of the 3 pictures"):
+    with pytest.raises(NonFiniteError, match="1 of the 3 images"):
         band_descriptors(x, ["top(1)"])
 
 
@@ -151,7 +151,7 @@ def test_ridge_is_chosen_on_validation_and_the_largest_of_equals():
 
 
 def test_dust_does_not_drown_what_varies():
-    # As channels that are off in nearly every picture leave it: next to nothing in training, something in a test.
+    # As channels that are off in nearly every image leave it: next to nothing in training, something in a test.
     (x, y), (q, truth) = data(30, 40, signal=5), data(20, 40, signal=0)
     means = torch.stack([x[y == c].mean(0) for c in range(3)])
     q = means[truth] + 0.1 * q
@@ -175,7 +175,7 @@ def test_bad_probes():
 
     with pytest.raises(ValueError, match="two classes or more"):
         probe(1, torch.ones_like(y))
-    with pytest.raises(ValueError, match=r"classes \[9\] of the test pictures"):
+    with pytest.raises(ValueError, match=r"classes \[9\] of the test images"):
         probe(5, torch.full_like(y, 9))
     with pytest.raises(ValueError, match=r"validation descriptors must be \(N, 5\).*got \(12, 4\)"):
         probe(2, x[:, 1:])
@@ -183,7 +183,7 @@ def test_bad_probes():
         probe(1, y[1:])
     with pytest.raises(ValueError, match="test descriptors"):
         linear_probe(x, y, x, y, x[:0], y[:0])
-    with pytest.raises(ValueError, match="must be whole numbers"):
+    with pytest.raises(ValueError, match="must be integers"):
         probe(1, y.float())
     with pytest.raises(ValueError, match="are the same"):
         probe(0, torch.full_like(x, 0.1))
@@ -222,7 +222,7 @@ def test_noise_has_no_share_at_any_size_and_a_known_share_is_found(size, each):
     noise = torch.randn(30 * each, size)
     # Four standard errors: those of the ratio are sqrt(2 / 29 + ...) / sqrt(size).
     assert abs(class_separation(noise, labels).share) < 1.2 / each / size**0.5
-    # A variance of 1/3 between classes and 1 within is a share of 1/4, whatever the pictures of each.
+    # A variance of 1/3 between classes and 1 within is a share of 1/4, whatever the images of each.
     found = class_separation(torch.randn(30, size)[labels] / 3**0.5 + noise, labels)
     assert found.share == pytest.approx(0.25, abs=0.25 / size**0.5)
     assert found.null_share.mean() == pytest.approx(0, abs=0.15 / size**0.5 / each**0.5)
@@ -239,7 +239,7 @@ def test_null_is_one_and_repeats_by_seed():
     assert class_separation(x, labels, 0).null_ratio.shape == (0,)
 
 
-def test_pictures_alike_in_each_class_and_bad_separations():
+def test_images_alike_in_each_class_and_bad_separations():
     x = torch.eye(3)[torch.tensor([0, 0, 1, 1, 2])]
     assert class_separation(x, torch.tensor([0, 0, 1, 1, 2])).share == pytest.approx(1)
     y = torch.tensor([0, 0, 1, 1, 2])

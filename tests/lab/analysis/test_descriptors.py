@@ -4,10 +4,10 @@ import torch
 
 from gcplib.lab.analysis import (
     average_descriptors,
-    nearest_neighbour_hits,
+    nearest_neighbor_hits,
     power_descriptors,
     root_estimate_error,
-    same_picture_hits,
+    same_image_hits,
     spectra,
 )
 from gcplib.linalg import covariance, powm
@@ -31,9 +31,9 @@ def test_spectra_fall_and_sum_to_the_variance():
     torch.testing.assert_close(lam.sum(1), covariance(x.flatten(2).double()).diagonal(dim1=1, dim2=2).sum(1))
 
 
-def test_nearest_neighbour():
+def test_nearest_neighbor():
     reference, labels = torch.eye(3), torch.tensor([7, 8, 9])
-    hits = nearest_neighbour_hits(reference, labels, torch.eye(3)[[2, 0]], torch.tensor([9, 8]))
+    hits = nearest_neighbor_hits(reference, labels, torch.eye(3)[[2, 0]], torch.tensor([9, 8]))
     assert hits.tolist() == [True, False]
 
 
@@ -42,12 +42,12 @@ def test_average_descriptors():
     torch.testing.assert_close(average_descriptors(x), torch.nn.functional.normalize(x.mean((2, 3))))
 
 
-def test_halves_of_distinct_pictures_find_each_other_and_need_enough_positions():
+def test_halves_of_distinct_images_find_each_other_and_need_enough_positions():
     scales = torch.logspace(-1, 1, 6)
     x = torch.stack([torch.randn(6, 10, 10) * scales.roll(shift)[:, None, None] for shift in range(6)])
-    assert same_picture_hits(x, 40, [0.5], seed=0)[0.5].all()
+    assert same_image_hits(x, 40, [0.5], seed=0)[0.5].all()
     with pytest.raises(ValueError, match="two sets of 51 positions do not fit into 100"):
-        same_picture_hits(x, 51, [0.5], seed=0)
+        same_image_hits(x, 51, [0.5], seed=0)
 
 
 def test_estimates_from_everything_are_the_truth_and_the_root_wins_where_it_should():

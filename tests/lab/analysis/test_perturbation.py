@@ -28,7 +28,7 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return np.random.default_rng(0).integers(0, 255, size=(2, 64, 64, 3), dtype=np.uint8)
 
 
@@ -38,11 +38,11 @@ def scores_of(network, x, index, other=True):
 
 
 @torch.no_grad()
-def test_occlusion_is_captums_at_the_pixels(network, pictures):
+def test_occlusion_is_captums_at_the_pixels(network, images):
     backbone, heads = network
-    got = occlusion_map(backbone, heads[0], pictures, SETS, CLASSES, OTHERS)
+    got = occlusion_map(backbone, heads[0], images, SETS, CLASSES, OTHERS)
     assert got.shape == (2, 2, 4, 4)
-    x = backbone.prepare(pictures)
+    x = backbone.prepare(images)
     for i in range(2):
         method = Occlusion(lambda y, i=i: scores_of(network, y, i))
         cover = blurred(x)[i : i + 1].contiguous()
@@ -51,43 +51,43 @@ def test_occlusion_is_captums_at_the_pixels(network, pictures):
 
 
 @torch.no_grad()
-def test_a_corner_is_covered_by_one_window(network, pictures):
+def test_a_corner_is_covered_by_one_window(network, images):
     backbone, heads = network
-    x = backbone.prepare(pictures)
+    x = backbone.prepare(images)
     covered = x.clone()
     covered[..., -32:, :32] = blurred(x)[..., -32:, :32]
     want = [scores_of(network, x[i : i + 1], i) - scores_of(network, covered[i : i + 1], i) for i in range(2)]
-    got = occlusion_map(backbone, heads[0], pictures, SETS, CLASSES, OTHERS)[:, :, -1, 0]
+    got = occlusion_map(backbone, heads[0], images, SETS, CLASSES, OTHERS)[:, :, -1, 0]
     torch.testing.assert_close(got, torch.cat(want), rtol=1e-3, atol=1e-5)
 
 
-def test_heads_share_the_backbones_passes(network, pictures, monkeypatch):
+def test_heads_share_the_backbones_passes(network, images, monkeypatch):
     backbone, heads = network
-    alone = [occlusion_map(backbone, head, pictures, SETS, CLASSES) for head in heads]
+    alone = [occlusion_map(backbone, head, images, SETS, CLASSES) for head in heads]
     calls = []
     handle = backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
-    together = occlusion_map(backbone, heads, pictures, SETS, CLASSES)
+    together = occlusion_map(backbone, heads, images, SETS, CLASSES)
     handle.remove()
     assert together.shape == (2, 2, 2, 4, 4)
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-3, atol=1e-5)
-    # 3 x 3 windows and the whole picture, whatever the number of sets and heads.
+    # 3 x 3 windows and the whole image, whatever the number of sets and heads.
     assert sum(calls) == 2 * (9 + 1)
 
 
-def test_pixel_gradients_are_the_slope_of_the_scores(network, pictures):
+def test_pixel_gradients_are_the_slope_of_the_scores(network, images):
     backbone, heads = network
     double = backbone.double(), [head.double() for head in heads]
     try:
-        x = backbone.prepare(pictures)
-        # Towards zero: the slope along the picture itself is the sum of gradient times input.
+        x = backbone.prepare(images)
+        # Towards zero: the slope along the image itself is the sum of gradient times input.
         step = 1e-8
-        got = pixel_gradient_map(backbone, heads[0], pictures, SETS, CLASSES, OTHERS, times_input=True).sum((2, 3))
+        got = pixel_gradient_map(backbone, heads[0], images, SETS, CLASSES, OTHERS, times_input=True).sum((2, 3))
         with torch.no_grad():
             for i in range(2):
                 y = x[i : i + 1]
                 slope = scores_of(double, y * (1 + step), i) - scores_of(double, y * (1 - step), i)
                 torch.testing.assert_close(got[i : i + 1], slope / (2 * step), rtol=1e-3, atol=1e-6)
-        saliency = pixel_gradient_map(backbone, heads[0], pictures, SETS, CLASSES, OTHERS)
+        saliency = pixel_gradient_map(backbone, heads[0], images, SETS, CLASSES, OTHERS)
         assert saliency.shape == (2, 2, 64, 64)
         assert (saliency >= 0).all()
         assert saliency.amax() > 0
@@ -104,16 +104,16 @@ def test_area_is_exact_and_its_gradient_right():
     assert torch.autograd.gradcheck(lambda a: _with_area(a, 0.2), logits)
 
 
-def test_extremal_mask_raises_its_score_and_repeats(network, pictures):
+def test_extremal_mask_raises_its_score_and_repeats(network, images):
     backbone, heads = network
     settings = {"area": 0.25, "steps": 15}
-    masks = extremal_map(backbone, heads[0], pictures, SETS, CLASSES, OTHERS, **settings)
+    masks = extremal_map(backbone, heads[0], images, SETS, CLASSES, OTHERS, **settings)
     assert masks.shape == (2, 2, 4, 4)
     torch.testing.assert_close(masks.mean((2, 3)), torch.full((2, 2), 0.25))
     assert masks.amin() >= 0
-    again = extremal_map(backbone, heads[0], pictures, SETS, CLASSES, OTHERS, **settings)
+    again = extremal_map(backbone, heads[0], images, SETS, CLASSES, OTHERS, **settings)
     assert torch.equal(masks, again)
-    x = backbone.prepare(pictures)
+    x = backbone.prepare(images)
     with torch.no_grad():
         for i, s in ((0, 0), (0, 1), (1, 1)):
             found, flat = [], torch.full((1, 1, 4, 4), 0.25)
@@ -132,28 +132,28 @@ def test_blur_keeps_constants_and_removes_detail():
 
 
 @pytest.mark.parametrize("function", [occlusion_map, pixel_gradient_map, extremal_map])
-def test_bad_input(network, pictures, function):
+def test_bad_input(network, images, function):
     backbone, heads = network
-    with pytest.raises(ValueError, match="got 1 classes for 2 pictures"):
-        function(backbone, heads[0], pictures, SETS, [0])
+    with pytest.raises(ValueError, match="got 1 classes for 2 images"):
+        function(backbone, heads[0], images, SETS, [0])
     with pytest.raises(ValueError, match="got 2 classes against 1"):
-        function(backbone, heads[0], pictures, SETS, CLASSES, [0])
+        function(backbone, heads[0], images, SETS, CLASSES, [0])
     with pytest.raises(ValueError, match="numbers from 0 to 3"):
-        function(backbone, heads[0], pictures, SETS, [0, 4])
+        function(backbone, heads[0], images, SETS, [0, 4])
     with pytest.raises(ValueError, match=r"top\(7\) needs 7"):
-        function(backbone, heads[0], pictures, ["top(7)"], CLASSES)
+        function(backbone, heads[0], images, ["top(7)"], CLASSES)
     with pytest.raises(ValueError, match="no set of eigenvalues"):
-        function(backbone, heads[0], pictures, [], CLASSES)
+        function(backbone, heads[0], images, [], CLASSES)
     with pytest.raises(ValueError, match="no covariance pool"):
-        function(backbone, Head(create_pool("gap", 112), 4).eval(), pictures, SETS, CLASSES)
+        function(backbone, Head(create_pool("gap", 112), 4).eval(), images, SETS, CLASSES)
     with pytest.raises(ValueError, match="backbone is in training mode"):
-        function(backbone.train(), heads[0], pictures, SETS, CLASSES)
+        function(backbone.train(), heads[0], images, SETS, CLASSES)
     backbone.eval()
 
 
-def test_settings_out_of_range(network, pictures):
+def test_settings_out_of_range(network, images):
     backbone, heads = network
     with pytest.raises(ValueError, match="window of 24 in steps of 16 does not fit"):
-        occlusion_map(backbone, heads[0], pictures, SETS, CLASSES, window=24)
+        occlusion_map(backbone, heads[0], images, SETS, CLASSES, window=24)
     with pytest.raises(ValueError, match="area between 0 and 1"):
-        extremal_map(backbone, heads[0], pictures, SETS, CLASSES, area=1.0)
+        extremal_map(backbone, heads[0], images, SETS, CLASSES, area=1.0)

@@ -128,7 +128,7 @@ def test_intervals_that_leave_a_way_out_are_too_narrow():
     assert covered < 0.5
 
 
-def test_crossed_interval_of_one_seed_or_one_picture():
+def test_crossed_interval_of_one_seed_or_one_image():
     values = [1.0, 2.0, 4.0]
     for table in ([values], np.transpose([values])):
         assert crossed_interval(table) == mean_interval(values)

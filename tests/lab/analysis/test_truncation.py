@@ -59,7 +59,7 @@ def test_each_criterion_decides_alone_at_any_length(epochs):
 
 
 def test_uneven_classes_are_guessed_by_their_frequencies():
-    # A network that has learnt the frequencies and nothing else looks as if it had begun, by the number of classes.
+    # A network that has learned the frequencies and nothing else looks as if it had begun, by the number of classes.
     counts = [1080, 720, 200, 200, 200]
     shares = np.array(counts) / 2400
     run = history([-(shares * np.log(shares)).sum()], [0.45])
@@ -172,7 +172,7 @@ def test_gain_as_released_is_the_norm_of_the_backward_pass():
 
 def test_weights_by_hand():
     table = cut_weights(torch.tensor([[9.0, 4.0, 1.0, 0.0], [4.0, 4.0, 1.0, 1.0]], dtype=DOUBLE))
-    first, second = (table[table.picture == i] for i in (0, 1))
+    first, second = (table[table.image == i] for i in (0, 1))
     assert first.kept.tolist() == [1, 2, 3, 4]
     assert first.gap.tolist() == [5, 3, 1, 0]
     np.testing.assert_allclose(first.relative_gap, [5 / 9, 3 / 4, 1, math.nan])

@@ -1,4 +1,4 @@
-"""The check of a data set: what is missing and corrupt is found at once, and sound pictures are decoded only once."""
+"""The check of a data set: what is missing and corrupt is found at once, and sound images are decoded only once."""
 
 import dataclasses
 import io
@@ -13,9 +13,9 @@ import pytest
 import trees
 from PIL import Image
 
-from gcplib.lab.data import PicturesSpec, check, check_pictures, load_pictures, require_sound
-from gcplib.lab.data.decoding import decode, problem
 from gcplib.lab.cli import main
+from gcplib.lab.data import ImagesSpec, check, check_images, load_images, require_sound
+from gcplib.lab.data.decoding import decode, problem
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def records(cache):
 
 
 def _files():
-    """Pictures of every format, by what they are called."""
+    """Images of every format, by what they are called."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (300, 200, 3), dtype=np.uint8)
     smooth = np.linspace(0, 255, 300)[:, None, None] * np.ones((1, 200, 3))
@@ -77,11 +77,11 @@ def test_a_file_is_refused_by_the_check_if_and_only_if_it_is_in_training(tmp_pat
             decode(path, 32, "shorter")
             decoded = None
         except ValueError as error:
-            decoded = str(error).partition("cannot be read as a picture: ")[2]
+            decoded = str(error).partition("cannot be read as an image: ")[2]
         assert (reason is None) == (decoded is None), f"{cut} of {length} bytes: {reason!r}, {decoded!r}"
         outcomes.add(reason is None)
         if cut in (length // 4, length // 2, 3 * length // 4):
-            assert reason is not None, f"{cut} of {length} bytes were taken for a picture"
+            assert reason is not None, f"{cut} of {length} bytes were taken for an image"
     assert outcomes == {True, False}
 
 
@@ -94,7 +94,7 @@ def test_what_training_refuses_for_other_reasons_is_a_problem_too(tmp_path):
 
 
 def test_a_whole_data_set_is_reported_and_remembered(birds, cache):
-    report = check_pictures(PicturesSpec("cub", str(birds)))
+    report = check_images(ImagesSpec("cub", str(birds)))
     assert report.whole
     assert (report.missing, report.corrupt) == ([], {})
     assert (report.splits, report.classes, report.groups) == ({"train": 15, "test": 6}, 3, 2)
@@ -103,104 +103,104 @@ def test_a_whole_data_set_is_reported_and_remembered(birds, cache):
     text = str(report)
     for line in (
         r"CUB-200-2011 \(layout 'cub'\) in .*birds",
-        r"train pictures: +15 of 5,994",
-        r"test pictures: +6 of 5,794",
-        r"\bpictures: +21",
+        r"train images: +15 of 5,994",
+        r"test images: +6 of 5,794",
+        r"\bimages: +21",
         r"classes: +3 of 200",
         r"coarse classes: +2",
-        r"smallest class: +Sooty Albatross: 5 training pictures",
+        r"smallest class: +Sooty Albatross: 5 training images",
         r"missing: +0",
         r"corrupt: +0",
-        r"Every listed picture is sound, but the counts are not the published ones",
+        r"Every listed image is sound, but the counts are not the published ones",
     ):
         assert re.search(line, text), text
 
 
 def test_a_report_of_the_published_counts_says_whole(birds):
-    report = check_pictures(PicturesSpec("cub", str(birds)))
+    report = check_images(ImagesSpec("cub", str(birds)))
     published = {"train": 15, "test": 6, "classes": 3}
     assert str(dataclasses.replace(report, published=published)).endswith("\nWhole.")
-    assert "train pictures:       15 of 15\n" in str(dataclasses.replace(report, published=published))
+    assert "train images:       15 of 15\n" in str(dataclasses.replace(report, published=published))
     assert str(dataclasses.replace(report, published={})).endswith("\nWhole.")
-    # An archive that holds no test pictures.
+    # An archive that holds no test images.
     assert "not the published ones" in str(dataclasses.replace(report, published=published, splits={"train": 15}))
 
 
 @pytest.mark.parametrize("make", [trees.make_cub, trees.make_aircraft, trees.make_cars, trees.make_kaggle_imagenet])
-def test_missing_and_corrupt_pictures_are_all_listed(tmp_path, make, cache):
+def test_missing_and_corrupt_images_are_all_listed(tmp_path, make, cache):
     layout = {"make_kaggle_imagenet": "imagenet"}.get(make.__name__, make.__name__.removeprefix("make_"))
-    spec = PicturesSpec(layout, str(make(tmp_path / "data")), pixels=32)
-    listing = load_pictures(spec).listing
+    spec = ImagesSpec(layout, str(make(tmp_path / "data")), pixels=32)
+    listing = load_images(spec).listing
     gone, empty, half = listing.paths[-1], listing.paths[2], listing.paths[5]
     (listing.base / gone).unlink()
     (listing.base / empty).write_bytes(b"")
     spoil(listing.base / half)
-    report = check_pictures(spec)
+    report = check_images(spec)
     assert not report.whole
     assert report.missing == [gone]
     assert list(report.corrupt) == [empty, half]
     assert f"  missing: {gone}\n" in str(report)
     assert f"  corrupt: {half}: {report.corrupt[half]}\n" in str(report)
-    assert str(report).endswith("or leave them out by PicturesSpec.skip.")
+    assert str(report).endswith("or leave them out by ImagesSpec.skip.")
     assert records(cache) == []
     left = dataclasses.replace(spec, skip=(gone, empty, half))
-    assert check_pictures(left).whole
-    require_sound(load_pictures(left))
+    assert check_images(left).whole
+    require_sound(load_images(left))
 
 
-def test_corrupt_pictures_stop_a_run_at_its_start(birds, cache):
-    paths = load_pictures(PicturesSpec("cub", str(birds))).listing.paths
+def test_corrupt_images_stop_a_run_at_its_start(birds, cache):
+    paths = load_images(ImagesSpec("cub", str(birds))).listing.paths
     for path in (paths[1], paths[20]):
         spoil(birds / path)
-    spec = PicturesSpec("cub", str(birds), pixels=32)
-    with pytest.raises(ValueError, match=r"2 of the 21 pictures in .*birds cannot be decoded\. Restore") as caught:
-        require_sound(load_pictures(spec))
+    spec = ImagesSpec("cub", str(birds), pixels=32)
+    with pytest.raises(ValueError, match=r"2 of the 21 images in .*birds cannot be decoded\. Restore") as caught:
+        require_sound(load_images(spec))
     lines = str(caught.value).splitlines()
-    assert "PicturesSpec.skip" in lines[0]
+    assert "ImagesSpec.skip" in lines[0]
     assert [line.split(":")[0].strip() for line in lines[1:]] == [paths[1], paths[20]]
     assert all("OSError: image file is truncated" in line for line in lines[1:])
     assert records(cache) == []
-    require_sound(load_pictures(dataclasses.replace(spec, skip=(paths[1], paths[20]))))
+    require_sound(load_images(dataclasses.replace(spec, skip=(paths[1], paths[20]))))
 
 
-def test_many_corrupt_pictures_are_counted(birds):
-    data = load_pictures(PicturesSpec("cub", str(birds), pixels=32))
+def test_many_corrupt_images_are_counted(birds):
+    data = load_images(ImagesSpec("cub", str(birds), pixels=32))
     for path in data.listing.paths:
         (birds / path).write_bytes(b"")
-    with pytest.raises(ValueError, match="21 of the 21 pictures") as caught:
-        require_sound(load_pictures(PicturesSpec("cub", str(birds), pixels=32)))
+    with pytest.raises(ValueError, match="21 of the 21 images") as caught:
+        require_sound(load_images(ImagesSpec("cub", str(birds), pixels=32)))
     assert len(str(caught.value).splitlines()) == 22
     assert str(caught.value).endswith("... and 1 more")
 
 
-def test_sound_pictures_are_decoded_once_whatever_is_made_of_them(birds, cache, tmp_path, monkeypatch):
-    spec = PicturesSpec("cub", str(birds), pixels=32)
-    require_sound(load_pictures(spec))
+def test_sound_images_are_decoded_once_whatever_is_made_of_them(birds, cache, tmp_path, monkeypatch):
+    spec = ImagesSpec("cub", str(birds), pixels=32)
+    require_sound(load_images(spec))
     assert len(records(cache)) == 1
     monkeypatch.setattr(check, "problem", None)
-    require_sound(load_pictures(dataclasses.replace(spec, pixels=64, seed=3, resize="both")))
+    require_sound(load_images(dataclasses.replace(spec, pixels=64, seed=3, resize="both")))
     birds.rename(tmp_path / "moved")
-    require_sound(load_pictures(dataclasses.replace(spec, root=str(tmp_path / "moved"))))
+    require_sound(load_images(dataclasses.replace(spec, root=str(tmp_path / "moved"))))
     # A file of another size is another file.
     with open(
-        tmp_path / "moved" / load_pictures(dataclasses.replace(spec, root=str(tmp_path / "moved"))).listing.paths[0],
+        tmp_path / "moved" / load_images(dataclasses.replace(spec, root=str(tmp_path / "moved"))).listing.paths[0],
         "ab",
     ) as file:
         file.write(b"\0")
     with pytest.raises(TypeError, match="not callable"):
-        require_sound(load_pictures(dataclasses.replace(spec, root=str(tmp_path / "moved"))))
+        require_sound(load_images(dataclasses.replace(spec, root=str(tmp_path / "moved"))))
 
 
 def test_a_check_on_demand_decodes_again(birds):
-    spec = PicturesSpec("cub", str(birds), pixels=32)
-    assert check_pictures(spec).whole
-    path = birds / load_pictures(spec).listing.paths[0]
+    spec = ImagesSpec("cub", str(birds), pixels=32)
+    assert check_images(spec).whole
+    path = birds / load_images(spec).listing.paths[0]
     path.write_bytes(bytes(path.stat().st_size))
-    assert list(check_pictures(spec).corrupt) == [path.relative_to(birds).as_posix()]
+    assert list(check_images(spec).corrupt) == [path.relative_to(birds).as_posix()]
 
 
 def test_of_two_runs_that_start_together_one_checks(birds, monkeypatch):
-    data = load_pictures(PicturesSpec("cub", str(birds), pixels=32))
+    data = load_images(ImagesSpec("cub", str(birds), pixels=32))
     checked = []
     monkeypatch.setattr(check, "problem", lambda path: checked.append(path))
     runs = [threading.Thread(target=require_sound, args=(data,)) for _ in range(3)]
@@ -212,11 +212,11 @@ def test_of_two_runs_that_start_together_one_checks(birds, monkeypatch):
 
 
 def test_an_interrupted_check_does_not_go_on(birds, monkeypatch):
-    data = load_pictures(PicturesSpec("cub", str(birds), pixels=32))
+    data = load_images(ImagesSpec("cub", str(birds), pixels=32))
     seen = []
 
     def slow(path):
-        time.sleep(0.02)  # as long as a large picture takes
+        time.sleep(0.02)  # as long as a large image takes
         seen.append(path)
 
     def interrupted(items, *args, **options):
@@ -236,7 +236,7 @@ def test_the_installed_elpv_is_whole(capsys):
     pytest.importorskip("elpv_dataset")
     assert main(["data", "check", "--layout", "elpv"]) == 0
     text = capsys.readouterr().out
-    assert "pictures:             2,624 of 2,624\n" in text
+    assert "images:             2,624 of 2,624\n" in text
     assert "classes:              4 of 4\n" in text
     assert text.endswith("Whole.\n")
 
@@ -256,8 +256,8 @@ def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys
         ([], "give the folder of the data set: python -m gcplib data check PATH"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["."], "looks like none of the known layouts:"),
-        (["--layout", "cub"], "PicturesSpec.root is empty; give the folder: the folder CUB_200_2011"),
-        ([".", "--layout", "birds"], "unknown PicturesSpec.layout 'birds'; choose 'cub', 'aircraft'"),
+        (["--layout", "cub"], "ImagesSpec.root is empty; give the folder: the folder CUB_200_2011"),
+        ([".", "--layout", "birds"], "unknown ImagesSpec.layout 'birds'; choose 'cub', 'aircraft'"),
         ([".", "--layout", "cub"], "no images.txt, image_class_labels.txt"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Corruptions are the same for a seed and a picture, grow with severity, and refuse what they cannot take."""
+"""Corruptions are the same for a seed and an image, grow with severity, and refuse what they cannot take."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from gcplib.lab.data.corruptions import CORRUPTIONS, FILMS, SEVERITIES, corrupt,
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return np.stack([skimage.data.astronaut()[:256:4, 100:356:4], skimage.data.coffee()[:256:4, 100:356:4]])
 
 
-def change(pictures, made):
-    return np.abs(made.astype(int) - pictures).mean()
+def change(images, made):
+    return np.abs(made.astype(int) - images).mean()
 
 
 def test_enough_kinds_of_five_severities():
@@ -23,12 +23,12 @@ def test_enough_kinds_of_five_severities():
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_shape_dtype_and_severity(pictures, kind):
-    made = [corrupt(pictures, kind, severity) for severity in range(1, 6)]
+def test_shape_dtype_and_severity(images, kind):
+    made = [corrupt(images, kind, severity) for severity in range(1, 6)]
     for one in made:
-        assert (one.shape, one.dtype) == (pictures.shape, np.uint8)
-    assert 0.5 < change(pictures, made[0]) < change(pictures, made[4])
-    assert change(pictures, made[4]) < 100
+        assert (one.shape, one.dtype) == (images.shape, np.uint8)
+    assert 0.5 < change(images, made[0]) < change(images, made[4])
+    assert change(images, made[4]) < 100
 
 
 @pytest.mark.parametrize("kind", [k for k in CORRUPTIONS if k != "saturation"])
@@ -41,10 +41,10 @@ def test_each_severity_is_worse_than_the_one_before(kind):
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_a_picture_meets_the_same_draw_in_any_batch_and_order(pictures, kind):
-    both = corrupt(pictures, kind, 3, seed=5, numbers=[70, 12])
-    swapped = corrupt(pictures[::-1].copy(), kind, 3, seed=5, numbers=[12, 70])
-    alone = corrupt(pictures[1:], kind, 3, seed=5, numbers=[12])
+def test_a_image_meets_the_same_draw_in_any_batch_and_order(images, kind):
+    both = corrupt(images, kind, 3, seed=5, numbers=[70, 12])
+    swapped = corrupt(images[::-1].copy(), kind, 3, seed=5, numbers=[12, 70])
+    alone = corrupt(images[1:], kind, 3, seed=5, numbers=[12])
     assert np.array_equal(both, swapped[::-1])
     assert np.array_equal(both[1:], alone)
 
@@ -52,19 +52,19 @@ def test_a_picture_meets_the_same_draw_in_any_batch_and_order(pictures, kind):
 @pytest.mark.parametrize(
     "kind", ["gaussian_noise", "shot_noise", "impulse_noise", "fog", "elastic", "motion_blur", "translate"]
 )
-def test_other_seeds_and_pictures_draw_other_numbers(pictures, kind):
-    same = np.stack([pictures[0], pictures[0]])
+def test_other_seeds_and_images_draw_other_numbers(images, kind):
+    same = np.stack([images[0], images[0]])
     made = corrupt(same, kind, 3, seed=5)
     assert not np.array_equal(made[0], made[1])
     assert not np.array_equal(made, corrupt(same, kind, 3, seed=6))
 
 
 def test_closed_forms():
-    grey = np.full((1, 32, 32, 3), 128, dtype=np.uint8)
-    noise = corrupt(np.repeat(grey, 20, 0), "gaussian_noise", 2) / 255 - 128 / 255
+    gray = np.full((1, 32, 32, 3), 128, dtype=np.uint8)
+    noise = corrupt(np.repeat(gray, 20, 0), "gaussian_noise", 2) / 255 - 128 / 255
     assert noise.std() == pytest.approx(SEVERITIES["gaussian_noise"][1], rel=0.02)
     assert abs(noise.mean()) < 0.002
-    shot = corrupt(np.repeat(grey, 20, 0), "shot_noise", 2) / 255
+    shot = corrupt(np.repeat(gray, 20, 0), "shot_noise", 2) / 255
     assert shot.std() == pytest.approx((128 / 255 / SEVERITIES["shot_noise"][1]) ** 0.5, rel=0.05)
     for kind in (
         "gaussian_blur",
@@ -76,30 +76,30 @@ def test_closed_forms():
         "translate",
         "contrast",
     ):
-        assert np.abs(corrupt(grey, kind, 5).astype(int) - 128).max() <= 1, kind
-    impulse = corrupt(grey, "impulse_noise", 5)
+        assert np.abs(corrupt(gray, kind, 5).astype(int) - 128).max() <= 1, kind
+    impulse = corrupt(gray, "impulse_noise", 5)
     assert set(np.unique(impulse)) == {0, 128, 255}
     assert (impulse != 128).mean() == pytest.approx(SEVERITIES["impulse_noise"][4], abs=0.03)
-    assert np.array_equal(corrupt(grey, "brightness", 3), np.full_like(grey, 192))
+    assert np.array_equal(corrupt(gray, "brightness", 3), np.full_like(gray, 192))
     assert len(np.unique(corrupt(skimage.data.coffee()[None], "posterize", 5))) == 2
     assert np.ptp(corrupt(skimage.data.coffee()[None], "saturation", 3), axis=-1).max() <= 1
 
 
-def test_a_turn_by_ninety_degrees_is_numpys(monkeypatch, pictures):
+def test_a_turn_by_ninety_degrees_is_numpys(monkeypatch, images):
     monkeypatch.setitem(SEVERITIES, "rotate", (90,) * 5)
-    made = [corrupt(pictures[:1], "rotate", 1, seed=seed)[0] for seed in range(8)]
-    either = [np.rot90(pictures[0], turn) for turn in (1, 3)]
+    made = [corrupt(images[:1], "rotate", 1, seed=seed)[0] for seed in range(8)]
+    either = [np.rot90(images[0], turn) for turn in (1, 3)]
     found = [[np.abs(one.astype(int) - other).max() <= 1 for other in either] for one in made]
     assert all(any(row) for row in found)
     assert np.any(found, axis=0).all()
 
 
 @pytest.mark.parametrize("kind", FILMS)
-def test_films_begin_with_the_picture_and_do_not_depend_on_the_batch(pictures, kind):
-    made = film(pictures, kind, 5, numbers=[3, 9])
-    assert (made.shape, made.dtype) == ((2, 5, *pictures.shape[1:]), np.uint8)
-    assert np.array_equal(made[:, 0], pictures)
-    assert np.array_equal(made[1:], film(pictures[1:], kind, 5, numbers=[9]))
+def test_films_begin_with_the_image_and_do_not_depend_on_the_batch(images, kind):
+    made = film(images, kind, 5, numbers=[3, 9])
+    assert (made.shape, made.dtype) == ((2, 5, *images.shape[1:]), np.uint8)
+    assert np.array_equal(made[:, 0], images)
+    assert np.array_equal(made[1:], film(images[1:], kind, 5, numbers=[9]))
     away = [change(made[:, 0], made[:, frame]) for frame in range(5)]
     if kind == "gaussian_noise":
         assert away[4] == pytest.approx(away[1], rel=0.05)
@@ -110,27 +110,27 @@ def test_films_begin_with_the_picture_and_do_not_depend_on_the_batch(pictures, k
 
 
 def test_film_moves_by_a_pixel():
-    picture = np.zeros((1, 21, 21, 3), dtype=np.uint8)
-    picture[0, 10, 10] = 255
-    weight = film(picture, "translate", 6)[0, :, :, :, 0].astype(float)
+    image = np.zeros((1, 21, 21, 3), dtype=np.uint8)
+    image[0, 10, 10] = 255
+    weight = film(image, "translate", 6)[0, :, :, :, 0].astype(float)
     places = np.stack(np.meshgrid(np.arange(21), np.arange(21), indexing="ij"))
-    centres = np.array([(places * w).sum((1, 2)) / w.sum() for w in weight])
-    assert np.linalg.norm(np.diff(centres, axis=0), axis=1) == pytest.approx([1.0] * 5, abs=0.05)
+    centers = np.array([(places * w).sum((1, 2)) / w.sum() for w in weight])
+    assert np.linalg.norm(np.diff(centers, axis=0), axis=1) == pytest.approx([1.0] * 5, abs=0.05)
 
 
-def test_refusals(pictures):
+def test_refusals(images):
     with pytest.raises(ValueError, match="unknown corruption 'snow'; known: gaussian_noise, "):
-        corrupt(pictures, "snow", 1)
+        corrupt(images, "snow", 1)
     for severity in (0, 6, 2.5):
         with pytest.raises(ValueError, match=f"severity must be 1 to 5, got {severity}"):
-            corrupt(pictures, "fog", severity)
-    with pytest.raises(ValueError, match=r"expected pictures \(B, H, W, 3\) of uint8, got \(2, 64, 64, 3\) float64"):
-        corrupt(pictures / 255, "fog", 1)
+            corrupt(images, "fog", severity)
+    with pytest.raises(ValueError, match=r"expected images \(B, H, W, 3\) of uint8, got \(2, 64, 64, 3\) float64"):
+        corrupt(images / 255, "fog", 1)
     with pytest.raises(ValueError, match=r"got \(64, 64, 3\) uint8"):
-        corrupt(pictures[0], "fog", 1)
-    with pytest.raises(ValueError, match="need one number a picture, got 1 for 2 pictures"):
-        corrupt(pictures, "fog", 1, numbers=[4])
+        corrupt(images[0], "fog", 1)
+    with pytest.raises(ValueError, match="need one number an image, got 1 for 2 images"):
+        corrupt(images, "fog", 1, numbers=[4])
     with pytest.raises(ValueError, match="unknown film 'zoom'; known: translate, rotate, brightness, gaussian_noise"):
-        film(pictures, "zoom")
-    with pytest.raises(ValueError, match="a film needs 2 pictures or more, got 1"):
-        film(pictures, "rotate", 1)
+        film(images, "zoom")
+    with pytest.raises(ValueError, match="a film needs 2 images or more, got 1"):
+        film(images, "rotate", 1)

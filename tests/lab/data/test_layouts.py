@@ -18,14 +18,14 @@ import torchvision.datasets as oracles
 import trees
 from scipy.io import savemat
 
-from gcplib.lab.data import PicturesSpec, choose_data, load_data, load_pictures
-from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_pictures
+from gcplib.lab.data import ImagesSpec, choose_data, load_data, load_images
+from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_images
 
 COUNTS = {"families": 4, "train": 4, "validation": 2, "test": 2, "pixels": 64}
 
 
 class Tree(NamedTuple):
-    """A builder, and what a reader should find with it: per class, ``train`` and ``test`` pictures."""
+    """A builder, and what a reader should find with it: per class, ``train`` and ``test`` images."""
 
     layout: str
     make: Callable[..., Path]
@@ -71,24 +71,24 @@ TREES = {
 every = pytest.mark.parametrize("name", TREES)
 
 
-def colours(tree: Tree) -> np.ndarray:
-    return np.array([(60 * n,) * 3 for n in range(4)] if tree.layout == "elpv" else trees.COLOURS)
+def colors(tree: Tree) -> np.ndarray:
+    return np.array([(60 * n,) * 3 for n in range(4)] if tree.layout == "elpv" else trees.COLORS)
 
 
 @every
 def test_counts_labels_splits_and_coarse_labels(tmp_path, name):
     tree = TREES[name]
-    data = load_pictures(PicturesSpec(tree.layout, str(tree.make(tmp_path)), pixels=32))
+    data = load_images(ImagesSpec(tree.layout, str(tree.make(tmp_path)), pixels=32))
     assert data.class_names() == tree.names
     for split, count in (("train", tree.train), ("test", tree.test)):
         labels = [n for n, held in zip(data.listing.classes, data.listing.splits, strict=True) if held == split]
         assert Counter(labels) == dict.fromkeys(range(len(tree.names)), count)
-    # Validation pictures come out of the training pictures alone.
+    # Validation images come out of the training images alone.
     assert len(data.indices("test")) == tree.test * len(tree.names)
     assert Counter(data.labels()[data.indices("validation")].tolist()) == dict.fromkeys(range(len(tree.names)), 1)
-    # The labels belong to the pictures: each has the colour of its class.
+    # The labels belong to the images: each has the color of its class.
     middle = data.images(np.arange(len(data)))[:, 16, 16]
-    assert np.abs(middle - colours(tree)[data.labels()].astype(int)).max() <= 3
+    assert np.abs(middle - colors(tree)[data.labels()].astype(int)).max() <= 3
     if tree.groups is None:
         with pytest.raises(ValueError, match="has no coarse labels"):
             data.labels("coarse")
@@ -101,9 +101,9 @@ def test_counts_labels_splits_and_coarse_labels(tmp_path, name):
 @every
 def test_a_tree_that_moves_keeps_its_digest(tmp_path, name):
     tree = TREES[name]
-    before = PicturesSpec(tree.layout, str(tree.make(tmp_path / "here"))).digest
+    before = ImagesSpec(tree.layout, str(tree.make(tmp_path / "here"))).digest
     shutil.copytree(tmp_path / "here", tmp_path / "over" / "there")
-    assert PicturesSpec(tree.layout, str(tmp_path / "over" / "there")).digest == before
+    assert ImagesSpec(tree.layout, str(tmp_path / "over" / "there")).digest == before
 
 
 @every
@@ -125,25 +125,25 @@ def test_an_inner_folder_will_do_and_is_the_same_data_set(tmp_path, name, inside
     tree = TREES[name]
     tree.make(tmp_path)
     assert guess_layout(tmp_path / inside) == tree.layout
-    specs = [PicturesSpec(tree.layout, str(root)) for root in (tmp_path, tmp_path / inside)]
+    specs = [ImagesSpec(tree.layout, str(root)) for root in (tmp_path, tmp_path / inside)]
     assert specs[0].digest == specs[1].digest
 
 
 @every
-def test_a_missing_picture_is_counted_and_named(tmp_path, name):
+def test_a_missing_image_is_counted_and_named(tmp_path, name):
     tree = TREES[name]
-    listing = list_pictures(tree.layout, tree.make(tmp_path))
+    listing = list_images(tree.layout, tree.make(tmp_path))
     # A dead link, so that it is missing where folders are listed, too.
     (listing.base / listing.paths[1]).unlink()
     (listing.base / listing.paths[1]).symlink_to(tmp_path / "nowhere")
     with pytest.raises(
         FileNotFoundError, match=rf"1 of the {len(listing.paths)} listed .*{re.escape(listing.paths[1])}"
     ):
-        load_pictures(PicturesSpec(tree.layout, str(tmp_path)))
+        load_images(ImagesSpec(tree.layout, str(tmp_path)))
 
 
 @every
-def test_a_class_without_training_pictures_is_refused(tmp_path, name):
+def test_a_class_without_training_images_is_refused(tmp_path, name):
     tree = TREES[name]
     if tree.layout == "folder":
         shutil.rmtree(tree.make(tmp_path) / "train" / "dog")
@@ -152,10 +152,8 @@ def test_a_class_without_training_pictures_is_refused(tmp_path, name):
     else:
         tree.make(tmp_path, train=[4, 4, 0], **{"val": [1, 1, 0]} if tree.layout == "aircraft" else {})
     lost = re.escape(tree.names[2])
-    with pytest.raises(
-        ValueError, match=rf"the class '{lost}' (is in test but not in train|has no pictures)\. The lay"
-    ):
-        load_pictures(PicturesSpec(tree.layout, str(tmp_path)))
+    with pytest.raises(ValueError, match=rf"the class '{lost}' (is in test but not in train|has no images)\. The lay"):
+        load_images(ImagesSpec(tree.layout, str(tmp_path)))
 
 
 @every
@@ -163,19 +161,19 @@ def test_a_root_that_is_something_else(tmp_path, name):
     layout = TREES[name].layout
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=rf"empty: no .*\. The layout '{layout}' is "):
-        load_pictures(PicturesSpec(layout, str(tmp_path / "empty")))
+        load_images(ImagesSpec(layout, str(tmp_path / "empty")))
     with pytest.raises(FileNotFoundError, match=rf"there is no folder '.*nowhere'\. The layout '{layout}' is "):
-        load_pictures(PicturesSpec(layout, str(tmp_path / "nowhere")))
+        load_images(ImagesSpec(layout, str(tmp_path / "nowhere")))
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"file' is a file, not a folder\. The layout"):
-        load_pictures(PicturesSpec(layout, str(tmp_path / "file")))
+        load_images(ImagesSpec(layout, str(tmp_path / "file")))
 
 
 @every
 def test_choose_data_knows_every_layout(tmp_path, name):
     tree = TREES[name]
     spec = choose_data(tree.layout, tree.make(tmp_path), **COUNTS)
-    assert spec == PicturesSpec(tree.layout, str(tmp_path), 64)
+    assert spec == ImagesSpec(tree.layout, str(tmp_path), 64)
     assert load_data(spec).class_names() == tree.names
 
 
@@ -183,7 +181,7 @@ def test_choose_data_knows_every_layout(tmp_path, name):
 
 
 def _rows(layout: str, root: Path, split: str) -> set[tuple[str, int]]:
-    listing = list_pictures(layout, root)
+    listing = list_images(layout, root)
     return {
         (str(listing.base / path), label)
         for path, label, held in zip(listing.paths, listing.classes, listing.splits, strict=True)
@@ -201,13 +199,13 @@ def test_aircraft_is_what_torchvision_reads(tmp_path):
         oracle = oracles.FGVCAircraft(tmp_path, theirs)
         assert _rows("aircraft", tmp_path, ours) == set(zip(oracle._image_files, oracle._labels, strict=True))
         makers = oracles.FGVCAircraft(tmp_path, theirs, "manufacturer")
-        listing = list_pictures("aircraft", tmp_path)
+        listing = list_images("aircraft", tmp_path)
         groups = {
             str(listing.base / path): listing.groups[n] for path, n in zip(listing.paths, listing.classes, strict=True)
         }
         for path, label in zip(makers._image_files, makers._labels, strict=True):
             assert groups[path] == makers.classes[label]
-    assert oracle.classes == list_pictures("aircraft", tmp_path).names
+    assert oracle.classes == list_images("aircraft", tmp_path).names
 
 
 def test_cars_are_what_torchvision_reads(tmp_path):
@@ -215,13 +213,13 @@ def test_cars_are_what_torchvision_reads(tmp_path):
     for split in ("train", "test"):
         oracle = oracles.StanfordCars(tmp_path, split)
         assert _rows("cars", tmp_path, split) == set(oracle._samples)
-    assert oracle.classes == list_pictures("cars", tmp_path).names
+    assert oracle.classes == list_images("cars", tmp_path).names
 
 
 @pytest.mark.parametrize("train", ["2021_train", "2021_train_mini"])
 def test_inaturalist_2021_is_what_torchvision_reads(tmp_path, train):
     trees.make_inaturalist(tmp_path, names=(train, "2021_valid"))
-    listing = list_pictures("inaturalist", tmp_path)
+    listing = list_images("inaturalist", tmp_path)
     assert listing.edition == ("iNaturalist 2021" if train == "2021_train" else "iNaturalist 2021 mini")
     for split, version in (("train", train), ("test", "2021_valid")):
         oracle = oracles.INaturalist(tmp_path, version, ["full", "class"])
@@ -239,7 +237,7 @@ def test_inaturalist_tables_are_what_torchvision_reads(tmp_path):
     theirs = {(str(tmp_path / "train_val2018" / oracle.all_categories[n] / file), n) for n, file in oracle.index}
     ours = [_rows("inaturalist", tmp_path, split) for split in ("train", "test")]
     assert ours[0] | ours[1] == theirs
-    listing = list_pictures("inaturalist", tmp_path)
+    listing = list_images("inaturalist", tmp_path)
     assert listing.edition == "iNaturalist 2018"
     assert listing.groups == [oracle.category_name("super", oracle.categories_map[n]["super"]) for n in range(3)]
 
@@ -251,42 +249,42 @@ def test_imagenet_is_what_torchvision_reads(tmp_path):
     for ours, theirs in (("train", "train"), ("test", "val")):
         oracle = oracles.ImageNet(tmp_path, theirs)
         assert _rows("imagenet", tmp_path, ours) == set(oracle.imgs)
-    assert oracle.wnids == list_pictures("imagenet", tmp_path).names
+    assert oracle.wnids == list_images("imagenet", tmp_path).names
 
 
 # What is particular to one layout.
 
 
-def test_published_validation_pictures_of_aircraft_are_training_pictures(tmp_path):
-    listing = list_pictures("aircraft", trees.make_aircraft(tmp_path, train=1, val=3))
+def test_published_validation_images_of_aircraft_are_training_images(tmp_path):
+    listing = list_images("aircraft", trees.make_aircraft(tmp_path, train=1, val=3))
     assert Counter(listing.splits) == {"train": 12, "test": 6}
 
 
 def test_the_labels_of_the_cars_may_lie_in_the_devkit(tmp_path):
     base = trees.make_cars(tmp_path) / "stanford_cars"
-    before = PicturesSpec("cars", str(tmp_path)).digest
+    before = ImagesSpec("cars", str(tmp_path)).digest
     (base / "cars_test_annos_withlabels.mat").rename(base / "devkit" / "cars_test_annos_withlabels.mat")
-    assert PicturesSpec("cars", str(tmp_path)).digest == before
+    assert ImagesSpec("cars", str(tmp_path)).digest == before
 
 
 def test_the_lists_of_the_dogs_may_lie_beside_them(tmp_path):
     trees.make_dogs(tmp_path)
-    before = PicturesSpec("dogs", str(tmp_path)).digest
+    before = ImagesSpec("dogs", str(tmp_path)).digest
     for file in (tmp_path / "lists").iterdir():
         file.rename(tmp_path / file.name)
-    assert PicturesSpec("dogs", str(tmp_path)).digest == before
+    assert ImagesSpec("dogs", str(tmp_path)).digest == before
 
 
 def test_a_list_of_one_dog_is_a_list(tmp_path):
-    listing = list_pictures("dogs", trees.make_dogs(tmp_path, test=[1, 0, 0]))
+    listing = list_images("dogs", trees.make_dogs(tmp_path, test=[1, 0, 0]))
     assert listing.splits.count("test") == 1
 
 
 def test_the_small_training_set_is_used_only_for_want_of_the_large_one(tmp_path):
     trees.make_inaturalist(tmp_path, names=("train_mini", "val"))
-    assert list_pictures("inaturalist", tmp_path).edition == "iNaturalist 2021 mini"
+    assert list_images("inaturalist", tmp_path).edition == "iNaturalist 2021 mini"
     trees.make_inaturalist(tmp_path, train=5)
-    listing = list_pictures("inaturalist", tmp_path)
+    listing = list_images("inaturalist", tmp_path)
     assert listing.edition == "iNaturalist 2021"
     assert listing.splits.count("train") == 15
 
@@ -296,7 +294,7 @@ def test_inaturalist_takes_the_coarse_level_that_its_tables_have(tmp_path, year,
     trees.make_inaturalist_tables(tmp_path, year=year)
     for part in ("train", "val"):
         _json(tmp_path / f"{part}{year}.json", lambda table: [_rename(row, level) for row in table["categories"]])
-    listing = list_pictures("inaturalist", tmp_path)
+    listing = list_images("inaturalist", tmp_path)
     assert listing.groups == (["Birds", "Birds", "Plants"] if level else None)
     assert listing.edition == f"iNaturalist {year}"
 
@@ -317,38 +315,38 @@ def test_names_that_were_published_later_win(tmp_path):
     trees.make_inaturalist_tables(tmp_path)
     rows = [{"id": n, "name": f"Avis {n}", "class": "Aves"} for n in range(9)]
     (tmp_path / "categories.json").write_text(json.dumps(rows))
-    listing = list_pictures("inaturalist", tmp_path)
+    listing = list_images("inaturalist", tmp_path)
     assert listing.names == ["Avis 0", "Avis 1", "Avis 2"]
     assert listing.groups == ["Birds", "Birds", "Plants"]
 
 
-def test_missing_pictures_of_kaggles_table_are_noticed(tmp_path):
+def test_missing_images_of_kaggles_table_are_noticed(tmp_path):
     base = trees.make_kaggle_imagenet(tmp_path) / "ILSVRC" / "Data" / "CLS-LOC"
     (base / "val" / "ILSVRC2012_val_00000011.JPEG").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of the 18 listed .*val/ILSVRC2012_val_00000011\.JPEG"):
-        load_pictures(PicturesSpec("imagenet", str(tmp_path)))
+        load_images(ImagesSpec("imagenet", str(tmp_path)))
 
 
 def test_elpv_is_split_in_the_same_way_whatever_the_seed_and_the_order(tmp_path):
     trees.make_elpv(tmp_path, cells=[12, 5, 5, 9])
-    listing = list_pictures("elpv", tmp_path)
+    listing = list_images("elpv", tmp_path)
     cells = dict(line.split()[::2] for line in (tmp_path / "labels.csv").read_text().splitlines())
     held = Counter(
         (label, cells[path])
         for path, label, split in zip(listing.paths, listing.classes, listing.splits, strict=True)
         if split == "test"
     )
-    # 62 pictures; in every class and kind of cell a quarter, up to one picture.
+    # 62 images; in every class and kind of cell a quarter, up to one image.
     assert sum(held.values()) == 15
     for label, count in enumerate([12, 5, 5, 9]):
         for kind in ("mono", "poly"):
             assert abs(held[label, kind] - count / 4) < 1
     test = {path for path, split in zip(listing.paths, listing.splits, strict=True) if split == "test"}
     for seed in (0, 1):
-        data = load_pictures(PicturesSpec("elpv", str(tmp_path), pixels=32, seed=seed))
+        data = load_images(ImagesSpec("elpv", str(tmp_path), pixels=32, seed=seed))
         assert {data.listing.paths[place] for place in data.indices("test")} == test
     (tmp_path / "labels.csv").write_text("\n".join((tmp_path / "labels.csv").read_text().splitlines()[::-1]))
-    turned = list_pictures("elpv", tmp_path)
+    turned = list_images("elpv", tmp_path)
     assert {path for path, split in zip(turned.paths, turned.splits, strict=True) if split == "test"} == test
 
 
@@ -356,18 +354,18 @@ def test_the_installed_elpv(monkeypatch):
     pytest.importorskip("elpv_dataset")
     spec = choose_data("elpv", "", **COUNTS)
     data = load_data(spec)
-    assert len(data) == LAYOUTS["elpv"].published["ELPV"]["pictures"]
+    assert len(data) == LAYOUTS["elpv"].published["ELPV"]["images"]
     assert Counter(data.labels().tolist()) == {0: 1508, 1: 295, 2: 106, 3: 715}
     assert [len(data.indices(split)) for split in ("train", "validation", "test")] == [1771, 197, 656]
-    # As many test pictures as in the paper, and of every class a quarter.
+    # As many test images as in the paper, and of every class a quarter.
     held = np.bincount(data.labels()[data.indices("test")])
     assert held.tolist() == np.diff(np.cumsum([0, 1508, 295, 106, 715]) // 4).tolist()
     assert data.class_names("coarse") == ["defective", "functional"]
-    pictures = data.images([0, 2623])
-    assert (pictures[..., 0] == pictures[..., 2]).all()
-    assert pictures.std() > 10
+    images = data.images([0, 2623])
+    assert (images[..., 0] == images[..., 2]).all()
+    assert images.std() > 10
     # The root, and where the package lies, are no part of the name.
-    assert PicturesSpec("elpv", str(data.path), 64).digest == spec.digest
+    assert ImagesSpec("elpv", str(data.path), 64).digest == spec.digest
     monkeypatch.setitem(sys.modules, "elpv_dataset", None)
     with pytest.raises(
         FileNotFoundError, match=r"'elpv' has no root, .*`pip install elpv-dataset`, or give the folder"
@@ -428,7 +426,7 @@ def _table(name: str, change: Callable[[dict], object]) -> Callable[[Path], None
     return lambda root: _json(root / name, change)
 
 
-def _picture(name: str) -> Callable[[Path], None]:
+def _image(name: str) -> Callable[[Path], None]:
     return lambda root: trees.save(root / name, (1, 2, 3))
 
 
@@ -447,14 +445,14 @@ BROKEN = [
     (
         "aircraft",
         _edit(AIR + "images_variant_test.txt", "020000", "029999"),
-        r"variant_test\.txt and .* on 2 pictures: 020",
+        r"variant_test\.txt and .* on 2 images: 020",
     ),
     (
         "aircraft",
         _edit(AIR + "images_manufacturer_val.txt", "010000 Boeing", "010000 Airbus"),
         "'707-320' has two manuf",
     ),
-    ("aircraft", _edit(AIR + "variants.txt", "A300B4", "A300B4\nDR-400"), "the class 'DR-400' has no pictures"),
+    ("aircraft", _edit(AIR + "variants.txt", "A300B4", "A300B4\nDR-400"), "the class 'DR-400' has no images"),
     ("cars", _remove(CAR + "devkit/cars_meta.mat"), r"no devkit/cars_meta\.mat here or in stanford_cars/"),
     (
         "cars",
@@ -486,7 +484,7 @@ BROKEN = [
     (
         "dogs",
         _mat("lists/test_list.mat", file_list=np.array(["a/b"], object), labels=[1, 2]),
-        "has 1 pictures and 2 labels",
+        "has 1 images and 2 labels",
     ),
     (
         "dogs",
@@ -495,8 +493,8 @@ BROKEN = [
     ),
     ("inaturalist", _remove("train"), r"no train2017\.json, .*00000_Animalia_Annelida"),
     ("inaturalist", _remove("val"), "no folder val or 2021_valid"),
-    ("inaturalist", _picture("train/birds/1.jpg"), "1 class folders are not named by number, kingdom, .*: birds"),
-    ("inaturalist", _picture("train/1.jpg"), r"train/ has pictures outside class folders 1\.jpg"),
+    ("inaturalist", _image("train/birds/1.jpg"), "1 class folders are not named by number, kingdom, .*: birds"),
+    ("inaturalist", _image("train/1.jpg"), r"train/ has images outside class folders 1\.jpg"),
     ("inaturalist", _put("train2019.json"), r"several years are here \(train2019\.json, train/\)"),
     ("inaturalist_tables", _put("train2017.json"), r"several years are here \(train2017\.json, train2018\.json\)"),
     ("inaturalist_tables", _remove("val2018.json"), r"no val2018\.json beside its other files"),
@@ -515,7 +513,7 @@ BROKEN = [
     (
         "inaturalist_tables",
         _table("val2018.json", lambda table: table["annotations"].pop()),
-        r"val2018\.json has no annotation of 1 pictures: train_val2018/Birds/0/test00\.jpg",
+        r"val2018\.json has no annotation of 1 images: train_val2018/Birds/0/test00\.jpg",
     ),
     (
         "inaturalist_tables",
@@ -529,8 +527,8 @@ BROKEN = [
     ),
     ("imagenet", _remove("train"), "no train/ with folders such as n01440764 here or in ILSVRC"),
     ("imagenet", _remove("val"), "no folder val/"),
-    ("imagenet", _picture("val/x.JPEG"), r"val/ has pictures outside class folders x\.JPEG"),
-    ("imagenet", _picture("train/n99999999/deep/x.JPEG"), r"some folders of train/ hold pictures and others folders"),
+    ("imagenet", _image("val/x.JPEG"), r"val/ has images outside class folders x\.JPEG"),
+    ("imagenet", _image("train/n99999999/deep/x.JPEG"), r"some folders of train/ hold images and others folders"),
     (
         "imagenet",
         _put("LOC_synset_mapping.txt", b"n01440764 tench\n"),
@@ -539,12 +537,12 @@ BROKEN = [
     (
         "imagenet_kaggle",
         _remove("LOC_val_solution.csv"),
-        r"val/ has 6 pictures outside .* no LOC_val_solution\.csv to tell",
+        r"val/ has 6 images outside .* no LOC_val_solution\.csv to tell",
     ),
     (
         "imagenet_kaggle",
-        _picture(KAGGLE + "val/x.JPEG"),
-        r"1 pictures of val/ are not in LOC_val_solution\.csv: x\.JPEG",
+        _image(KAGGLE + "val/x.JPEG"),
+        r"1 images of val/ are not in LOC_val_solution\.csv: x\.JPEG",
     ),
     (
         "imagenet_kaggle",
@@ -553,7 +551,7 @@ BROKEN = [
     ),
     ("elpv", _remove("labels.csv"), r"no labels\.csv with images/ beside it"),
     ("elpv", _remove("images"), r"no labels\.csv with images/ beside it"),
-    ("elpv", _put("labels.csv"), r"labels\.csv lists no pictures"),
+    ("elpv", _put("labels.csv"), r"labels\.csv lists no images"),
     (
         "elpv",
         _edit("labels.csv", "mono", "bifacial"),
@@ -572,7 +570,7 @@ def test_a_broken_tree_is_refused(tmp_path, name, change, message):
     tree.make(tmp_path)
     change(tmp_path)
     with pytest.raises(ValueError, match=message + rf"(.|\n)*\. The layout '{tree.layout}' is "):
-        list_pictures(tree.layout, tmp_path)
+        list_images(tree.layout, tmp_path)
 
 
 def test_folders_within_the_classes_of_imagenet_are_refused(tmp_path):
@@ -580,4 +578,4 @@ def test_folders_within_the_classes_of_imagenet_are_refused(tmp_path):
     for wnid in trees.SYNSETS:
         nested(tmp_path / "train" / wnid / "deep" / "x.JPEG")
     with pytest.raises(ValueError, match=r"train/ has folders in its class folders \(train/n01440764/deep, "):
-        list_pictures("imagenet", tmp_path)
+        list_images("imagenet", tmp_path)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import trees
 
-from gcplib.lab.data import PicturesSpec, choose_data, load_pictures
-from gcplib.lab.data.check import check_pictures
-from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_pictures
+from gcplib.lab.data import ImagesSpec, choose_data, load_images
+from gcplib.lab.data.check import check_images
+from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_images
 from gcplib.lab.data.layouts.scenes import split_by_share
 
 INNER = {"aid": "AID", "nwpu": "NWPU-RESISC45", "ucm": "UCMerced_LandUse/Images"}
@@ -19,17 +19,17 @@ every = pytest.mark.parametrize("kind", INNER)
 
 
 @pytest.mark.parametrize("layout", SHARES)
-def test_counts_labels_and_the_share_of_training_pictures(tmp_path, layout):
+def test_counts_labels_and_the_share_of_training_images(tmp_path, layout):
     kind = layout.partition("_")[0]
-    data = load_pictures(PicturesSpec(layout, str(trees.make_scenes(tmp_path, kind, 20)), pixels=32))
+    data = load_images(ImagesSpec(layout, str(trees.make_scenes(tmp_path, kind, 20)), pixels=32))
     names = {"aid": "Airport", "nwpu": "airplane", "ucm": "forest"}
     assert data.class_names() == [names[kind] + letter for letter in "abc"]
     counts = Counter(zip(data.listing.splits, data.listing.classes, strict=True))
     train = round(20 * SHARES[layout])
     assert counts == {(s, n): count for s, count in (("train", train), ("test", 20 - train)) for n in range(3)}
-    # The labels belong to the pictures: each has the colour of its class.
+    # The labels belong to the images: each has the color of its class.
     middle = data.images(np.arange(len(data)))[:, 16, 16]
-    assert np.abs(middle - np.array(trees.COLOURS)[data.labels()].astype(int)).max() <= 3
+    assert np.abs(middle - np.array(trees.COLORS)[data.labels()].astype(int)).max() <= 3
     with pytest.raises(ValueError, match="has no coarse labels"):
         data.labels("coarse")
 
@@ -39,7 +39,7 @@ def test_layouts_are_told_from_their_files_at_any_folder(tmp_path, kind):
     trees.make_scenes(tmp_path, kind)
     roots = [tmp_path, tmp_path / INNER[kind], *[tmp_path / "UCMerced_LandUse"] * (kind == "ucm")]
     assert {guess_layout(root) for root in roots} == {kind}
-    assert len({PicturesSpec(kind, str(root)).digest for root in roots}) == 1
+    assert len({ImagesSpec(kind, str(root)).digest for root in roots}) == 1
     assert choose_data(kind, str(tmp_path), families=4, train=4, validation=2, test=2, pixels=64).layout == kind
 
 
@@ -54,15 +54,15 @@ def test_no_other_layout_takes_scenes_for_its_own(tmp_path):
 
 @every
 def test_the_check_knows_the_published_counts(tmp_path, kind):
-    report = str(check_pictures(PicturesSpec(kind, str(trees.make_scenes(tmp_path, kind)))))
+    report = str(check_images(ImagesSpec(kind, str(trees.make_scenes(tmp_path, kind)))))
     published = {
         "aid": ("AID", "10,000", 30),
         "nwpu": ("NWPU-RESISC45", "31,500", 45),
         "ucm": ("UC Merced", "2,100", 21),
     }
-    title, pictures, classes = published[kind]
+    title, images, classes = published[kind]
     assert report.startswith(title)
-    assert f"30 of {pictures}" in report
+    assert f"30 of {images}" in report
     assert f"3 of {classes}" in report
 
 
@@ -77,7 +77,7 @@ def test_splits_are_nested_in_every_class_and_do_not_depend_on_the_order():
     assert split_by_share(paths, classes, 0.2, seed=1) != small
 
 
-def test_small_classes_are_on_both_sides_and_a_single_picture_is_trained_on():
+def test_small_classes_are_on_both_sides_and_a_single_image_is_trained_on():
     assert sorted(split_by_share(["1", "2"], [0, 0], 0.9)) == ["test", "train"]
     assert sorted(split_by_share(["1", "2"], [0, 0], 0.1)) == ["test", "train"]
     assert split_by_share(["1"], [0], 0.1) == ["train"]
@@ -89,19 +89,19 @@ def test_small_classes_are_on_both_sides_and_a_single_picture_is_trained_on():
 @every
 def test_what_is_not_the_data_set_is_refused(tmp_path, kind):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=rf"no class folders of pictures such as .*The layout '{kind}' is "):
-        list_pictures(kind, tmp_path / "empty")
+    with pytest.raises(ValueError, match=rf"no class folders of images such as .*The layout '{kind}' is "):
+        list_images(kind, tmp_path / "empty")
     base = trees.make_scenes(tmp_path / "set", kind) / INNER[kind]
     trees.save(base / "stray.jpg", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"1 pictures lie outside the class folders: stray\.jpg"):
-        list_pictures(kind, tmp_path / "set")
+    with pytest.raises(ValueError, match=r"1 images lie outside the class folders: stray\.jpg"):
+        list_images(kind, tmp_path / "set")
     (base / "stray.jpg").unlink()
     (base / "zzz").mkdir()
-    with pytest.raises(ValueError, match=r"class folders without pictures \(.*\.tif.*\): zzz"):
-        list_pictures(kind, tmp_path / "set")
+    with pytest.raises(ValueError, match=r"class folders without images \(.*\.tif.*\): zzz"):
+        list_images(kind, tmp_path / "set")
     trees.save(base / "zzz" / "other.jpg", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"the pictures of 1 class folders are not named like .*: zzz"):
-        list_pictures(kind, tmp_path / "set")
+    with pytest.raises(ValueError, match=r"the images of 1 class folders are not named like .*: zzz"):
+        list_images(kind, tmp_path / "set")
 
 
 def test_one_set_is_not_read_as_another(tmp_path):
@@ -109,10 +109,10 @@ def test_one_set_is_not_read_as_another(tmp_path):
         trees.make_scenes(tmp_path / kind, kind)
         for other in set(INNER) - {kind}:
             with pytest.raises(ValueError, match=r"are not named like .*, so that this is not"):
-                list_pictures(other, tmp_path / kind / INNER[kind])
+                list_images(other, tmp_path / kind / INNER[kind])
 
 
-def test_a_class_of_one_picture_has_none_to_spare(tmp_path):
+def test_a_class_of_one_image_has_none_to_spare(tmp_path):
     trees.make_scenes(tmp_path, "nwpu", [20, 20, 1])
-    with pytest.raises(ValueError, match="the class 'airplanec' has 1 training picture"):
-        load_pictures(PicturesSpec("nwpu", str(tmp_path)))
+    with pytest.raises(ValueError, match="the class 'airplanec' has 1 training image"):
+        load_images(ImagesSpec("nwpu", str(tmp_path)))

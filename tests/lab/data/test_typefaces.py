@@ -42,7 +42,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(small, tmp_path):
     assert small.path.read_bytes() == one
 
 
-def test_pictures_do_not_depend_on_how_many_there_are(small):
+def test_images_do_not_depend_on_how_many_there_are(small):
     more = load_typefaces(TypefacesSpec(families=7, train=4, validation=1, test=2, pixels=64), progress=False)
     for name in small.class_names():
         first = small.indices("train")[small.labels()[small.indices("train")] == small.class_names().index(name)]
@@ -106,14 +106,14 @@ def test_any_flipped_byte_is_harmless_or_detected(small):
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_interrupted_render_leaves_no_file(cache, monkeypatch, stop):
-    draw, calls = rendering.draw_pictures, itertools.count()
+    draw, calls = rendering.draw_images, itertools.count()
 
     def interrupted(*arguments):
         if next(calls) == 4:
             raise stop
         return draw(*arguments)
 
-    monkeypatch.setattr(rendering, "draw_pictures", interrupted)
+    monkeypatch.setattr(rendering, "draw_images", interrupted)
     with pytest.raises(stop if isinstance(stop, type) else type(stop)):
         load_typefaces(SMALL, progress=False)
     assert not list(cache.glob("*.npz"))
@@ -142,10 +142,10 @@ def test_splits_counts_and_labels(small):
     assert set(coarse) == set(range(len(categories)))
 
 
-def test_labels_belong_to_the_pictures(small):
+def test_labels_belong_to_the_images(small):
     place = int(small.indices("test")[-1])
     family = find_family(small.class_names()[small.labels()[place]])
-    ((text, jpeg),) = rendering.draw_pictures(SMALL.seed, "test", family, [1], SMALL.pixels)
+    ((text, jpeg),) = rendering.draw_images(SMALL.seed, "test", family, [1], SMALL.pixels)
     assert small.words[place] == text
     assert small._jpegs[small._offsets[place] : small._offsets[place + 1]].tobytes() == jpeg
 
@@ -163,13 +163,13 @@ def test_words_of_the_splits_are_disjoint_and_cover_the_alphabet(small):
 
 
 def test_images_decode_in_any_order(small):
-    pictures = small.images(np.arange(len(small)))
-    assert pictures.shape == (30, 64, 64, 3)
-    assert pictures.dtype == np.uint8
-    np.testing.assert_array_equal(small.images([7, 2]), pictures[[7, 2]])
-    np.testing.assert_array_equal(small.images(3), pictures[3:4])
+    images = small.images(np.arange(len(small)))
+    assert images.shape == (30, 64, 64, 3)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(small.images([7, 2]), images[[7, 2]])
+    np.testing.assert_array_equal(small.images(3), images[3:4])
     assert small.images([]).shape == (0, 64, 64, 3)
-    with pytest.raises(IndexError, match=r"no picture 30: .* 0 to 29"):
+    with pytest.raises(IndexError, match=r"no image 30: .* 0 to 29"):
         small.images([0, 30])
 
 
@@ -219,7 +219,7 @@ def test_unknown_split_and_labels_list_the_choices(small):
 
 
 @pytest.mark.parametrize("pixels", [96, 224])
-def test_text_is_inside_the_picture_large_and_legible(pixels):
+def test_text_is_inside_the_image_large_and_legible(pixels):
     for number, family in enumerate(pinned_families()):
         scene = rendering.draw_scene(rendering.scene_rng(1, "train", family, number), "train", pixels)
         (ink,) = rendering.place_text(scene, [family])
@@ -227,7 +227,7 @@ def test_text_is_inside_the_picture_large_and_legible(pixels):
         assert min(rows.min(), columns.min()) >= 1, family.name
         assert max(rows.max(), columns.max()) <= pixels - 2, family.name
         assert max(np.ptp(rows), np.ptp(columns)) > 0.15 * pixels
-        assert rendering.contrast(scene.colour, scene.background) >= 3
+        assert rendering.contrast(scene.color, scene.background) >= 3
         assert ink.max() > 200
 
 
@@ -284,7 +284,7 @@ def test_show_titles_are_class_names(small, labels):
 
 
 @pytest.mark.parametrize(("wanted", "progress", "shown"), [("1", True, True), ("1", False, False), ("0", True, False)])
-def test_progress_bar_counts_pictures_and_can_be_silent(cache, capsys, monkeypatch, wanted, progress, shown):
+def test_progress_bar_counts_images_and_can_be_silent(cache, capsys, monkeypatch, wanted, progress, shown):
     monkeypatch.setenv("GCPLIB_PROGRESS", wanted)
     load_typefaces(TypefacesSpec(families=2, train=1, validation=1, test=1, pixels=64), progress=progress)
     output = capsys.readouterr()

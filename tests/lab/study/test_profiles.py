@@ -31,14 +31,14 @@ def test_every_problem_is_listed_at_once(world):
     world.profile("""
 shared: {familys: 60, fast: 'true'}
 notebooks:
-  a: {threads: 0, parameters: {seed: 5, rate: 1e-3, profile: x, seeds: true}, colour: red, first: 1}
+  a: {threads: 0, parameters: {seed: 5, rate: 1e-3, profile: x, seeds: true}, color: red, first: 1}
   aa:
 extra: 1
 """)
     with pytest.raises(ValueError, match=r"profile 'smoke' has 10 problems") as caught:
         load_plan("smoke")
     expected = [
-        "unknown key 'extra'", "unknown key 'colour'", "threads must be a whole number of at least 1, got 0",
+        "unknown key 'extra'", "unknown key 'color'", "threads must be an integer of at least 1, got 0",
         "first must be true or false, got 1",
         "no notebook 'aa'", "a: no parameter 'seed' (value 5); did you mean 'seeds'?", "write 1.0e-3",
         "a: 'profile' is set by the runner", "'seeds': expected int, got True (bool)",

@@ -15,7 +15,7 @@ from gcplib.lab.study.report import build_report
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-def picture_cell(**metadata):
+def image_cell(**metadata):
     output = new_output("display_data", data={"image/png": PNG})
     return new_code_cell("plot()", outputs=[output], metadata=metadata)
 
@@ -39,7 +39,7 @@ def profile(world):
 
 
 def test_the_page_tells_claims_notebooks_and_where_they_come_from(world, profile):
-    executed(world, "a", new_markdown_cell("# Look at `spectra`"), picture_cell())
+    executed(world, "a", new_markdown_cell("# Look at `spectra`"), image_cell())
     record("C03", Evidence("gain <x>", -2, -3, -1, n=5), notebook="a", profile="smoke", data="toy", note="a note")
     page = build_report(profile).read_text()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.split("</style>")[1]))
@@ -55,7 +55,7 @@ def test_the_page_tells_claims_notebooks_and_where_they_come_from(world, profile
 
 
 def test_the_page_fetches_nothing(world, profile):
-    executed(world, "a", new_markdown_cell("# T\n\nfor $x_i$ and $$\\frac{a}{b}$$"), picture_cell())
+    executed(world, "a", new_markdown_cell("# T\n\nfor $x_i$ and $$\\frac{a}{b}$$"), image_cell())
     index = build_report(profile)
     for page in (index, index.parent / "notebooks" / "a.html"):
         assert not re.findall(r"""(?:src|href)=["']https?:|url\(https?:|@import""", page.read_text())
@@ -72,28 +72,28 @@ def test_formulas_are_mathml_and_what_cannot_be_converted_stays(world, profile):
 def test_captions_and_headline_figures(world, profile):
     cells = [
         new_markdown_cell("# Title"),
-        picture_cell(),
+        image_cell(),
         new_markdown_cell("text\n\n**The root flattens.** More."),
-        picture_cell(),
+        image_cell(),
         new_markdown_cell("plain text"),
-        picture_cell(caption="Own words"),
+        image_cell(caption="Own words"),
     ]
     path = executed(world, "a", *cells)
     assert [figure.caption for figure in figures_of(path)] == ["Title", "The root flattens.", "Own words"]
     assert [figure.name for figure in figures_of(path)] == ["a-01", "a-02", "a-03"]
-    path = executed(world, "a", *cells, picture_cell(tags=["headline"]))
+    path = executed(world, "a", *cells, image_cell(tags=["headline"]))
     assert [(figure.name, figure.caption) for figure in figures_of(path)] == [("a-01", "The root flattens.")]
 
 
 def test_what_changed_since_it_ran_is_out_of_date(world, profile):
-    executed(world, "a", picture_cell())
+    executed(world, "a", image_cell())
     assert "out of date" not in build_report(profile).read_text()
     world.notebook("a", "something = 'new'")
     assert "out of date" in build_report(profile).read_text()
 
 
 def test_pages_of_an_earlier_report_do_not_stay(world, profile):
-    path = executed(world, "a", picture_cell())
+    path = executed(world, "a", image_cell())
     folder = build_report(profile).parent
     assert (folder / "figures" / "a-01.png").exists()
     path.unlink()

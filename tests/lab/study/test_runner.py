@@ -24,7 +24,7 @@ def runs_of(world, name):
 
 
 def test_a_failure_is_isolated_shown_and_continued(world):
-    world.notebook("good", COUNT.format("good"), FIGURE, RECORD, heading="# Pool a picture")
+    world.notebook("good", COUNT.format("good"), FIGURE, RECORD, heading="# Pool an image")
     world.notebook("bad", COUNT.format("bad"), "x = 0\n1 / x")
     profile = world.profile("description: two tiny notebooks\nnotebooks: {good: {parameters: {}}, bad: }")
 

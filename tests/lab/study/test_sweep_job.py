@@ -22,7 +22,7 @@ def job(tiny_spec, tmp_path, monkeypatch):
     typefaces = dataclasses.asdict(tiny_spec)
     how = [
         {"data": typefaces},
-        {"data": {"layout": "folder", "root": str(tmp_path / "pictures"), "pixels": 64}},
+        {"data": {"layout": "folder", "root": str(tmp_path / "images"), "pixels": 64}},
         {"data": typefaces, "recipe": {"learning_rate": 1e30, "clip": 0}},
     ]
     grid = {"batch": 3, "base": {"pool": "cov", "reduction": 8, "recipe": {"epochs": 1}}, "grid": {"how": how}}
@@ -43,7 +43,7 @@ def test_each_run_is_recorded_with_what_became_of_it(job, tmp_path, capsys):
     good, failed, diverged = (entry["reason"] for entry in entries)
     assert good == ""
     assert failed.startswith("FileNotFoundError: ")
-    assert str(tmp_path / "pictures") in failed
+    assert str(tmp_path / "images") in failed
     assert "epoch 0" in diverged or "evaluation" in diverged
     # The log has the whole error.
     assert "Traceback" in capsys.readouterr().err

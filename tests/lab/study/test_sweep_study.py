@@ -31,7 +31,7 @@ runs: {all: {batch: 2, base: {data.families: 9}, grid: {pool: [bad, good, wild],
     code, output = world.study()
     assert code == 1, output
     assert sorted(world.trained()) == [f"{pool}-{seed}" for pool in ("bad", "good", "wild") for seed in (0, 1)]
-    assert set(world.trained(3)) == {"True"}  # the pictures that they share with the notebooks were drawn before
+    assert set(world.trained(3)) == {"True"}  # the images that they share with the notebooks were drawn before
     # The notebook began when all jobs were over, and ran although runs had failed.
     assert (world.root / "read").read_text() == "all-1 all-2 all-3."
     assert sweep_file(world, "all-1")["runs"][0] | {"seconds": 0} == {

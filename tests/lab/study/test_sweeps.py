@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gcplib.lab.data import PicturesSpec, TypefacesSpec
-from gcplib.nn import list_pools
+from gcplib.lab.data import ImagesSpec, TypefacesSpec
 from gcplib.lab.study.profiles import load_plan
 from gcplib.lab.study.sweeps import expand, plan_sweeps
 from gcplib.lab.training import Recipe, RunSpec
+from gcplib.nn import list_pools
 
 PROFILES = Path(__file__).parents[3] / "notebooks" / "profiles"
 
@@ -71,8 +71,8 @@ def test_a_base_alone_is_one_run_and_equal_combinations_are_too():
         ("", "must be a mapping with 'base' or 'grid', got None"),
         ("{batch: 4}", "must be a mapping with 'base' or 'grid', got {'batch': 4}"),
         ("{bath: 4, base: {seed: 1}}", "unknown key 'bath'; did you mean 'batch'?"),
-        ("{batch: 0, base: {seed: 1}}", "batch must be a whole number of at least 1, got 0"),
-        ("{threads: 1.5, base: {seed: 1}}", "threads must be a whole number of at least 1, got 1.5"),
+        ("{batch: 0, base: {seed: 1}}", "batch must be an integer of at least 1, got 0"),
+        ("{threads: 1.5, base: {seed: 1}}", "threads must be an integer of at least 1, got 1.5"),
         ("{gpus: 2, base: {seed: 1}}", "gpus must be 0 or 1, got 2"),
         ("{gpus: true, base: {seed: 1}}", "gpus must be 0 or 1, got True"),
         ("{base: [1]}", "base must be a mapping of fields, got [1]"),
@@ -164,7 +164,7 @@ def test_only_the_names_of_its_runs_make_a_job_stale():
     assert jobs("{a: {batch: 9, base: {recipe.epochs: 3}, grid: {pool: [gap], seed: 4}}}")["sweeps/a-1"].key != key
 
 
-def test_jobs_on_the_pictures_of_the_profile_wait_for_these():
+def test_jobs_on_the_images_of_the_profile_wait_for_these():
     text = "{a: {grid: {data: [{families: 8, seed: 1}, {families: 8}, {families: 9}]}}}"
     needs = [job.needs_data for job in jobs(text, {"families": 8}).values()]
     assert needs == [False, True, False]
@@ -174,7 +174,7 @@ def test_jobs_on_the_pictures_of_the_profile_wait_for_these():
 def test_a_data_set_that_is_not_there_is_left_to_its_runs(tmp_path):
     text = f"a: {{grid: {{data: [{{layout: folder, root: {tmp_path / 'no'}}}, {{families: 8}}], seed: 2}}}}"
     away, _, drawn, _ = jobs(text).values()
-    assert away.specs[0].data == PicturesSpec("folder", str(tmp_path / "no"))
+    assert away.specs[0].data == ImagesSpec("folder", str(tmp_path / "no"))
     assert away.runs[0].startswith("mpn_cov-fine-head-0-")
     assert drawn.runs[0] == drawn.specs[0].name
 

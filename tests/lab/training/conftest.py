@@ -1,9 +1,9 @@
-"""A run of the full stage that takes about two seconds: 52 pictures, 13 steps an epoch."""
+"""A run of the full stage that takes about two seconds: 52 images, 13 steps an epoch."""
 
 import pytest
 from trees import BIRDS, make_cub, shaded
 
-from gcplib.lab.data import PicturesSpec
+from gcplib.lab.data import ImagesSpec
 from gcplib.lab.training import Recipe, RunSpec
 
 
@@ -30,7 +30,7 @@ def small(birds):
             stage="full",
             backbone="test_resnet",
             pretrained=False,
-            data=PicturesSpec("cub", str(birds), pixels=64, scale=72),
+            data=ImagesSpec("cub", str(birds), pixels=64, scale=72),
             recipe=Recipe(**recipe),
         )
 

@@ -23,8 +23,8 @@ import yaml
 from train_often import checkpoint_often
 
 import gcplib.lab.training.train as train_module
-from gcplib.lab.data import load_data
 from gcplib.lab.cli import main
+from gcplib.lab.data import load_data
 from gcplib.lab.training import Engine, RunSpec, ensure
 from gcplib.lab.training.build import set_up
 from gcplib.lab.training.engine import cached_fabric, stop_with_parent

@@ -137,7 +137,7 @@ def test_two_processes_train_what_one_does(story):
     assert two.result["test_accuracy"] == one.result["test_accuracy"]
 
 
-def test_fewer_pictures_a_step_than_devices_are_refused(small, own_runs):
+def test_fewer_images_a_step_than_devices_are_refused(small, own_runs):
     fabric = SimpleNamespace(world_size=5, device=torch.device("cpu"))
     spec = small(batch_size=4)
     with pytest.raises(ValueError, match=r"recipe\.batch_size is 4, fewer than the 5 devices"):

@@ -1,4 +1,4 @@
-"""What happens to long runs: killed processes, full disks, damaged files, pictures and loaders."""
+"""What happens to long runs: killed processes, full disks, damaged files, images and loaders."""
 
 import dataclasses
 import json
@@ -22,10 +22,10 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import gcplib.lab.training.train as train_module
 from gcplib.lab.training import Engine, PoolSwitch, Recipe, RunSpec, ensure
-from gcplib.lab.training.sources import MOST_RESTARTS, Batch, PictureSource
+from gcplib.lab.training.sources import MOST_RESTARTS, Batch, ImageSource
 from gcplib.lab.training.state import CHECKPOINT_VERSION, CheckpointError, checkpoints
 
-TIMES = ["seconds", "pictures_per_second", "waiting_share"]
+TIMES = ["seconds", "images_per_second", "waiting_share"]
 
 
 def assert_same(first, second):
@@ -312,7 +312,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(head_spec, often, in_step
     assert_same(whole, directory)
 
 
-def test_corrupt_pictures_are_named_before_training(small, own_runs, tmp_path, birds, in_steps):
+def test_corrupt_images_are_named_before_training(small, own_runs, tmp_path, birds, in_steps):
     root = Path(shutil.copytree(birds, tmp_path / "CUB_200_2011"))
     bad = sorted(root.rglob("*.jpg"))[::20]
     for path in bad:
@@ -320,31 +320,31 @@ def test_corrupt_pictures_are_named_before_training(small, own_runs, tmp_path, b
     spec = small()
     spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, root=str(root)))
     in_steps(lambda *place: pytest.fail("it trains"))
-    with pytest.raises(ValueError, match=r"4 of the 64 pictures .* cannot be decoded.*PicturesSpec.skip") as caught:
+    with pytest.raises(ValueError, match=r"4 of the 64 images .* cannot be decoded.*ImagesSpec.skip") as caught:
         ensure(spec, Engine("cpu"))
     assert all(path.name in str(caught.value) for path in bad)
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
-def test_a_picture_that_becomes_corrupt_while_training(small, own_runs, tmp_path, birds, often, in_steps, loaders):
+def test_a_image_that_becomes_corrupt_while_training(small, own_runs, tmp_path, birds, often, in_steps, loaders):
     root = Path(shutil.copytree(birds, tmp_path / "CUB_200_2011"))
     spec = small(flip=True)
     spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, root=str(root)))
     whole, directory = whole_run(spec, tmp_path)
-    pictures = {path: path.read_bytes() for path in (root / "images").rglob("*_Albatross_*.jpg")}
+    images = {path: path.read_bytes() for path in (root / "images").rglob("*_Albatross_*.jpg")}
 
     def damage(epoch, step):
         if (epoch, step) == (0, 5):
-            for path, data in pictures.items():
+            for path, data in images.items():
                 path.write_bytes(bytes(len(data)))
 
     in_steps(damage)
     engine = dataclasses.replace(often, loaders=loaders)
-    with pytest.raises(ValueError, match=r"^\S*_Albatross_\d+.jpg cannot be read as a picture: Unident") as caught:
+    with pytest.raises(ValueError, match=r"^\S*_Albatross_\d+.jpg cannot be read as an image: Unident") as caught:
         ensure(spec, engine)
     assert "Traceback" not in str(caught.value)
     assert len(checkpoints(directory)) == 2
-    for path, data in pictures.items():
+    for path, data in images.items():
         path.write_bytes(data)
     in_steps(lambda *place: None)
     ensure(spec, engine)
@@ -377,7 +377,7 @@ def test_a_loader_that_dies_is_replaced(small, own_runs, tmp_path, in_steps, imp
 
 
 class _Deadly:
-    """A data set that kills whoever decodes its fourth picture."""
+    """A data set that kills whoever decodes its fourth image."""
 
     def images(self, indices):
         if 3 in indices:
@@ -386,7 +386,7 @@ class _Deadly:
 
 
 def test_loaders_that_die_again_and_again_stop_the_run(impatient):
-    source = PictureSource(_Deadly(), lambda x: x, torch.zeros(6), torch.device("cpu"), loaders=1)
+    source = ImageSource(_Deadly(), lambda x: x, torch.zeros(6), torch.device("cpu"), loaders=1)
     batches = [Batch(torch.tensor([n])) for n in range(6)]
     message = r"the loaders died 4 times, at last in batch [1-3] of 6 \(.+\); is there memory"
     with pytest.warns(UserWarning, match="a loader died") as caught, pytest.raises(RuntimeError, match=message):

@@ -87,7 +87,7 @@ def test_the_order_depends_on_seed_and_epoch():
 
 
 class _Recorder(nn.Module):
-    """A linear classifier of tiny pictures that keeps what it was given."""
+    """A linear classifier of tiny images that keeps what it was given."""
 
     def __init__(self):
         super().__init__()
@@ -99,45 +99,45 @@ class _Recorder(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-def _epoch_of_pictures(recipe, seed=0, epoch=0, pictures=65):
+def _epoch_of_images(recipe, seed=0, epoch=0, images=65):
     """Return the inputs of an epoch, and their places."""
-    images = torch.arange(pictures * 12.0).view(pictures, 3, 2, 2)
+    images = torch.arange(images * 12.0).view(images, 3, 2, 2)
     model, places = _Recorder(), []
     state = _state(model, recipe, epoch)
     source = Source(
-        lambda batch: (places.append(batch), images[batch])[1], torch.arange(pictures) % 3, torch.device("cpu")
+        lambda batch: (places.append(batch), images[batch])[1], torch.arange(images) % 3, torch.device("cpu")
     )
-    train_epoch(state, FABRIC, source, torch.arange(pictures), recipe, seed)
+    train_epoch(state, FABRIC, source, torch.arange(images), recipe, seed)
     places = torch.cat(places)
     return torch.cat(model.seen), images[places], places
 
 
-def test_half_of_the_pictures_are_flipped_by_seed_and_epoch():
+def test_half_of_the_images_are_flipped_by_seed_and_epoch():
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-9, flip=True)
-    got, upright, places = _epoch_of_pictures(recipe)
+    got, upright, places = _epoch_of_images(recipe)
     flipped = (got == upright.flip(-1)).flatten(1).all(1)
-    assert (flipped ^ (got == upright).flatten(1).all(1)).all()  # every picture is one or the other, never a mixture
+    assert (flipped ^ (got == upright).flatten(1).all(1)).all()  # every image is one or the other, never a mixture
     assert 16 <= flipped.sum() <= 48
-    again, _, same_places = _epoch_of_pictures(recipe)
+    again, _, same_places = _epoch_of_images(recipe)
     assert torch.equal(again, got)
     assert torch.equal(same_places, places)
 
-    def of_each_picture(seed, epoch):
-        got, upright, places = _epoch_of_pictures(recipe, seed, epoch)
+    def of_each_image(seed, epoch):
+        got, upright, places = _epoch_of_images(recipe, seed, epoch)
         return set(places[(got != upright).flatten(1).any(1)].tolist())
 
-    assert len({frozenset(of_each_picture(*which)) for which in ((0, 0), (0, 1), (1, 0))}) == 3
+    assert len({frozenset(of_each_image(*which)) for which in ((0, 0), (0, 1), (1, 0))}) == 3
 
 
-def test_flip_leaves_the_order_alone_and_no_flip_the_pictures():
+def test_flip_leaves_the_order_alone_and_no_flip_the_images():
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-9)
-    got, upright, places = _epoch_of_pictures(recipe)
+    got, upright, places = _epoch_of_images(recipe)
     assert torch.equal(got, upright)
     flipping = Recipe(epochs=2, batch_size=16, learning_rate=1e-9, flip=True)
-    assert torch.equal(_epoch_of_pictures(flipping)[2], places)
+    assert torch.equal(_epoch_of_images(flipping)[2], places)
 
 
-def test_evaluation_averages_the_logits_of_picture_and_mirror_image():
+def test_evaluation_averages_the_logits_of_image_and_mirror_image():
     images, labels, model = torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long), _Recorder()
     source = Source(lambda batch: images[batch], labels, torch.device("cpu"))
     plain = evaluate(model, FABRIC, source, torch.arange(5), batch_size=2)

@@ -9,14 +9,14 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gcplib.lab.training.train as train_module
-from gcplib.lab.data import load_data
-from gcplib.nn import CovariancePool, NewtonSchulzPool
 from gcplib.lab.cli import main
+from gcplib.lab.data import load_data
 from gcplib.lab.training import Engine, PoolSwitch, Recipe, RunSpec, cache_features, ensure
 from gcplib.lab.training.build import make_network
 from gcplib.lab.training.dry_run import dry_run
 from gcplib.lab.training.engine import cached_fabric
 from gcplib.lab.training.runs import run_directory
+from gcplib.nn import CovariancePool, NewtonSchulzPool
 
 ENGINE = Engine("cpu", loaders=0)
 QUICK = Recipe(epochs=4, batch_size=8, learning_rate=0.05, schedule="step", milestones=(1, 2))
@@ -61,7 +61,7 @@ def test_another_pool_takes_over_at_the_last_decay_with_the_weights(hybrid, plai
     assert kinds == [NewtonSchulzPool, NewtonSchulzPool, CovariancePool, CovariancePool]
     model = run.load_model()
     assert isinstance(model.pool, CovariancePool)
-    features = cache_features(load_data(hybrid.data))[run.predictions.picture.tolist()]
+    features = cache_features(load_data(hybrid.data))[run.predictions.image.tolist()]
     with torch.inference_mode():
         assert model(features).argmax(1).tolist() == run.predictions.prediction.tolist()
     # Until then it is the run without a switch, and the epochs after it go on from there.
@@ -140,7 +140,7 @@ def test_options_of_a_later_pool_are_looked_at_before_training(hybrid, epochs):
 
 @pytest.fixture
 def known_history(monkeypatch):
-    """Let the validation pictures be right in given shares, and keep the networks that judged the test pictures."""
+    """Let the validation images be right in given shares, and keep the networks that judged the test images."""
 
     def install(spec, shares):
         data, evaluate, judged = load_data(spec.data), train_module.evaluate, []
@@ -171,13 +171,13 @@ def accuracy(logits, labels):
     ("shares", "best"),
     [((0.25, 0.75, 0.5, 0.5), 1), ((0.75, 0.75, 0.5, 0.5), 1), ((0.25, 0.5, 0.5, 0.75), 3), ((0.5, 0.5, 0.5, 0.5), 3)],
 )
-def test_the_best_epoch_is_that_of_the_validation_pictures_the_last_of_equals(hybrid, known_history, shares, best):
+def test_the_best_epoch_is_that_of_the_validation_images_the_last_of_equals(hybrid, known_history, shares, best):
     spec = with_recipe(hybrid, report_best=True)
     judged, labels = known_history(spec, shares)
     run = ensure(spec, ENGINE)
     assert run.metrics.validation_accuracy.tolist() == list(shares)
     assert run.result["best_epoch"] == best
-    # The test pictures are judged by the last epoch, and by the best one if it is another.
+    # The test images are judged by the last epoch, and by the best one if it is another.
     assert len(judged) == (1 if best == 3 else 2)
     assert judged[0][0] is CovariancePool
     assert judged[-1][0] is (CovariancePool if best >= 2 else NewtonSchulzPool)
@@ -214,7 +214,7 @@ def test_without_report_best_there_is_only_the_last_epoch(plain, known_history):
 def test_a_dry_run_tells_what_a_run_will_be_and_writes_nothing(small, own_runs):
     spec = small(epochs=4, switch=(PoolSwitch("svd_pade", epoch=2),), flip=True, ema=0.9)
     found = dry_run(spec, cached_fabric(ENGINE, "float32"), ENGINE)
-    assert [found[f"{name} pictures"] for name in ("train", "validation", "test")] == [52, 4, 8]
+    assert [found[f"{name} images"] for name in ("train", "validation", "test")] == [52, 4, 8]
     assert (found["classes"], found["loaders"], found["device"]) == (4, 0, "cpu")
     assert found["pool"] == "isqrt_cov then svd_pade"
     assert 0 < found["seconds a step"] < 10
@@ -230,7 +230,7 @@ def test_a_dry_run_of_the_command(small, own_runs, tmp_path, capsys):
     assert main(["train", "--config", str(tmp_path / "spec.yaml"), "--dry-run", "--accelerator", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "Dry run, nothing is written" in printed
-    assert "train pictures: 52" in printed
+    assert "train images: 52" in printed
     assert not own_runs.exists()
 
 

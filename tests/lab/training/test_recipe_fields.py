@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from gcplib.lab.data import PicturesSpec, TypefacesSpec
-from gcplib.models import Head
-from gcplib.nn import create_pool
+from gcplib.lab.data import ImagesSpec, TypefacesSpec
 from gcplib.lab.training import Engine, PoolSwitch, Recipe, RunSpec, ensure, learning_rate_factor
 from gcplib.lab.training.engine import PRECISIONS, cached_fabric
 from gcplib.lab.training.loop import plan_epoch, train_epoch
 from gcplib.lab.training.sources import Batch, Source
 from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
+from gcplib.models import Head
+from gcplib.nn import create_pool
 
 ENGINE = Engine("cpu", loaders=0)
 PLAIN = {"schedule": "constant", "momentum": 0.0, "weight_decay": 0.0, "clip": 0.0, "classifier_factor": 1.0}
@@ -80,12 +80,12 @@ def test_warm_up_is_linear_and_multiplies_the_schedule(schedule):
         ({"label_smoothing": -0.1}, "recipe.label_smoothing must be from 0 to below 1, got -0.1"),
         ({"schedule": "warm"}, "unknown schedule 'warm'; known: one_cycle, step, cosine, constant, fast, adju"),
         ({"precision": "half"}, "unknown precision 'half'; known: float32, bf16, fp16"),
-        ({"crop": "left"}, "unknown crop 'left'; known: centre, random"),
+        ({"crop": "left"}, "unknown crop 'left'; known: center, random"),
         ({"learning_rate": math.nan}, "recipe.learning_rate must be a finite number, got nan"),
         ({"learning_rate": math.inf}, "recipe.learning_rate must be a finite number, got inf"),
         ({"learning_rate": "0.1"}, "recipe.learning_rate must be a finite number, got '0.1'"),
         ({"clip": None}, "recipe.clip must be a finite number, got None"),
-        ({"epochs": 2.5}, "recipe.epochs must be a whole number, got 2.5"),
+        ({"epochs": 2.5}, "recipe.epochs must be an integer, got 2.5"),
         ({"epochs": True}, "recipe.epochs must be a finite number, got True"),
         ({"freeze_batch_norm": "yes"}, "recipe.freeze_batch_norm must be true or false, got 'yes'"),
         ({"compile": 2}, "recipe.compile must be true or false, got 2"),
@@ -149,7 +149,7 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeyp
 
 
 @pytest.mark.parametrize("crop", [{"flip": True}, {"crop": "random"}])
-def test_pictures_that_change_need_the_full_stage(crop):
+def test_images_that_change_need_the_full_stage(crop):
     with pytest.raises(ValueError, match=r"recipe.\w+ (True|'random') needs stage 'full', got 'head': cached features"):
         RunSpec(recipe=Recipe(**crop))
 
@@ -169,14 +169,14 @@ def small_head(pool="mpn_cov"):
     return Head(create_pool(pool, 6, 4), 3)
 
 
-def train_head(network=None, pictures=20, **fields):
+def train_head(network=None, images=20, **fields):
     """Train a head on random features for an epoch, in batches of 8, and return the state and its row."""
     recipe = Recipe(**PLAIN | {"epochs": 1, "batch_size": 8, "learning_rate": 0.1} | fields)
     state = make_state(network or small_head(), recipe)
-    features = torch.randn(pictures, 6, 5, 5, generator=torch.Generator().manual_seed(1))
-    source = Source(lambda batch: features[batch], torch.arange(pictures) % 3, torch.device("cpu"))
+    features = torch.randn(images, 6, 5, 5, generator=torch.Generator().manual_seed(1))
+    source = Source(lambda batch: features[batch], torch.arange(images) % 3, torch.device("cpu"))
     fabric = cached_fabric(ENGINE, recipe.precision)
-    return state, train_epoch(state, fabric, source, torch.arange(pictures), recipe, seed=0)
+    return state, train_epoch(state, fabric, source, torch.arange(images), recipe, seed=0)
 
 
 def weights(state):
@@ -195,29 +195,29 @@ def test_parts_of_a_batch_do_what_the_whole_does(clip):
     assert row["gradient_norm"] > 0.3
 
 
-@pytest.mark.parametrize(("pictures", "count", "sizes"), [(8, 4, [2] * 4), (7, 4, [2, 2, 2, 1]), (2, 4, [1, 1])])
-def test_parts_of_a_batch_are_nearly_equal(pictures, count, sizes):
-    whole = Batch(torch.arange(pictures), torch.arange(pictures) % 2 == 0, torch.rand(pictures, 2))
+@pytest.mark.parametrize(("images", "count", "sizes"), [(8, 4, [2] * 4), (7, 4, [2, 2, 2, 1]), (2, 4, [1, 1])])
+def test_parts_of_a_batch_are_nearly_equal(images, count, sizes):
+    whole = Batch(torch.arange(images), torch.arange(images) % 2 == 0, torch.rand(images, 2))
     parts = whole.parts(count)
     assert [len(part) for part in parts] == sizes
     for name in ("indices", "flips", "places"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
 
 
-def test_a_last_batch_of_one_picture_is_left_out_unless_it_is_the_only_one():
+def test_a_last_batch_of_one_image_is_left_out_unless_it_is_the_only_one():
     recipe = Recipe(batch_size=4)
     assert [len(batch) for batch in plan_epoch(torch.arange(9), recipe, 0, 0)] == [4, 4]
     assert [len(batch) for batch in plan_epoch(torch.arange(10), recipe, 0, 0)] == [4, 4, 2]
     assert [len(batch) for batch in plan_epoch(torch.arange(1), recipe, 0, 0)] == [1]
 
 
-@pytest.mark.parametrize("data", [TypefacesSpec(), PicturesSpec("folder", "x", 64, resize="both")])
+@pytest.mark.parametrize("data", [TypefacesSpec(), ImagesSpec("folder", "x", 64, resize="both")])
 def test_random_crops_need_room(data):
-    with pytest.raises(ValueError, match=r"crop 'random' needs pictures with room .*resize='both'|families="):
+    with pytest.raises(ValueError, match=r"crop 'random' needs images with room .*resize='both'|families="):
         RunSpec(stage="full", data=data, recipe=Recipe(crop="random"))
-    roomy = PicturesSpec("folder", "x", 64, resize="both", scale=72)
+    roomy = ImagesSpec("folder", "x", 64, resize="both", scale=72)
     RunSpec(stage="full", data=roomy, recipe=Recipe(crop="random"))
-    RunSpec(stage="full", data=PicturesSpec("folder", "x", 64), recipe=Recipe(crop="random"))
+    RunSpec(stage="full", data=ImagesSpec("folder", "x", 64), recipe=Recipe(crop="random"))
 
 
 def test_places_of_random_crops_depend_on_seed_and_epoch_alone():
@@ -230,9 +230,9 @@ def test_places_of_random_crops_depend_on_seed_and_epoch_alone():
     assert places(0, 0).shape == (10, 2)
     assert not torch.equal(places(0, 0), places(0, 1))
     assert not torch.equal(places(0, 0), places(1, 0))
-    centre = plan_epoch(torch.arange(10), Recipe(batch_size=4), 0, 0)
-    assert centre[0].places is None
-    assert torch.equal(centre[0].indices, plan_epoch(torch.arange(10), recipe, 0, 0)[0].indices)
+    center = plan_epoch(torch.arange(10), Recipe(batch_size=4), 0, 0)
+    assert center[0].places is None
+    assert torch.equal(center[0].indices, plan_epoch(torch.arange(10), recipe, 0, 0)[0].indices)
 
 
 class _Logits(nn.Module):
@@ -284,7 +284,7 @@ def test_the_moving_average_is_the_one_made_by_hand(monkeypatch):
 
 
 def test_the_moving_average_keeps_whole_numbers():
-    state, _ = train_head(Head(create_pool("cbp", 6, 4), 3), ema=0.9, pictures=40)
+    state, _ = train_head(Head(create_pool("cbp", 6, 4), 3), ema=0.9, images=40)
     for name, buffer in state.network.named_buffers():
         if not buffer.is_floating_point():
             assert torch.equal(state.judged.get_buffer(name), buffer), name

@@ -33,7 +33,7 @@ def roots(tmp_path_factory):
 
 
 def _tiny(name, roots):
-    """The recipe with smaller pictures and batches, and without weights, which would need a network."""
+    """The recipe with smaller images and batches, and without weights, which would need a network."""
     values = load_recipe(name).spec
     data = {"root": str(roots[values["data"]["layout"]]), "pixels": 64} | (
         {"scale": 72} if "scale" in values["data"] else {}

@@ -53,7 +53,7 @@ def test_training_learns_and_the_model_can_be_loaded(spec, tiny_data):
     longer = dataclasses.replace(spec, recipe=dataclasses.replace(QUICK, epochs=20), labels="coarse")
     run = ensure(longer)
     assert run.metrics.train_loss.iloc[-1] < 0.5 * run.metrics.train_loss.iloc[0]
-    logits = run.load_model()(cache_features(tiny_data)[run.predictions.picture.tolist()])
+    logits = run.load_model()(cache_features(tiny_data)[run.predictions.image.tolist()])
     assert logits.argmax(1).tolist() == run.predictions.prediction.tolist()
 
 

@@ -12,8 +12,6 @@ from torch.nn import functional
 
 import gcplib.lab.training.train as train_module
 from gcplib.lab.data import load_data
-from gcplib.models import create_backbone
-from gcplib.nn import d4_views, gradient_boosting_cross_entropy, list_pools
 from gcplib.lab.training import Engine, Recipe, RunSpec, cache_features, ensure, ensure_all, results_table
 from gcplib.lab.training.build import features_of, make_network, set_up
 from gcplib.lab.training.engine import cached_fabric
@@ -21,6 +19,8 @@ from gcplib.lab.training.loop import Stopped, train_epoch
 from gcplib.lab.training.runs import run_directory
 from gcplib.lab.training.sources import Batch
 from gcplib.lab.training.state import make_optimizer
+from gcplib.models import create_backbone
+from gcplib.nn import d4_views, gradient_boosting_cross_entropy, list_pools
 
 ENGINE = Engine("cpu", loaders=0)
 QUICK = Recipe(epochs=2, batch_size=8, learning_rate=0.05)
@@ -144,10 +144,10 @@ def test_a_loss_that_makes_no_sense_is_refused(fields, message):
 
 
 @pytest.mark.parametrize("pool", list_pools())
-def test_the_optimiser_has_every_parameter_of_the_network(spec, pool):
+def test_the_optimizer_has_every_parameter_of_the_network(spec, pool):
     state, _, _ = set_up(dataclasses.replace(spec, pool=pool), cached_fabric(ENGINE, "float32"), ENGINE)
-    optimised = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
-    assert optimised == {id(p) for p in state.network.parameters()}
+    optimized = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in state.network.parameters()}
 
 
 def test_the_projection_of_idccp_is_trained_and_stays_orthonormal(spec):
@@ -161,7 +161,7 @@ def test_the_projection_of_idccp_is_trained_and_stays_orthonormal(spec):
     torch.testing.assert_close(after.mT @ after, torch.eye(3), atol=1e-5, rtol=0)
 
 
-def test_the_loss_of_the_recipe_is_what_is_minimised(spec):
+def test_the_loss_of_the_recipe_is_what_is_minimized(spec):
     spec = dataclasses.replace(spec, recipe=dataclasses.replace(QUICK, loss="gce(1)", learning_rate=1e-8, clip=0.0))
     state, dataset, source = set_up(spec, cached_fabric(ENGINE, "float32"), ENGINE)
     indices = torch.as_tensor(dataset.indices("train"))[:8]
@@ -185,7 +185,7 @@ def test_a_network_that_looks_twice_is_trained_on_the_mean_of_both_losses(small,
     assert row["train_loss"] == pytest.approx(want.item(), rel=1e-4)
 
 
-def test_features_of_all_views_are_those_of_the_transformed_pictures(tiny_data, tmp_path, monkeypatch):
+def test_features_of_all_views_are_those_of_the_transformed_images(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path))
     features = cache_features(tiny_data, views=True)
     plain = cache_features(tiny_data)
@@ -203,7 +203,7 @@ def test_runs_with_and_without_views_read_their_own_features(spec):
     assert features_of(spec)[-1] is False
     assert features_of(views)[-1] is True
     plain, upright = ensure_all([spec, views])
-    # The same pictures: only rounding differs between features of one view and of eight.
+    # The same images: only rounding differs between features of one view and of eight.
     assert upright.result["train_accuracy"] == pytest.approx(plain.result["train_accuracy"], abs=15)
     table = results_table([plain, upright])
     assert table.systems.isna().tolist() == [True, False]
@@ -241,7 +241,7 @@ def test_asked_to_end_during_the_last_evaluation_a_run_is_whole_and_the_next_doe
 
     def ask_then_evaluate(*args):
         calls.append(len(args))
-        if len(calls) == QUICK.epochs + 1:  # after the validation pictures of each epoch
+        if len(calls) == QUICK.epochs + 1:  # after the validation images of each epoch
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*args)
 
@@ -254,7 +254,7 @@ def test_asked_to_end_during_the_last_evaluation_a_run_is_whole_and_the_next_doe
     assert not run_directory(other).exists()
 
 
-def test_a_loaded_network_prepares_pictures_as_in_training(tiny_spec, own_runs):
+def test_a_loaded_network_prepares_images_as_in_training(tiny_spec, own_runs):
     recipe = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-3)
     spec = RunSpec(pool="gap", reduction=None, stage="full", data=tiny_spec, recipe=recipe)
     run = ensure(spec, ENGINE)

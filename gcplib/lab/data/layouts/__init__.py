@@ -1,4 +1,4 @@
-"""How data sets lie on disk: one module a layout, which lists pictures, classes and splits and reads no picture."""
+"""How data sets lie on disk: one module a layout, which lists images, classes and splits and reads no image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
     "file_sizes",
     "guess_layout",
     "leave_out",
-    "list_pictures",
+    "list_images",
     "missing_files",
 ]
 
@@ -33,8 +33,8 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def list_pictures(layout: str, root: str | Path) -> Listing:
-    """Return the pictures below ``root``, which lies as ``LAYOUTS[layout]`` says.
+def list_images(layout: str, root: str | Path) -> Listing:
+    """Return the images below ``root``, which lies as ``LAYOUTS[layout]`` says.
 
     An empty root is for layouts that are ``installed`` by a package.
 

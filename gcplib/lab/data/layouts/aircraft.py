@@ -9,8 +9,8 @@ from gcplib.lab.data.layouts.reading import find_folder, read_table
 
 __all__ = ["LAYOUT"]
 
-# The papers train on trainval. So the published validation pictures are training pictures here; models are chosen on
-# pictures that PicturesSpec holds out of both, as for the data sets that publish no validation pictures.
+# The papers train on trainval. So the published validation images are training images here; models are chosen on
+# images that ImagesSpec holds out of both, as for the data sets that publish no validation images.
 _SPLITS = {"train": "train", "val": "train", "test": "test"}
 
 
@@ -22,8 +22,8 @@ def _read(root: Path) -> Listing:
     """Read FGVC-Aircraft: the fine classes are variants, the coarse classes are manufacturers.
 
     The published hierarchy is variant, family, manufacturer; of the two coarser levels we take the manufacturer.
-    The lowest 20 pixels of every picture are a banner with its copyright, which the publishers advise to cut off.
-    The papers' code resizes the whole picture, banner included, and so do we.
+    The lowest 20 pixels of every image are a banner with its copyright, which the publishers advise to cut off.
+    The papers' code resizes the whole image, banner included, and so do we.
     """
     base = _find(root)
     if base is None:
@@ -38,7 +38,7 @@ def _read(root: Path) -> Listing:
         )
         if odd := sorted(variants.keys() ^ manufacturers.keys()):
             raise ValueError(
-                f"images_variant_{part}.txt and images_manufacturer_{part}.txt disagree on {len(odd)} pictures: "
+                f"images_variant_{part}.txt and images_manufacturer_{part}.txt disagree on {len(odd)} images: "
                 f"{first(odd)}"
             )
         for key, variant in variants.items():
@@ -50,7 +50,7 @@ def _read(root: Path) -> Listing:
             paths.append(f"images/{key}.jpg")
             classes.append(numbers[variant])
             splits.append(split)
-    # A variant without pictures is refused by `check_listing`, which names it; until then it has some manufacturer.
+    # A variant without images is refused by `check_listing`, which names it; until then it has some manufacturer.
     return Listing(base, paths, classes, splits, names, [makers.get(name, "") for name in names])
 
 

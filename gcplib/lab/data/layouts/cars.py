@@ -49,7 +49,7 @@ def _read(root: Path) -> Listing:
 LAYOUT = Layout(
     _read,
     "Stanford Cars as published, in the root or in stanford_cars/: devkit/cars_meta.mat, devkit/cars_train_annos.mat, "
-    f"{_TEST}, cars_train/<picture>.jpg and cars_test/<picture>.jpg",
+    f"{_TEST}, cars_train/<image>.jpg and cars_test/<image>.jpg",
     _find,
     {"Stanford Cars": {"train": 8144, "test": 8041, "classes": 196}},
 )

@@ -28,10 +28,10 @@ def _read(root: Path) -> Listing:
         raise ValueError(f"no {', '.join(missing)} here or in CUB_200_2011")
     images, labels, flags, classes = (read_table(base / f"{name}.txt") for name in _TABLES)
     if not images:
-        raise ValueError("images.txt lists no pictures")
+        raise ValueError("images.txt lists no images")
     for name, table in (("image_class_labels.txt", labels), ("train_test_split.txt", flags)):
         if odd := sorted(images.keys() ^ table.keys()):
-            raise ValueError(f"images.txt and {name} disagree on {len(odd)} pictures, numbers {first(odd)}")
+            raise ValueError(f"images.txt and {name} disagree on {len(odd)} images, numbers {first(odd)}")
     if unknown := sorted(set(labels.values()) - classes.keys()):
         raise ValueError(f"image_class_labels.txt has classes that classes.txt has not: {first(unknown)}")
     if unknown := sorted(set(flags.values()) - {"0", "1"}):
@@ -52,7 +52,7 @@ def _read(root: Path) -> Listing:
 LAYOUT = Layout(
     _read,
     "the folder CUB_200_2011 as published (or the one around it): images.txt, image_class_labels.txt, "
-    "train_test_split.txt, classes.txt and images/<class>/<picture>.jpg",
+    "train_test_split.txt, classes.txt and images/<class>/<image>.jpg",
     _find,
     {"CUB-200-2011": {"train": 5994, "test": 5794, "classes": 200}},
 )

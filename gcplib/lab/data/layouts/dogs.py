@@ -26,7 +26,7 @@ def _read(root: Path) -> Listing:
         file = lists / f"{split}_list.mat"
         rows, labels = read_mat(file, "file_list"), read_mat(file, "labels")
         if len(rows) != len(labels):
-            raise ValueError(f"{file.name} has {len(rows)} pictures and {len(labels)} labels")
+            raise ValueError(f"{file.name} has {len(rows)} images and {len(labels)} labels")
         for path, label in zip(map(str, rows), map(int, labels), strict=True):
             folder = path.split("/")[0]
             if folders.setdefault(label, folder) != folder:
@@ -43,7 +43,7 @@ def _read(root: Path) -> Listing:
 
 LAYOUT = Layout(
     _read,
-    "Stanford Dogs as published: Images/<class>/<picture>.jpg, and train_list.mat and test_list.mat in lists/ or "
+    "Stanford Dogs as published: Images/<class>/<image>.jpg, and train_list.mat and test_list.mat in lists/ or "
     "beside Images",
     _find,
     {"Stanford Dogs": {"train": 12000, "test": 8580, "classes": 120}},

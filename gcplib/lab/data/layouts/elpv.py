@@ -1,4 +1,4 @@
-"""ELPV: solar cells in electroluminescence pictures."""
+"""ELPV: solar cells in electroluminescence images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _installed() -> Path:
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or not found.submodule_search_locations:
         raise FileNotFoundError(
-            "the data set 'elpv' has no root, and the package with its pictures is not installed; run "
+            "the data set 'elpv' has no root, and the package with its images is not installed; run "
             "`pip install elpv-dataset`, or give the folder that holds labels.csv and images/"
         )
     return Path(found.submodule_search_locations[0]) / "data"
@@ -39,7 +39,7 @@ def _installed() -> Path:
 def _read(root: Path) -> Listing:
     """Read ELPV: the fine classes are the four defect probabilities, the coarse ones functional (below 50 %) or not.
 
-    No split is published. Ours is the same everywhere: a quarter of the pictures is for test, as in the paper of the
+    No split is published. Ours is the same everywhere: a quarter of the images is for test, as in the paper of the
     data set (Deitsch and others, 2019), with the same share of every class and kind of cell. Cells of one module may
     be on both sides, because the files do not say which module a cell is from.
     """
@@ -61,7 +61,7 @@ def _read(root: Path) -> Listing:
         classes.append(label)
         cells.append(parts[2])
     if not paths:
-        raise ValueError("labels.csv lists no pictures")
+        raise ValueError("labels.csv lists no images")
     groups = ["functional", "functional", "defective", "defective"]
     return Listing(base, paths, classes, _split(paths, classes, cells), list(_CLASSES), groups)
 
@@ -77,9 +77,9 @@ def _label(text: str) -> int | None:
 
 
 def _split(paths: list[str], classes: list[int], cells: list[str]) -> list[str]:
-    """Return the split of every picture: in each class and kind of cell in turn, every fourth is for test.
+    """Return the split of every image: in each class and kind of cell in turn, every fourth is for test.
 
-    The pictures of a class and kind are shuffled by a hash of their names, which no order of the table, no release of
+    The images of a class and kind are shuffled by a hash of their names, which no order of the table, no release of
     a library and no seed changes. Counting goes on from one class to the next, so that the shares are right in sum.
     """
 
@@ -94,9 +94,9 @@ def _split(paths: list[str], classes: list[int], cells: list[str]) -> list[str]:
 
 LAYOUT = Layout(
     _read,
-    "labels.csv (a path, a defect probability and mono or poly on every line) and images/<picture>.png; with an empty "
+    "labels.csv (a path, a defect probability and mono or poly on every line) and images/<image>.png; with an empty "
     "root, those of the package elpv-dataset",
     _find,
-    {"ELPV": {"pictures": 2624, "classes": 4}},
+    {"ELPV": {"images": 2624, "classes": 4}},
     _installed,
 )

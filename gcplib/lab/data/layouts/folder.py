@@ -1,4 +1,4 @@
-"""Any folder of pictures, sorted into folders of classes."""
+"""Any folder of images, sorted into folders of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["LAYOUT"]
 
 
 def _find(root: Path) -> Path | None:
-    # Published sets have a train/ and a test/ of loose pictures, too; only folders in them are classes.
+    # Published sets have a train/ and a test/ of loose images, too; only folders in them are classes.
     return root if all((root / split).is_dir() and scan(root / split)[0] for split in ("train", "test")) else None
 
 
@@ -29,10 +29,10 @@ def _read(root: Path) -> Listing:
     keys = sorted({key for tree in trees.values() for key in tree})
     numbers = {key: number for number, key in enumerate(keys)}
     rows = [
-        (f"{folder}/{picture}", numbers[key], split)
+        (f"{folder}/{image}", numbers[key], split)
         for split, tree in trees.items()
-        for key, (folder, pictures) in tree.items()
-        for picture in pictures
+        for key, (folder, images) in tree.items()
+        for image in images
     ]
     paths, classes, splits = map(list, zip(*rows, strict=True))
     short = [key[-1] for key in keys]
@@ -44,7 +44,7 @@ def _read(root: Path) -> Listing:
 
 LAYOUT = Layout(
     _read,
-    "train/<class>/<picture>.jpg and test/<class>/<picture>.jpg, with val/ or validation/ if there is one; "
-    "with coarse classes train/<coarse>/<class>/<picture>.jpg and so on",
+    "train/<class>/<image>.jpg and test/<class>/<image>.jpg, with val/ or validation/ if there is one; "
+    "with coarse classes train/<coarse>/<class>/<image>.jpg and so on",
     _find,
 )

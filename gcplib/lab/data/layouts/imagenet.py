@@ -25,7 +25,7 @@ def _find(root: Path) -> Path | None:
 
 
 def _read(root: Path) -> Listing:
-    """Read ImageNet. Its validation pictures are the test pictures here, because the labels of its own are secret.
+    """Read ImageNet. Its validation images are the test images here, because the labels of its own are secret.
 
     The classes are in the order of their WordNet numbers, as everywhere. A class is called by its first synonym; where
     two share it ("crane"), the number is added. There are no coarse classes.
@@ -48,17 +48,17 @@ def _read(root: Path) -> Listing:
 
 
 def _test(base: Path) -> dict[str, list[str]]:
-    """Return the pictures of ``val`` by class: from its folders, or from the table of labels if it has none."""
+    """Return the images of ``val`` by class: from its folders, or from the table of labels if it has none."""
     if not (base / "val").is_dir():
         raise ValueError("no folder val/")
-    folders, pictures = scan(base / "val")
-    if folders or not pictures:
+    folders, images = scan(base / "val")
+    if folders or not images:
         return flat_classes(base, "val")
     table = _beside(base, _LABELS)
     if table is None:
         raise ValueError(
-            f"val/ has {len(pictures)} pictures outside class folders, and there is no {_LABELS} to tell their "
-            "classes; put that file beside train/ and val/, or move the pictures into val/<wnid>/"
+            f"val/ has {len(images)} images outside class folders, and there is no {_LABELS} to tell their "
+            "classes; put that file beside train/ and val/, or move the images into val/<wnid>/"
         )
     found: dict[str, list[str]] = {}
     with open(table, newline="", encoding="utf-8") as file:
@@ -68,8 +68,8 @@ def _test(base: Path) -> dict[str, list[str]]:
                 raise ValueError(f"{_LABELS}, line {number}: an ImageId and a PredictionString are expected")
             found.setdefault(answer[0], []).append(f"val/{row['ImageId']}.JPEG")
     listed = {path for paths in found.values() for path in paths}
-    if unknown := [name for name in pictures if f"val/{name}" not in listed]:
-        raise ValueError(f"{len(unknown)} pictures of val/ are not in {_LABELS}: {first(unknown)}")
+    if unknown := [name for name in images if f"val/{name}" not in listed]:
+        raise ValueError(f"{len(unknown)} images of val/ are not in {_LABELS}: {first(unknown)}")
     return found
 
 
@@ -93,7 +93,7 @@ def _beside(base: Path, name: str) -> Path | None:
 
 LAYOUT = Layout(
     _read,
-    "train/<wnid>/<picture>.JPEG and val/<wnid>/<picture>.JPEG, or Kaggle's ILSVRC/Data/CLS-LOC/ with a flat val/ and "
+    "train/<wnid>/<image>.JPEG and val/<wnid>/<image>.JPEG, or Kaggle's ILSVRC/Data/CLS-LOC/ with a flat val/ and "
     f"{_LABELS}; {_NAMES} gives the classes names",
     _find,
     {"ImageNet (ILSVRC 2012)": {"train": 1281167, "test": 50000, "classes": 1000}},

@@ -41,7 +41,7 @@ def _levels(folder: str) -> dict[str, str]:
 
 
 def _read(root: Path) -> Listing:
-    """Read iNaturalist. Its validation pictures are the test pictures here: labels of its own test set are not public.
+    """Read iNaturalist. Its validation images are the test images here: labels of its own test set are not public.
 
     The fine classes are species. The coarse classes are the supercategories of the tables (Birds, Plants), and for
     2021 the taxonomic classes (Aves, Insecta); tables that tell neither give none.
@@ -93,8 +93,8 @@ def _read_tables(root: Path, year: str) -> Listing:
     for split, table in tables.items():
         labels = {row["image_id"]: row["category_id"] for row in table["annotations"]}
         name = f"{'val' if split == 'test' else split}{year}.json"
-        if unlabelled := [row["file_name"] for row in table["images"] if row["id"] not in labels]:
-            raise ValueError(f"{name} has no annotation of {len(unlabelled)} pictures: {first(unlabelled)}")
+        if unlabeled := [row["file_name"] for row in table["images"] if row["id"] not in labels]:
+            raise ValueError(f"{name} has no annotation of {len(unlabeled)} images: {first(unlabeled)}")
         if unknown := sorted({str(key) for key in labels.values() if key not in numbers}):
             raise ValueError(f"{name} has categories that train{year}.json has not: {first(unknown)}")
         for row in table["images"]:
@@ -150,7 +150,7 @@ LAYOUT = Layout(
     _read,
     "iNaturalist as published: for 2021 train/ (or train_mini/, 2021_train/, 2021_train_mini/) and val/ (or "
     "2021_valid/) with folders such as 00000_Animalia_..._Lumbricus_terrestris; for 2017 to 2019 train<year>.json, "
-    "val<year>.json and the pictures that they name",
+    "val<year>.json and the images that they name",
     _find,
     {
         "iNaturalist 2017": {"train": 579184, "test": 95986, "classes": 5089},

@@ -18,11 +18,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a data set as its layout names them.
+    """The images of a data set as its layout names them.
 
     Attributes:
-        base: the folder that the paths are relative to. paths: of the pictures, with forward slashes.
-        classes, splits: class number and split of every picture. names: of the classes.
+        base: the folder that the paths are relative to. paths: of the images, with forward slashes.
+        classes, splits: class number and split of every image. names: of the classes.
         groups: the coarse class of every class, or None where the layout has none.
         edition: which of the layout's published data sets it is, where there are several.
     """
@@ -42,7 +42,7 @@ class Layout(NamedTuple):
     Attributes:
         read: lists a folder. expected: the layout in words for people.
         find: returns the folder that the layout's files lie in, at the root or below it, or None if it is another one.
-        published: counts of the data sets as published, by name: ``train``, ``test``, ``pictures``, ``classes``.
+        published: counts of the data sets as published, by name: ``train``, ``test``, ``images``, ``classes``.
         installed: returns the folder that an empty root stands for, where a package holds the data set.
     """
 
@@ -54,22 +54,22 @@ class Layout(NamedTuple):
 
 
 def file_sizes(listing: Listing) -> list[int]:
-    """Return the size of every picture's file in bytes.
+    """Return the size of every image's file in bytes.
 
     Raises:
-        FileNotFoundError: pictures are missing; the message counts them and names the first.
+        FileNotFoundError: images are missing; the message counts them and names the first.
     """
     sizes = _sizes(listing)
     if missing := [path for path, size in zip(listing.paths, sizes, strict=True) if size is None]:
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(listing.paths)} listed pictures are not below {listing.base}: "
-            f"{first(missing)}. Unpack or copy the data set again, or leave them out by PicturesSpec.skip"
+            f"{len(missing)} of the {len(listing.paths)} listed images are not below {listing.base}: "
+            f"{first(missing)}. Unpack or copy the data set again, or leave them out by ImagesSpec.skip"
         )
     return sizes
 
 
 def missing_files(listing: Listing) -> list[str]:
-    """Return the listed pictures that are not on the disk."""
+    """Return the listed images that are not on the disk."""
     return [path for path, size in zip(listing.paths, _sizes(listing), strict=True) if size is None]
 
 
@@ -84,7 +84,7 @@ def _sizes(listing: Listing) -> list[int | None]:
 
 
 def leave_out(listing: Listing, paths: tuple[str, ...]) -> Listing:
-    """Return the listing without the pictures at these paths.
+    """Return the listing without the images at these paths.
 
     Raises:
         ValueError: a path is not listed, or what is left cannot be trained on.
@@ -93,7 +93,7 @@ def leave_out(listing: Listing, paths: tuple[str, ...]) -> Listing:
         return listing
     if unknown := sorted(set(paths) - set(listing.paths)):
         raise ValueError(
-            f"{len(unknown)} of the pictures to skip are not in the data set: {first(unknown)}; give paths relative to "
+            f"{len(unknown)} of the images to skip are not in the data set: {first(unknown)}; give paths relative to "
             f"{listing.base}, such as {listing.paths[0]!r}"
         )
     gone = set(paths)
@@ -103,7 +103,7 @@ def leave_out(listing: Listing, paths: tuple[str, ...]) -> Listing:
     try:
         check_listing(left)
     except ValueError as error:
-        raise ValueError(f"{listing.base}: without the {len(gone)} pictures to skip, {error}") from error
+        raise ValueError(f"{listing.base}: without the {len(gone)} images to skip, {error}") from error
     return left
 
 
@@ -116,7 +116,7 @@ def check_listing(listing: Listing) -> None:
     """Refuse what cannot be trained on or judged by.
 
     Raises:
-        ValueError: fewer than two classes, a class without training pictures, or no test picture.
+        ValueError: fewer than two classes, a class without training images, or no test image.
     """
     if len(listing.names) < 2:
         raise ValueError(f"a classifier needs two classes, found {len(listing.names)}: {first(listing.names)}")
@@ -124,8 +124,8 @@ def check_listing(listing: Listing) -> None:
     for number, name in enumerate(listing.names):
         held = [split for split in SPLITS if counts[split, number]]
         if not held:
-            raise ValueError(f"the class {name!r} has no pictures")
+            raise ValueError(f"the class {name!r} has no images")
         if "train" not in held:
             raise ValueError(f"the class {name!r} is in {held[-1]} but not in train")
     if "test" not in listing.splits:
-        raise ValueError("there is no test picture")
+        raise ValueError("there is no test image")

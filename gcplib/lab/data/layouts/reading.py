@@ -59,51 +59,51 @@ def read_mat(path: Path, name: str) -> list[Any]:
 
 
 def flat_classes(root: Path, split: str) -> dict[str, list[str]]:
-    """Return the pictures of every class folder of a split, as paths below ``root``.
+    """Return the images of every class folder of a split, as paths below ``root``.
 
     Raises:
-        ValueError: pictures outside class folders, folders within them, or an empty one.
+        ValueError: images outside class folders, folders within them, or an empty one.
     """
     found = class_folders(root, split)
     if deep := [folder for key, (folder, _) in found.items() if len(key) > 1]:
         raise ValueError(f"{split}/ has folders in its class folders ({first(deep)})")
-    return {name: [f"{folder}/{picture}" for picture in pictures] for (name,), (folder, pictures) in found.items()}
+    return {name: [f"{folder}/{image}" for image in images] for (name,), (folder, images) in found.items()}
 
 
 def class_folders(root: Path, split: str) -> dict[tuple[str, ...], tuple[str, list[str]]]:
-    """Return the folder and the pictures of every class of a split; a key is (class,) or (coarse class, class).
+    """Return the folder and the images of every class of a split; a key is (class,) or (coarse class, class).
 
     Raises:
-        ValueError: pictures and folders are mixed, a class is empty, or folders are nested more deeply.
+        ValueError: images and folders are mixed, a class is empty, or folders are nested more deeply.
     """
     outer, stray = scan(root / split)
     if stray or not outer:
-        raise ValueError(f"{split}/ has {'pictures outside' if stray else 'no'} class folders {first(stray)}".rstrip())
+        raise ValueError(f"{split}/ has {'images outside' if stray else 'no'} class folders {first(stray)}".rstrip())
     found, depths = {}, set()
     for name in outer:
-        inner, pictures = scan(root / split / name)
-        if inner and pictures:
-            raise ValueError(f"{split}/{name} holds both pictures and folders ({first(inner)})")
+        inner, images = scan(root / split / name)
+        if inner and images:
+            raise ValueError(f"{split}/{name} holds both images and folders ({first(inner)})")
         for key in [(name, leaf) for leaf in inner] or [(name,)]:
             folder = "/".join((split, *key))
-            deeper, held = scan(root / folder) if inner else ([], pictures)
+            deeper, held = scan(root / folder) if inner else ([], images)
             if deeper:
                 raise ValueError(f"{folder} holds folders ({first(deeper)}), one level deeper than is understood")
             if not held:
-                raise ValueError(f"the class folder {folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
+                raise ValueError(f"the class folder {folder} has no images ({', '.join(sorted(SUFFIXES))})")
             found[key] = (folder, held)
             depths.add(len(key))
     if len(depths) > 1:
-        raise ValueError(f"some folders of {split}/ hold pictures and others folders")
+        raise ValueError(f"some folders of {split}/ hold images and others folders")
     return found
 
 
 def scan(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and of the pictures in a folder, sorted."""
+    """Return the names of the folders and of the images in a folder, sorted."""
     with os.scandir(folder) as entries:
         # Hidden files are what file managers leave behind, some of them with names like ._bird.jpg.
         shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     folders = [entry.name for entry in shown if entry.is_dir()]
     # A dead link is kept, so that it is reported as missing.
-    pictures = [e.name for e in shown if not e.is_dir() and os.path.splitext(e.name)[1].lower() in SUFFIXES]
-    return folders, pictures
+    images = [e.name for e in shown if not e.is_dir() and os.path.splitext(e.name)[1].lower() in SUFFIXES]
+    return folders, images

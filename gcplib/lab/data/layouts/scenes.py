@@ -19,9 +19,9 @@ class _Kind(NamedTuple):
 
     Attributes:
         title: of the data set. places: where its class folders may lie below the root.
-        file: pattern of a picture's name without its suffix, after that of its folder. capitals: whether folders have
-            capital letters, which the names of pictures have not. example: a picture.
-        published: the counts. shares: those of the training pictures in the papers; the first one is the layout's own.
+        file: pattern of an image's name without its suffix, after that of its folder. capitals: whether folders have
+            capital letters, which the names of images have not. example: an image.
+        published: the counts. shares: those of the training images in the papers; the first one is the layout's own.
     """
 
     title: str
@@ -40,7 +40,7 @@ _KINDS = {
         r"_[1-9]\d*",
         True,
         "Airport/airport_1.jpg",
-        {"pictures": 10000, "classes": 30},
+        {"images": 10000, "classes": 30},
         (0.5, 0.2),
     ),
     "nwpu": _Kind(
@@ -49,7 +49,7 @@ _KINDS = {
         r"_\d{3}",
         False,
         "airplane/airplane_001.jpg",
-        {"pictures": 31500, "classes": 45},
+        {"images": 31500, "classes": 45},
         (0.2, 0.1),
     ),
     "ucm": _Kind(
@@ -58,17 +58,17 @@ _KINDS = {
         r"\d{2}",
         False,
         "agricultural/agricultural00.tif",
-        {"pictures": 2100, "classes": 21},
+        {"images": 2100, "classes": 21},
         (0.8, 0.5),
     ),
 }
 
 
 def split_by_share(paths: list[str], classes: list[int], share: float, seed: int = 0) -> list[str]:
-    """Return ``train`` or ``test`` for every picture: the same share of every class is for training.
+    """Return ``train`` or ``test`` for every image: the same share of every class is for training.
 
-    The pictures of a class are shuffled by a hash of their names and the seed, which no order of the folders and no
-    release of a library changes. A class of two or more has pictures on both sides.
+    The images of a class are shuffled by a hash of their names and the seed, which no order of the folders and no
+    release of a library changes. A class of two or more has images on both sides.
 
     Raises:
         ValueError: the share is not above 0 and below 1.
@@ -77,7 +77,7 @@ def split_by_share(paths: list[str], classes: list[int], share: float, seed: int
     2
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share of the training pictures must be above 0 and below 1, got {share}")
+        raise ValueError(f"the share of the training images must be above 0 and below 1, got {share}")
     members: dict[int, list[int]] = {}
     for place, label in enumerate(classes):
         members.setdefault(label, []).append(place)
@@ -90,7 +90,7 @@ def split_by_share(paths: list[str], classes: list[int], share: float, seed: int
 
 
 def _find(kind: _Kind, root: Path) -> Path | None:
-    """Return the folder of the class folders, which are told by the name of the first picture in each."""
+    """Return the folder of the class folders, which are told by the name of the first image in each."""
     for base in (root / place for place in kind.places):
         folders = scan(base)[0] if base.is_dir() else []
         if folders and all(_fits(kind, base / folder) for folder in folders):
@@ -100,11 +100,11 @@ def _find(kind: _Kind, root: Path) -> Path | None:
 
 def _fits(kind: _Kind, folder: Path) -> bool:
     stem = folder.name.lower() if kind.capitals else folder.name
-    pictures = scan(folder)[1]
+    images = scan(folder)[1]
     return (
         (folder.name != folder.name.lower()) == kind.capitals
-        and bool(pictures)
-        and re.fullmatch(re.escape(stem) + kind.file, Path(pictures[0]).stem) is not None
+        and bool(images)
+        and re.fullmatch(re.escape(stem) + kind.file, Path(images[0]).stem) is not None
     )
 
 
@@ -112,18 +112,18 @@ def _read(kind: _Kind, share: float, root: Path) -> Listing:
     """Read class folders. There are no coarse classes, and the split is ours, of the shares that the papers take."""
     base = next((root / place for place in kind.places if _holds_classes(root / place)), None)
     if base is None:
-        raise ValueError(f"no class folders of pictures such as {kind.example} here or in {kind.places[0]}/")
-    names, pictures = scan(base)
-    if pictures:
-        raise ValueError(f"{len(pictures)} pictures lie outside the class folders: {first(pictures)}")
+        raise ValueError(f"no class folders of images such as {kind.example} here or in {kind.places[0]}/")
+    names, images = scan(base)
+    if images:
+        raise ValueError(f"{len(images)} images lie outside the class folders: {first(images)}")
     if empty := [name for name in names if not scan(base / name)[1]]:
-        raise ValueError(f"class folders without pictures ({', '.join(sorted(SUFFIXES))}): {first(empty)}")
+        raise ValueError(f"class folders without images ({', '.join(sorted(SUFFIXES))}): {first(empty)}")
     if odd := [name for name in names if not _fits(kind, base / name)]:
         raise ValueError(
-            f"the pictures of {len(odd)} class folders are not named like {kind.example}, so that this is not "
+            f"the images of {len(odd)} class folders are not named like {kind.example}, so that this is not "
             f"{kind.title}: {first(odd)}"
         )
-    rows = [(f"{name}/{picture}", label) for label, name in enumerate(names) for picture in scan(base / name)[1]]
+    rows = [(f"{name}/{image}", label) for label, name in enumerate(names) for image in scan(base / name)[1]]
     paths, classes = map(list, zip(*rows, strict=True))
     return Listing(base, paths, classes, split_by_share(paths, classes, share), names, None)
 

@@ -1,11 +1,11 @@
 """How well maps find the pixels that make the difference: scores against the ground truth of counterfactual pairs.
 
-Maps ``(..., h, w)`` at the resolution of features are enlarged to the pictures first (``enlarge``). Where a map is
+Maps ``(..., h, w)`` at the resolution of features are enlarged to the images first (``enlarge``). Where a map is
 signed, positive is evidence for the class. The area under ROC takes a map as it is, negative below none; the energy and
 the pointing game look at its positive part. To ask where a set looks whatever it says, pass the absolute map.
 
 Ground truth lies on letters, and most maps find letters. So every score can be taken ``within`` some pixels, such as
-the letters themselves, where a map that finds text and nothing else is at chance. In their neighbourhood (``near``)
+the letters themselves, where a map that finds text and nothing else is at chance. In their neighborhood (``near``)
 such a map still gains a little, because its values fall off away from the letters.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["auc", "density_correlation", "energy_inside", "enlarge", "near", "po
 
 
 def enlarge(maps: Tensor, height: int, width: int) -> np.ndarray:
-    """Return maps ``(..., h, w)`` bilinearly at the size of the pictures, ``(..., height, width)``, float64."""
+    """Return maps ``(..., h, w)`` bilinearly at the size of the images, ``(..., height, width)``, float64."""
     flat = maps.detach().double().reshape(-1, 1, *maps.shape[-2:])
     big = functional.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
     return big.reshape(*maps.shape[:-2], height, width).cpu().numpy()
@@ -40,7 +40,7 @@ def near(mask: np.ndarray, reach: int) -> np.ndarray:
 def _pixels(values: ArrayLike, mask: ArrayLike | None, within: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """Return maps ``(..., n)`` and mask ``(n,)`` over the pixels that count."""
     if mask is None:
-        raise ValueError("no mask: a picture without a counterfactual has no ground truth; make a pair of it first")
+        raise ValueError("no mask: an image without a counterfactual has no ground truth; make a pair of it first")
     values, mask = np.asarray(values, dtype=float), np.asarray(mask, dtype=bool)
     if mask.ndim != 2 or values.shape[-2:] != mask.shape:
         raise ValueError(f"the map {values.shape} does not fit the mask {mask.shape}; enlarge the map to (..., H, W)")
@@ -147,7 +147,7 @@ def density_correlation(maps: Tensor, mask: ArrayLike, ink: ArrayLike) -> np.nda
 
     ink_ranks = ranks(amount[cells])
     if not ink_ranks.any():
-        raise ValueError("every cell holds the same amount of ink: nothing to correct for; take another picture")
+        raise ValueError("every cell holds the same amount of ink: nothing to correct for; take another image")
     first, second = residual(ranks(maps[..., cells]), ink_ranks), residual(ranks(differs[cells]), ink_ranks)
     size = np.linalg.norm(first, axis=-1) * np.linalg.norm(second)
     if (size == 0).any():

@@ -1,4 +1,4 @@
-"""Pictures from disk: birds and plain folders, every kind of picture made upright RGB, and bad trees refused."""
+"""Images from disk: birds and plain folders, every kind of image made upright RGB, and bad trees refused."""
 
 import dataclasses
 import pickle
@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from torchvision import transforms
-from trees import COLOURS, make_cub, make_folder, save
+from trees import COLORS, make_cub, make_folder, save
 
 from gcplib.lab.data import (
-    Pictures,
-    PicturesSpec,
+    Images,
+    ImagesSpec,
     Typefaces,
     TypefacesSpec,
     choose_data,
+    image_spec,
     load_data,
-    load_pictures,
-    picture_spec,
+    load_images,
 )
 from gcplib.lab.data.decoding import decode
 
@@ -38,8 +38,8 @@ def flat(tmp_path):
 
 
 def test_cub_is_read_as_its_tables_say(cub):
-    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32))
-    assert isinstance(data, Pictures)
+    data = load_images(ImagesSpec("cub", str(cub), pixels=32))
+    assert isinstance(data, Images)
     assert len(data) == 21
     assert data.class_names() == ["Sooty Albatross", "Laysan Albatross", "House Wren"]
     assert data.class_names("coarse") == ["Albatross", "Wren"]
@@ -47,30 +47,30 @@ def test_cub_is_read_as_its_tables_say(cub):
     assert data.labels("coarse").tolist() == [0] * 14 + [1] * 7
     assert data.labels().dtype == data.labels("coarse").dtype == np.int64
     assert data.indices("test").tolist() == [5, 6, 12, 13, 19, 20]
-    # The labels belong to the pictures: every picture has the colour of its class.
+    # The labels belong to the images: every image has the color of its class.
     middle = data.images(np.arange(21))[:, 16, 16]
-    assert np.abs(middle - np.array(COLOURS)[data.labels()].astype(int)).max() <= 3
+    assert np.abs(middle - np.array(COLORS)[data.labels()].astype(int)).max() <= 3
 
 
 def test_order_of_the_tables_does_not_matter_for_the_labels(cub):
     for name in ("image_class_labels", "train_test_split"):
         path = cub / f"{name}.txt"
         path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n\n")
-    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32))
+    data = load_images(ImagesSpec("cub", str(cub), pixels=32))
     assert data.labels().tolist() == [0] * 7 + [1] * 7 + [2] * 7
     assert data.indices("test").tolist() == [5, 6, 12, 13, 19, 20]
 
 
 def test_the_folder_around_cub_will_do_and_is_the_same_data_set(cub, tmp_path):
-    inside, around = PicturesSpec("cub", str(cub)), PicturesSpec("cub", str(tmp_path))
+    inside, around = ImagesSpec("cub", str(cub)), ImagesSpec("cub", str(tmp_path))
     assert inside != around
     assert inside.digest == around.digest
-    assert len(load_pictures(around)) == 21
+    assert len(load_images(around)) == 21
 
 
 @pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.2, 1), (0.4, 2), (0.99, 4)])
 def test_validation_is_held_out_of_every_class(cub, share, held):
-    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32, validation=share))
+    data = load_images(ImagesSpec("cub", str(cub), pixels=32, validation=share))
     places = {split: data.indices(split) for split in ("train", "validation", "test")}
     assert sorted(np.concatenate(list(places.values())).tolist()) == list(range(21))
     assert np.bincount(data.labels()[places["validation"]]).tolist() == [held] * 3
@@ -79,7 +79,7 @@ def test_validation_is_held_out_of_every_class(cub, share, held):
 
 
 def test_digests_are_those_from_before_there_were_other_layouts(tmp_path):
-    # Written down from the version before; sizes count, and the pictures are not decoded.
+    # Written down from the version before; sizes count, and the images are not decoded.
     tables = {
         "classes": "1 001.Black_Tern\n2 002.House_Wren\n",
         "images": "".join(f"{n} 00{1 + (n > 3)}.Bird/{n}.jpg\n" for n in range(1, 7)),
@@ -96,18 +96,18 @@ def test_digests_are_those_from_before_there_were_other_layouts(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         for n in range(2):
             (tmp_path / folder / f"{n}.png").write_bytes(b"x" * (n + 1))
-    assert PicturesSpec("cub", str(tmp_path)).digest == "a49ba029c7bf"
-    assert PicturesSpec("cub", str(tmp_path), 224, 0.25, 3, "both").digest == "f44edc748e97"
-    assert PicturesSpec("folder", str(tmp_path)).digest == "407e91a67437"
+    assert ImagesSpec("cub", str(tmp_path)).digest == "a49ba029c7bf"
+    assert ImagesSpec("cub", str(tmp_path), 224, 0.25, 3, "both").digest == "f44edc748e97"
+    assert ImagesSpec("folder", str(tmp_path)).digest == "407e91a67437"
 
 
-def test_skipped_pictures_are_left_out_as_if_they_had_never_been_there(flat):
-    spec = PicturesSpec("folder", str(flat), pixels=32)
+def test_skipped_images_are_left_out_as_if_they_had_never_been_there(flat):
+    spec = ImagesSpec("folder", str(flat), pixels=32)
     whole = spec.digest
     some = ("train/a/1.png", "test/b/0.png")
     skipping = dataclasses.replace(spec, skip=some[::-1] + some[:1])
     assert skipping == dataclasses.replace(spec, skip=list(some))
-    data = load_pictures(skipping)
+    data = load_images(skipping)
     assert len(data) == 8
     assert not set(some) & set(data.listing.paths)
     for path in some:
@@ -115,38 +115,38 @@ def test_skipped_pictures_are_left_out_as_if_they_had_never_been_there(flat):
     assert skipping.digest == dataclasses.replace(spec).digest != whole
 
 
-def test_a_missing_picture_can_be_skipped(cub):
+def test_a_missing_image_can_be_skipped(cub):
     (cub / "images" / "003.House_Wren" / "House_Wren_0.jpg").unlink()
-    assert len(load_pictures(PicturesSpec("cub", str(cub), skip=("images/003.House_Wren/House_Wren_0.jpg",)))) == 20
+    assert len(load_images(ImagesSpec("cub", str(cub), skip=("images/003.House_Wren/House_Wren_0.jpg",)))) == 20
 
 
 @pytest.mark.parametrize(
     ("skip", "message"),
     [
-        (("train/a/9.png", "a"), r"2 of the pictures to skip are not in the data set: a, train/a/9\.png; .*'train/a/0"),
+        (("train/a/9.png", "a"), r"2 of the images to skip are not in the data set: a, train/a/9\.png; .*'train/a/0"),
         (
             ("train/b/0.png", "train/b/1.png", "train/b/2.png"),
-            "without the 3 pictures to skip, the class 'b' is in test",
+            "without the 3 images to skip, the class 'b' is in test",
         ),
     ],
 )
 def test_skipping_what_is_not_there_or_too_much_is_refused(flat, skip, message):
     with pytest.raises(ValueError, match=message):
-        _ = PicturesSpec("folder", str(flat), skip=skip).digest
+        _ = ImagesSpec("folder", str(flat), skip=skip).digest
 
 
 def test_what_is_held_out_depends_on_the_seed_alone(cub):
     def held(seed):
-        return load_pictures(PicturesSpec("cub", str(cub), validation=0.4, seed=seed)).indices("validation").tolist()
+        return load_images(ImagesSpec("cub", str(cub), validation=0.4, seed=seed)).indices("validation").tolist()
 
     assert held(0) == held(0)
     assert len({tuple(held(seed)) for seed in range(6)}) > 3
 
 
 def test_a_moved_data_set_keeps_its_digest_and_any_change_gives_another(cub, tmp_path):
-    spec = PicturesSpec("cub", str(cub), pixels=32)
+    spec = ImagesSpec("cub", str(cub), pixels=32)
     moved = make_cub(tmp_path / "elsewhere" / "birds")
-    assert PicturesSpec("cub", str(moved), pixels=32).digest == spec.digest
+    assert ImagesSpec("cub", str(moved), pixels=32).digest == spec.digest
     changed = [
         dataclasses.replace(spec, pixels=33),
         dataclasses.replace(spec, validation=0.2),
@@ -165,7 +165,7 @@ def test_a_moved_data_set_keeps_its_digest_and_any_change_gives_another(cub, tmp
         table = (moved / f"{name}.txt").read_text()
         assert before in table
         (moved / f"{name}.txt").write_text(table.replace(before, after))
-        digests.add(PicturesSpec("cub", str(moved), pixels=32).digest)
+        digests.add(ImagesSpec("cub", str(moved), pixels=32).digest)
     assert len(digests) == 10
     with open(cub / "images" / "003.House_Wren" / "House_Wren_0.jpg", "ab") as file:
         file.write(b"\0")
@@ -173,25 +173,25 @@ def test_a_moved_data_set_keeps_its_digest_and_any_change_gives_another(cub, tmp
 
 
 def test_files_that_change_under_a_spec_are_noticed(cub):
-    spec = PicturesSpec("cub", str(cub), pixels=32)
-    load_pictures(spec)
+    spec = ImagesSpec("cub", str(cub), pixels=32)
+    load_images(spec)
     (cub / "images" / "003.House_Wren" / "House_Wren_0.jpg").write_bytes(b"other")
     with pytest.raises(ValueError, match="changed while this session used them"):
-        load_pictures(spec)
+        load_images(spec)
     # Another process, such as a worker, must come to the same conclusion.
     with pytest.raises(ValueError, match="changed while this session used them"):
-        load_pictures(pickle.loads(pickle.dumps(spec)))
-    assert len(load_pictures(dataclasses.replace(spec))) == 21
+        load_images(pickle.loads(pickle.dumps(spec)))
+    assert len(load_images(dataclasses.replace(spec))) == 21
 
 
 def test_reader_is_part_of_the_digest(cub, monkeypatch):
-    before = PicturesSpec("cub", str(cub)).digest
-    monkeypatch.setattr(picture_spec, "READER", picture_spec.READER + 1)
-    assert PicturesSpec("cub", str(cub)).digest != before
+    before = ImagesSpec("cub", str(cub)).digest
+    monkeypatch.setattr(image_spec, "READER", image_spec.READER + 1)
+    assert ImagesSpec("cub", str(cub)).digest != before
 
 
 def test_a_flat_folder_has_no_coarse_labels(flat):
-    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32))
+    data = load_images(ImagesSpec("folder", str(flat), pixels=32))
     assert data.class_names() == ["a", "b"]
     assert data.labels()[data.indices("test")].tolist() == [0, 1, 1]
     assert [len(data.indices(split)) for split in ("train", "validation", "test")] == [5, 2, 3]
@@ -201,7 +201,7 @@ def test_a_flat_folder_has_no_coarse_labels(flat):
 
 
 def test_nested_folders_are_coarse_classes(tmp_path):
-    data = load_pictures(PicturesSpec("folder", str(make_folder(tmp_path, NESTED)), pixels=32))
+    data = load_images(ImagesSpec("folder", str(make_folder(tmp_path, NESTED)), pixels=32))
     assert data.class_names() == ["lion", "lynx", "wolf"]
     assert data.class_names("coarse") == ["cat", "dog"]
     assert data.labels("coarse").tolist() == [0 if label < 2 else 1 for label in data.labels()]
@@ -212,14 +212,14 @@ def test_nested_folders_are_coarse_classes(tmp_path):
 
 def test_equal_names_in_two_coarse_classes_are_two_classes(tmp_path):
     tree = {f"{split}/{name}": 2 for split in ("train", "test") for name in ("cat/other", "cat/lion", "dog/other")}
-    data = load_pictures(PicturesSpec("folder", str(make_folder(tmp_path, tree)), pixels=32))
+    data = load_images(ImagesSpec("folder", str(make_folder(tmp_path, tree)), pixels=32))
     assert data.class_names() == ["cat/lion", "cat/other", "dog/other"]
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])
-def test_own_validation_pictures_are_used_and_none_held_out(flat, name):
+def test_own_validation_images_are_used_and_none_held_out(flat, name):
     make_folder(flat, {f"{name}/b": 2})
-    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32, validation=0.5))
+    data = load_images(ImagesSpec("folder", str(flat), pixels=32, validation=0.5))
     assert len(data.indices("train")) == 7
     assert [data._listing.paths[place] for place in data.indices("validation")] == [
         f"{name}/b/0.png",
@@ -228,18 +228,18 @@ def test_own_validation_pictures_are_used_and_none_held_out(flat, name):
 
 
 def test_other_files_and_hidden_ones_are_passed_over(flat):
-    spec = PicturesSpec("folder", str(flat), pixels=32)
+    spec = ImagesSpec("folder", str(flat), pixels=32)
     for name in ("notes.txt", "._0.png", ".DS_Store"):
-        (flat / "train" / "a" / name).write_bytes(b"no picture")
+        (flat / "train" / "a" / name).write_bytes(b"no image")
     (flat / "train" / ".cache").mkdir()
     (flat / "train" / "labels.csv").write_text("0,1")
-    assert len(load_pictures(spec)) == 10
+    assert len(load_images(spec)) == 10
     save(flat / "train" / "a" / "LOUD.JPG", (1, 2, 3))
-    assert len(load_pictures(dataclasses.replace(spec))) == 11
+    assert len(load_images(dataclasses.replace(spec))) == 11
 
 
 def test_images_in_any_order_and_outside(flat):
-    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32))
+    data = load_images(ImagesSpec("folder", str(flat), pixels=32))
     everything = data.images(range(len(data)))
     assert everything.shape == (10, 32, 32, 3)
     assert everything.dtype == np.uint8
@@ -247,7 +247,7 @@ def test_images_in_any_order_and_outside(flat):
     np.testing.assert_array_equal(data.images(3), everything[3:4])
     assert data.images([]).shape == (0, 32, 32, 3)
     for place in (10, -1):
-        with pytest.raises(IndexError, match=rf"no picture {place}: this set has the pictures 0 to 9"):
+        with pytest.raises(IndexError, match=rf"no image {place}: this set has the images 0 to 9"):
             data.images([0, place])
     with pytest.raises(ValueError, match="unknown split 'val'; choose 'train'"):
         data.indices("val")
@@ -256,10 +256,10 @@ def test_images_in_any_order_and_outside(flat):
 
 
 @pytest.mark.parametrize("size", [(150, 90), (90, 150), (80, 80), (45, 99), (33, 20), (301, 203), (48, 45)])
-def test_pictures_are_cut_as_in_the_papers_code(tmp_path, size):
+def test_images_are_cut_as_in_the_papers_code(tmp_path, size):
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
-    picture.save(tmp_path / "noise.png")
+    image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    image.save(tmp_path / "noise.png")
     cuts = {
         "shorter": transforms.Compose([transforms.Resize(45), transforms.CenterCrop(45)]),
         "both": transforms.Resize((45, 45)),
@@ -270,15 +270,15 @@ def test_pictures_are_cut_as_in_the_papers_code(tmp_path, size):
     for setting, cut in cuts.items():
         resize, scale = (setting, None) if isinstance(setting, str) else setting
         got = decode(tmp_path / "noise.png", 45, resize, scale)
-        np.testing.assert_array_equal(got, np.asarray(cut(picture)))
+        np.testing.assert_array_equal(got, np.asarray(cut(image)))
 
 
 def test_crops_lie_where_they_are_asked_for(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/a/0"):
         save(tmp_path / f"{name}.png", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    whole = load_pictures(PicturesSpec("folder", str(tmp_path), pixels=64)).images([0])[0]
-    data = load_pictures(PicturesSpec("folder", str(tmp_path), pixels=48, scale=64))
+    whole = load_images(ImagesSpec("folder", str(tmp_path), pixels=64)).images([0])[0]
+    data = load_images(ImagesSpec("folder", str(tmp_path), pixels=48, scale=64))
     places = [(0, 0), (0, 1), (1, 0), (0.25, 0.75), (0.5, 0.5)]
     crops = data.images([0] * 5, np.array(places, dtype=np.float32))
     for crop, (top, left) in zip(crops, places, strict=True):
@@ -292,10 +292,10 @@ def test_crops_lie_where_they_are_asked_for(tmp_path):
 
 
 def _halves(mode, first, second):
-    """Left half one colour, right half another."""
-    picture = Image.new(mode, (64, 64), second)
-    picture.paste(first, (0, 0, 32, 64))
-    return picture
+    """Left half one color, right half another."""
+    image = Image.new(mode, (64, 64), second)
+    image.paste(first, (0, 0, 32, 64))
+    return image
 
 
 def _palette():
@@ -310,7 +310,7 @@ def _rotated(path):
 
 KINDS = {
     "rgb.png": (lambda path: _halves("RGB", (250, 0, 0), (0, 0, 250)).save(path), (250, 0, 0), (0, 0, 250)),
-    "grey.jpg": (lambda path: _halves("L", 250, 10).save(path, quality=95), (250,) * 3, (10,) * 3),
+    "gray.jpg": (lambda path: _halves("L", 250, 10).save(path, quality=95), (250,) * 3, (10,) * 3),
     "bilevel.png": (lambda path: _halves("1", 1, 0).save(path), (255,) * 3, (0,) * 3),
     "palette.png": (lambda path: _palette().save(path), (250, 0, 0), (0, 0, 250)),
     "palette.gif": (lambda path: _palette().save(path), (250, 0, 0), (0, 0, 250)),
@@ -330,24 +330,24 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("resize", ["shorter", "both"])
-def test_every_kind_of_picture_becomes_upright_rgb(tmp_path, name, resize):
+def test_every_kind_of_image_becomes_upright_rgb(tmp_path, name, resize):
     write, left, right = KINDS[name]
     write(tmp_path / name)
-    picture = decode(tmp_path / name, 32, resize).astype(int)
-    assert picture.shape == (32, 32, 3)
-    for column, colour in ((6, left), (25, right)):
-        assert np.abs(picture[4:28, column] - colour).max() <= 8, name
+    image = decode(tmp_path / name, 32, resize).astype(int)
+    assert image.shape == (32, 32, 3)
+    for column, color in ((6, left), (25, right)):
+        assert np.abs(image[4:28, column] - color).max() <= 8, name
 
 
-def test_deep_pictures_are_refused_not_clipped(tmp_path):
+def test_deep_images_are_refused_not_clipped(tmp_path):
     Image.fromarray(np.full((40, 40), 30_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png cannot be read as a picture: .*more than 8 bits"):
+    with pytest.raises(ValueError, match=r"deep\.png cannot be read as an image: .*more than 8 bits"):
         decode(tmp_path / "deep.png", 32, "shorter")
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "half", "gone"])
-def test_a_corrupt_picture_is_named(flat, damage):
-    data = load_pictures(PicturesSpec("folder", str(flat), pixels=32))
+def test_a_corrupt_image_is_named(flat, damage):
+    data = load_images(ImagesSpec("folder", str(flat), pixels=32))
     path = flat / data._listing.paths[2]
     whole = path.read_bytes()
     if damage == "gone":
@@ -356,7 +356,7 @@ def test_a_corrupt_picture_is_named(flat, damage):
         path.write_bytes({"empty": b"", "text": b"<html>not found</html>", "half": whole[: len(whole) // 2]}[damage])
     assert data.images([1]).shape == (1, 32, 32, 3)
     for many in ([2], range(len(data))):
-        with pytest.raises(ValueError, match=re.escape(str(path)) + " cannot be read as a picture"):
+        with pytest.raises(ValueError, match=re.escape(str(path)) + " cannot be read as an image"):
             data.images(many)
 
 
@@ -365,13 +365,13 @@ def test_missing_files_are_counted_and_named(cub):
     with pytest.raises(
         FileNotFoundError, match=r"7 of the 21 listed .*Laysan_Albatross_0\.jpg,.*_4\.jpg, \.\.\.\. Unp"
     ):
-        load_pictures(PicturesSpec("cub", str(cub)))
+        load_images(ImagesSpec("cub", str(cub)))
 
 
-def test_a_dead_link_is_a_missing_picture(flat):
+def test_a_dead_link_is_a_missing_image(flat):
     (flat / "train" / "a" / "link.png").symlink_to(flat / "nowhere.png")
     with pytest.raises(FileNotFoundError, match=r"1 of the 11 listed .*train/a/link\.png"):
-        load_pictures(PicturesSpec("folder", str(flat)))
+        load_images(ImagesSpec("folder", str(flat)))
 
 
 def _edit(name, before, after):
@@ -388,26 +388,26 @@ def _edit(name, before, after):
     [
         (lambda root: (root / "images.txt").unlink(), "no images.txt, .*here or in CUB_200_2011"),
         (lambda root: (root / "classes.txt").unlink(), "no classes.txt here"),
-        (lambda root: (root / "images.txt").write_text(""), "images.txt lists no pictures"),
+        (lambda root: (root / "images.txt").write_text(""), "images.txt lists no images"),
         (_edit("images.txt", "\n3 001", "\n3001"), r"images.txt, line 3: .*should be a new number and a value"),
         (_edit("images.txt", "\n3 001", "\n2 001"), r"images.txt, line 3: .*should be a new number and a value"),
         (
             _edit("image_class_labels.txt", "\n3 1\n", "\n"),
-            "images.txt and image_class_labels.txt disagree on 1 pictures, numbers 3",
+            "images.txt and image_class_labels.txt disagree on 1 images, numbers 3",
         ),
-        (_edit("train_test_split.txt", "\n3 1\n", "\n77 1\n"), "disagree on 2 pictures, numbers 3, 77"),
+        (_edit("train_test_split.txt", "\n3 1\n", "\n77 1\n"), "disagree on 2 images, numbers 3, 77"),
         (_edit("train_test_split.txt", "\n3 1\n", "\n3 yes\n"), r"has yes where 1 \(train\) or 0 \(test\)"),
         (_edit("image_class_labels.txt", "\n3 1\n", "\n3 9\n"), "has classes that classes.txt has not: 9"),
         (
             lambda root: (root / "classes.txt").write_text((root / "classes.txt").read_text() + "4 004.Dodo\n"),
-            "the class 'Dodo' has no pictures",
+            "the class 'Dodo' has no images",
         ),
     ],
 )
 def test_a_broken_cub_is_refused(cub, change, message):
     change(cub)
     with pytest.raises(ValueError, match=message + r".*The layout 'cub' is the folder CUB_200_2011"):
-        load_pictures(PicturesSpec("cub", str(cub)))
+        load_images(ImagesSpec("cub", str(cub)))
 
 
 @pytest.mark.parametrize(
@@ -416,45 +416,45 @@ def test_a_broken_cub_is_refused(cub, change, message):
         ({}, "no folder train/"),
         ({"train/a": 2, "train/b": 2}, "no folder test/"),
         ({"train": 0, "test/a": 1}, r"train/ has no class folders"),
-        ({"train": 2, **FLAT}, r"train/ has pictures outside class folders 0\.png, 1\.png"),
-        ({**FLAT, "train/b": 0}, r"the class folder train/b has no pictures"),
-        ({**FLAT, "test/b": 0}, r"the class folder test/b has no pictures"),
+        ({"train": 2, **FLAT}, r"train/ has images outside class folders 0\.png, 1\.png"),
+        ({**FLAT, "train/b": 0}, r"the class folder train/b has no images"),
+        ({**FLAT, "test/b": 0}, r"the class folder test/b has no images"),
         ({**FLAT, "test/c": 1}, "the class 'c' is in test but not in train"),
         ({**FLAT, "val/c": 1}, "the class 'c' is in validation but not in train"),
         ({"train/a": 2, "test/a": 2}, "a classifier needs two classes, found 1: a"),
         ({**FLAT, "val/a": 1, "validation/a": 1}, "both validation/ and val/ are there"),
-        ({**FLAT, "train/c/d": 1}, "some folders of train/ hold pictures and others folders"),
-        ({**FLAT, "train/a/d": 1}, r"train/a holds both pictures and folders \(d\)"),
+        ({**FLAT, "train/c/d": 1}, "some folders of train/ hold images and others folders"),
+        ({**FLAT, "train/a/d": 1}, r"train/a holds both images and folders \(d\)"),
         ({**NESTED, "train/cat/lion/young": 1}, r"train/cat/lion holds folders \(young\), one level deeper"),
         ({"train/a": 2, "train/b": 2, "test/x/a": 1}, "the class 'x/a' is in test but not in train"),
     ],
 )
 def test_a_broken_folder_is_refused(tmp_path, tree, message):
     make_folder(tmp_path, tree)
-    with pytest.raises(ValueError, match=message + r".*The layout 'folder' is train/<class>/<picture>\.jpg"):
-        load_pictures(PicturesSpec("folder", str(tmp_path)))
+    with pytest.raises(ValueError, match=message + r".*The layout 'folder' is train/<class>/<image>\.jpg"):
+        load_images(ImagesSpec("folder", str(tmp_path)))
 
 
-def test_a_class_of_one_training_picture_cannot_give_one_away(flat):
+def test_a_class_of_one_training_image_cannot_give_one_away(flat):
     for number in (1, 2):
         (flat / "train" / "b" / f"{number}.png").unlink()
-    with pytest.raises(ValueError, match="the class 'b' has 1 training picture, and one must be held out"):
-        load_pictures(PicturesSpec("folder", str(flat)))
+    with pytest.raises(ValueError, match="the class 'b' has 1 training image, and one must be held out"):
+        load_images(ImagesSpec("folder", str(flat)))
 
 
 @pytest.mark.parametrize("layout", ["cub", "folder"])
 def test_a_root_that_is_no_folder(tmp_path, layout):
     with pytest.raises(FileNotFoundError, match=rf"there is no folder '.*nowhere'. The layout {layout!r} is"):
-        _ = PicturesSpec(layout, str(tmp_path / "nowhere")).digest
+        _ = ImagesSpec(layout, str(tmp_path / "nowhere")).digest
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="file' is a file, not a folder"):
-        load_pictures(PicturesSpec(layout, str(tmp_path / "file")))
+        load_images(ImagesSpec(layout, str(tmp_path / "file")))
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"layout": "car"}, ValueError, "unknown PicturesSpec.layout 'car'; choose 'cub', 'aircraft', 'cars'"),
+        ({"layout": "car"}, ValueError, "unknown ImagesSpec.layout 'car'; choose 'cub', 'aircraft', 'cars'"),
         ({"root": " "}, ValueError, "root is empty; give the folder: the folder CUB_200_2011"),
         ({"root": None}, TypeError, "root is None, a NoneType; give a path"),
         ({"pixels": 16}, ValueError, "pixels is 16; give 32 to 2048"),
@@ -470,23 +470,23 @@ def test_a_root_that_is_no_folder(tmp_path, layout):
         ({"scale": 512.0}, TypeError, "scale is 512.0, a float; give an integer"),
         ({"skip": "a.jpg"}, TypeError, "skip is 'a.jpg'; give a tuple of paths"),
         ({"skip": (1,)}, TypeError, r"skip is \(1,\); give a tuple of paths"),
-        ({"resize": "crop"}, ValueError, "unknown PicturesSpec.resize 'crop'; choose 'shorter', 'both'"),
+        ({"resize": "crop"}, ValueError, "unknown ImagesSpec.resize 'crop'; choose 'shorter', 'both'"),
     ],
 )
 def test_bad_settings_say_value_and_range(settings, error, message):
     with pytest.raises(error, match=message):
-        PicturesSpec(**{"layout": "cub", "root": "data"} | settings)
+        ImagesSpec(**{"layout": "cub", "root": "data"} | settings)
 
 
 def test_settings_are_plain_values(tmp_path):
-    spec = PicturesSpec("cub", tmp_path, np.int64(64), np.float32(0.25), np.int64(3))
-    assert spec == PicturesSpec("cub", str(tmp_path), 64, 0.25, 3)
+    spec = ImagesSpec("cub", tmp_path, np.int64(64), np.float32(0.25), np.int64(3))
+    assert spec == ImagesSpec("cub", str(tmp_path), 64, 0.25, 3)
     assert [type(value) for value in dataclasses.astuple(spec)] == [str, str, int, float, int, str, type(None), tuple]
 
 
 @pytest.mark.parametrize("labels", ["fine", "coarse"])
 def test_show_titles_are_class_names(cub, labels):
-    data = load_pictures(PicturesSpec("cub", str(cub), pixels=32))
+    data = load_images(ImagesSpec("cub", str(cub), pixels=32))
     titles = {axis.get_title() for axis in data.show("test", n=6, labels=labels).axes if axis.images}
     assert titles == set(data.class_names(labels))
 
@@ -496,11 +496,11 @@ COUNTS = {"families": 4, "train": 4, "validation": 2, "test": 2, "pixels": 64}
 
 def test_choose_and_load_either_kind(cub, flat, tiny_spec):
     assert choose_data("typefaces", "", **COUNTS) == tiny_spec == TypefacesSpec(**COUNTS)
-    assert choose_data("cub", str(cub), **COUNTS) == PicturesSpec("cub", str(cub), 64)
-    assert choose_data("folder", flat, **COUNTS) == PicturesSpec("folder", str(flat), 64)
+    assert choose_data("cub", str(cub), **COUNTS) == ImagesSpec("cub", str(cub), 64)
+    assert choose_data("folder", flat, **COUNTS) == ImagesSpec("folder", str(flat), 64)
     assert isinstance(load_data(tiny_spec), Typefaces)
-    assert load_data(PicturesSpec("cub", str(cub))).digest == PicturesSpec("cub", str(cub)).digest
-    with pytest.raises(TypeError, match=r"expected a TypefacesSpec or a PicturesSpec, got 'cub' \(str\)"):
+    assert load_data(ImagesSpec("cub", str(cub))).digest == ImagesSpec("cub", str(cub)).digest
+    with pytest.raises(TypeError, match=r"expected a TypefacesSpec or an ImagesSpec, got 'cub' \(str\)"):
         load_data("cub")
 
 

@@ -1,4 +1,4 @@
-"""Runs on pictures from disk: both stages, flips that survive an interruption, and names that stay."""
+"""Runs on images from disk: both stages, flips that survive an interruption, and names that stay."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from PIL import Image
 from trees import make_cub, shaded
 
 import gcplib.lab.training.train as train_module
-from gcplib.lab.data import PicturesSpec, TypefacesSpec, load_data
+from gcplib.lab.data import ImagesSpec, TypefacesSpec, load_data
 from gcplib.lab.training import Engine, Recipe, RunSpec, cache_features, ensure, ensure_all
 
 QUICK = Recipe(epochs=2, batch_size=4, learning_rate=0.01)
@@ -30,7 +30,7 @@ def weights(tmp_path_factory):
 def spec(tmp_path, monkeypatch, weights):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path / "cache"))
-    data = PicturesSpec("cub", str(make_cub(tmp_path / "CUB_200_2011", paint=shaded)), pixels=64)
+    data = ImagesSpec("cub", str(make_cub(tmp_path / "CUB_200_2011", paint=shaded)), pixels=64)
     return RunSpec(reduction=8, backbone="resnet10t", pretrained=weights, data=data, recipe=QUICK)
 
 
@@ -39,7 +39,7 @@ def flipping(spec):
     return dataclasses.replace(spec, stage="full", recipe=dataclasses.replace(QUICK, epochs=3, flip=True))
 
 
-def test_head_runs_on_pictures_from_disk(spec):
+def test_head_runs_on_images_from_disk(spec):
     coarse = dataclasses.replace(spec, labels="coarse")
     run, other = ensure_all([spec, coarse])
     assert run.result["outcome"] == other.result["outcome"] == "finished"
@@ -55,20 +55,20 @@ def test_full_runs_train_on_flips_and_judge_by_both_images(flipping, monkeypatch
     run = ensure(flipping)
     assert run.result["outcome"] == "finished"
     model, data = run.load_model(), load_data(flipping.data)
-    # The last two: validation pictures after the last epoch, and test pictures.
+    # The last two: validation images after the last epoch, and test images.
     for split, logits in zip(("validation", "test"), seen[-2:], strict=True):
         inputs = model.backbone.prepare(data.images(data.indices(split)))
         with torch.inference_mode():
             mean = (model(inputs) + model(inputs.flip(-1))) / 2
         torch.testing.assert_close(logits, mean)
         assert not torch.allclose(logits, model(inputs), rtol=1e-3)
-    assert run.predictions.picture.tolist() == data.indices("test").tolist()
+    assert run.predictions.image.tolist() == data.indices("test").tolist()
     assert run.predictions.prediction.tolist() == seen[-1].argmax(1).tolist()
     plain = ensure(dataclasses.replace(flipping, recipe=dataclasses.replace(flipping.recipe, flip=False)))
     assert plain.metrics.train_loss.tolist() != run.metrics.train_loss.tolist()
 
 
-def test_an_interrupted_run_flips_the_same_pictures(flipping, monkeypatch):
+def test_an_interrupted_run_flips_the_same_images(flipping, monkeypatch):
     whole = ensure(flipping)
     want, losses = whole.load_model().state_dict(), whole.metrics.train_loss.tolist()
     for file in whole.directory.iterdir():
@@ -104,7 +104,7 @@ def test_a_moved_data_set_keeps_its_runs_and_features(spec, tmp_path, monkeypatc
     assert len(cache_features(load_data(moved.data), spec.backbone, 16, spec.pretrained)) == 21
 
 
-def test_what_counts_in_the_name_of_a_run_on_pictures(spec, tmp_path):
+def test_what_counts_in_the_name_of_a_run_on_images(spec, tmp_path):
     others = [
         dataclasses.replace(spec, data=dataclasses.replace(spec.data, resize="both")),
         dataclasses.replace(spec, stage="full"),
@@ -116,7 +116,7 @@ def test_what_counts_in_the_name_of_a_run_on_pictures(spec, tmp_path):
     assert len(names) == 5
 
 
-def test_runs_on_typefaces_keep_the_names_they_had_before_pictures_and_flips(monkeypatch):
+def test_runs_on_typefaces_keep_the_names_they_had_before_images_and_flips(monkeypatch):
     # Written down from the version before; the digest is fixed because it depends on the installed Pillow.
     monkeypatch.setattr(TypefacesSpec, "digest", "0123456789ab")
     assert RunSpec().name == "mpn_cov-fine-head-0-43b8f8b346f6"
@@ -143,8 +143,8 @@ def test_runs_on_typefaces_keep_the_names_they_had_before_pictures_and_flips(mon
 @pytest.mark.parametrize(
     ("data", "want"),
     [
-        ({"layout": "cub", "root": "birds"}, PicturesSpec("cub", "birds")),
-        ({"layout": "folder", "root": "x", "pixels": 64, "validation": 0.25}, PicturesSpec("folder", "x", 64, 0.25)),
+        ({"layout": "cub", "root": "birds"}, ImagesSpec("cub", "birds")),
+        ({"layout": "folder", "root": "x", "pixels": 64, "validation": 0.25}, ImagesSpec("folder", "x", 64, 0.25)),
         ({"families": 4, "pixels": 64}, TypefacesSpec(families=4, pixels=64)),
         ({"pixels": 64}, TypefacesSpec(pixels=64)),
         ({}, TypefacesSpec()),
@@ -190,9 +190,9 @@ def test_coarse_labels_that_are_not_there_stop_the_run_before_it_begins(spec, tm
         path = tmp_path / "flat" / place
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64)).save(path)
-    flat = dataclasses.replace(spec, labels="coarse", data=PicturesSpec("folder", str(tmp_path / "flat"), pixels=64))
+    flat = dataclasses.replace(spec, labels="coarse", data=ImagesSpec("folder", str(tmp_path / "flat"), pixels=64))
     with pytest.raises(ValueError, match="has no coarse labels"):
         ensure(flat)
-    gone = dataclasses.replace(spec, data=PicturesSpec("folder", str(tmp_path / "gone"), pixels=64))
+    gone = dataclasses.replace(spec, data=ImagesSpec("folder", str(tmp_path / "gone"), pixels=64))
     with pytest.raises(FileNotFoundError, match=r"there is no folder '.*gone'"):
         ensure(gone)

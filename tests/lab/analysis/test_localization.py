@@ -38,7 +38,7 @@ def test_within_counts_only_what_it_says():
     changed = np.where(around, maps, 100.0)
     assert auc(changed, MASK, around) == pytest.approx(auc(maps, MASK, around))
     assert auc(changed, MASK) < auc(maps, MASK)
-    # A map of the neighbourhood, which finds text and nothing else, is at chance there.
+    # A map of the neighborhood, which finds text and nothing else, is at chance there.
     assert auc(around.astype(float), MASK) > 0.85
     assert auc(around.astype(float), MASK, around) == 0.5
     assert energy_inside(around.astype(float), MASK, around, relative=True) == pytest.approx(1)
@@ -107,7 +107,7 @@ def test_density_correlation_does_not_reward_finding_text():
 @pytest.mark.parametrize("function", [auc, energy_inside, pointing_game])
 def test_bad_input(function):
     maps = random_maps()
-    with pytest.raises(ValueError, match="picture without a counterfactual"):
+    with pytest.raises(ValueError, match="image without a counterfactual"):
         function(maps, None)
     with pytest.raises(ValueError, match=r"no pixel differs of the 48.*no ground truth"):
         function(maps, np.zeros((6, 8), dtype=bool))
