@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from tests.study.conftest import SNAKEFILE
+from tests.lab.study.conftest import SNAKEFILE
 
 from gcplib.lab.study.profiles import load_plan
 from gcplib.lab.study.report import build_report
