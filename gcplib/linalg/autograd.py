@@ -19,8 +19,6 @@ from gcplib.linalg.gradient_rules import GradientRule
 from gcplib.linalg.parallel import batch_parts, over_batch
 from gcplib.linalg.tolerance import raise_non_finite, require
 
-__all__ = ["FullMap", "ThinMap", "from_gram", "from_svd"]
-
 
 def _decompose(s: Tensor, rank: int, fn: SpectralFunction, rule: GradientRule) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return U, lam and which directions are null (None: no one, or f is smooth there) of symmetric matrices."""

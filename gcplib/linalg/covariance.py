@@ -7,8 +7,6 @@ from torch.autograd.function import once_differentiable
 
 from gcplib.linalg.tolerance import check_matrices
 
-__all__ = ["VECTOR_ORDER", "center", "covariance", "gaussian_embedding", "second_moment", "symmetric", "triu_vector"]
-
 # The order of `triu_vector`, stored in checkpoints. Other libraries changed theirs and silently lost their
 # published weights, so a new order would get a new number.
 VECTOR_ORDER = 1

@@ -8,8 +8,6 @@ from torch import Tensor
 from gcplib.linalg.parallel import FEWEST_ROWS, use_threads
 from gcplib.linalg.tolerance import NonFiniteError, raise_non_finite
 
-__all__ = ["eigh"]
-
 
 def _finite(lam: Tensor, u: Tensor) -> bool:
     # Entries of u are at most 1: their sum is finite if and only if they are, and takes one pass without a mask.

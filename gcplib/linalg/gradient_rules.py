@@ -5,8 +5,6 @@ A rule is first of all the matrix W of ``gradient``. Some change the forward pas
 truncations, unless they are of the ``backward`` pass alone. All raise a ValueError at a setting out of range.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -18,20 +16,6 @@ from gcplib.linalg.calls import Partial, check_count, resolve, unknown, write_ca
 from gcplib.linalg.eigenvalue_sets import EigenvalueSet, all_but_smallest, get_eigenvalue_set
 from gcplib.linalg.functions import SpectralFunction, newton_schulz_function
 
-__all__ = [
-    "GradientRule",
-    "clip",
-    "get_rule",
-    "list_rules",
-    "newton",
-    "pade",
-    "pade_released",
-    "power_iteration",
-    "taylor",
-    "top_n",
-    "truncate",
-]
-
 PASSES = ("both", "forward", "backward")
 
 
@@ -42,9 +26,7 @@ def _check_pass(where: str) -> None:
 
 @dataclass(frozen=True)
 class GradientRule:
-    """How to differentiate a spectral map, and whether its forward pass is changed.
-
-    A plain value, as ``SpectralFunction`` is.
+    """How to differentiate a spectral map, and whether its forward pass is changed; a plain value.
 
     Args:
         name: shown in errors and plots; of those in the library the text that ``get_rule`` reads.

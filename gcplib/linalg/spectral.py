@@ -13,8 +13,6 @@ from gcplib.linalg.gradient import lyapunov_weights
 from gcplib.linalg.gradient_rules import EXACT, GradientRule, get_rule
 from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance, require
 
-__all__ = ["ROUTES", "check_map", "covariance_map", "invsqrtm", "logm", "powm", "spectral_map", "sqrtm"]
-
 ROUTES = ("auto", "full", "thin", "svd")
 
 
