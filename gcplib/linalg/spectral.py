@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gcplib.linalg.autograd import FullMap, ThinMap, from_gram, from_svd
+from gcplib.linalg.autograd import SpectralMap
 from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
 from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
@@ -45,7 +45,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     rank_tolerance(s.dtype)
     try:
         with torch.autocast(s.device.type, enabled=False):
-            return FullMap.apply(symmetric(_batch(s)), fn, rule, None).view(s.shape)
+            return SpectralMap.apply(symmetric(_batch(s)), fn, rule, "matrix", False).view(s.shape)
     except NonFiniteError:
         if torch.isfinite(s).all():
             raise
@@ -141,7 +141,7 @@ def covariance_map(
         NonFiniteError: NaN or infinity in the features, with their place.
         TypeError: half precision or integers.
 
-    Source: MPN-COV (Li et al., ICCV 2017); the thin gradient is derived in ``ThinMap``.
+    Source: MPN-COV (Li et al., ICCV 2017); the thin gradient is in ``SpectralMap``.
 
     >>> covariance_map(torch.tensor([[1.0, 5.0], [2.0, 2.0]])).round(decimals=4)
     tensor([[2., 0.],
@@ -160,11 +160,7 @@ def covariance_map(
                 out, bad = moment(x), partial(raise_non_finite, "features", x, made)
                 require(torch.isfinite(out.detach()).all(), "features are not finite", bad)
                 return out
-            if route == "full":
-                out = FullMap.apply(_batch(x), fn, rule, centered)
-            else:
-                out = ThinMap.apply(_batch(x), fn, rule, from_svd if route == "svd" else from_gram, centered)
-            return out.view(*x.shape[:-1], channels)
+            return SpectralMap.apply(_batch(x), fn, rule, route, centered).view(*x.shape[:-1], channels)
     except NonFiniteError:
         if torch.isfinite(x).all() and torch.isfinite(moment(x)).all():
             raise
