@@ -92,13 +92,7 @@ def covariance(x: Tensor) -> Tensor:
 
 
 def gaussian_embedding(x: Tensor) -> Tensor:
-    """Embed the Gaussian of the features as ``[[S + m m^T, m], [m^T, 1]]``.
-
-    Args:
-        x: uncentered features ``(..., d, M)`` with mean m and covariance S.
-
-    Returns:
-        ``(..., d + 1, d + 1)``, positive semi-definite.
+    """Embed the Gaussian of features ``(..., d, M)`` with mean m and covariance S as ``[[S + m m^T, m], [m^T, 1]]``.
 
     Source: G2DeNet (Wang et al., CVPR 2017).
     """
@@ -111,9 +105,6 @@ def triu_vector(s: Tensor) -> Tensor:
     """Return the upper triangle with its diagonal, row by row: ``(..., d, d)`` to ``(..., d (d + 1) / 2)``.
 
     The order is frozen as ``VECTOR_ORDER``: (0,0), (0,1), ..., (0,d-1), (1,1), ...
-
-    Raises:
-        ValueError: the matrices are not square.
 
     >>> triu_vector(torch.tensor([[1, 2], [2, 3]]))
     tensor([1, 2, 3])

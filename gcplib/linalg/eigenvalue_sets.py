@@ -45,17 +45,11 @@ class EigenvalueSet:
             )
 
     def mask(self, lam: Tensor, rank: int | None = None) -> Tensor:
-        """Say which eigenvalues are in the set.
+        """Say which eigenvalues are in the set, ``(..., d)``; raise a ValueError if it needs more than ``rank``.
 
         Args:
             lam: ``(..., d)`` in ascending order, as ``eigh`` returns them.
             rank: how many can differ from zero, by default all.
-
-        Returns:
-            bool ``(..., d)``, in the order of ``lam``.
-
-        Raises:
-            ValueError: the set needs more eigenvalues than ``rank``.
 
         >>> top(2).mask(torch.tensor([1.0, 2.0, 3.0]))
         tensor([False,  True,  True])
@@ -154,16 +148,8 @@ def _priorities(seed: int) -> Tensor:
 
 
 # By name and settings, so that a set is a plain value and can stand in a file.
-SETS: dict[str, Callable[..., EigenvalueSet]] = {
-    "top": top,
-    "bottom": bottom,
-    "band": band,
-    "random": random_set,
-    "energy_top": energy_top,
-    "energy_bottom": energy_bottom,
-    "energy_random": energy_random,
-    "all_but_smallest": all_but_smallest,
-}
+MAKERS = (top, bottom, band, all_but_smallest, energy_top, energy_bottom, energy_random)
+SETS: dict[str, Callable[..., EigenvalueSet]] = {make.__name__: make for make in MAKERS} | {"random": random_set}
 
 
 def list_eigenvalue_sets() -> list[str]:

@@ -127,15 +127,11 @@ def pade_function() -> SpectralFunction:
 
 
 FUNCTIONS: dict[str, SpectralFunction | Callable[..., SpectralFunction]] = {
-    "sqrt": SQRT,
-    "invsqrt": INVSQRT,
-    "identity": IDENTITY,
-    "log": LOG,
+    **{fn.name: fn for fn in (SQRT, INVSQRT, IDENTITY, LOG, pade_function())},
     "power": power,
     "newton_schulz": newton_schulz_function,
     "accelerated": accelerated_function,
     "taylor": taylor_function,
-    "pade": pade_function(),
 }
 
 

@@ -187,18 +187,12 @@ def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
 # iterative solver for `C X + X C = G` converges to: exact for the square root, and how MPA and MTP are published.
 # `original` (MPN-COV) trusts K; where eigenvalues coincide it takes the largest finite entry, on both sides.
 EXACT = GradientRule("exact", gradient.exact_weights, clamps_forward=False)
+LYAPUNOV = GradientRule("lyapunov", gradient.lyapunov_weights, clamps_forward=False, through_scale=False)
+ORIGINAL = GradientRule("original", _from_k(gradient.inverse_difference))
+PI_RELEASED = GradientRule("power_iteration_released", gradient.no_weights)
 RULES: dict[str, GradientRule | Callable[..., GradientRule]] = {
-    "exact": EXACT,
-    "lyapunov": GradientRule("lyapunov", gradient.lyapunov_weights, clamps_forward=False, through_scale=False),
-    "original": GradientRule("original", _from_k(gradient.inverse_difference)),
-    "clip": clip,
-    "top_n": top_n,
-    "power_iteration": power_iteration,
-    "power_iteration_released": GradientRule("power_iteration_released", gradient.no_weights),
-    "newton": newton,
-    "taylor": taylor,
-    "pade": pade,
-    "pade_released": pade_released,
+    **{rule.name: rule for rule in (EXACT, LYAPUNOV, ORIGINAL, PI_RELEASED)},
+    **{make.__name__: make for make in (clip, top_n, power_iteration, newton, taylor, pade, pade_released)},
 }
 
 

@@ -85,12 +85,7 @@ def _batch(x: Tensor) -> Tensor:
 def check_map(
     fn: str | SpectralFunction, rule: str | GradientRule, route: str, channels: int
 ) -> tuple[SpectralFunction, GradientRule]:
-    """Return the spectral function and the gradient rule, or say what cannot work together.
-
-    Raises:
-        ValueError: unknown function, rule or route; a route the function or rule cannot take; a rule of the square root
-            for another function, or one that keeps more eigenvalues than there are.
-    """
+    """Return the spectral function and the gradient rule, or raise a ValueError about what cannot work together."""
     fn, rule = get_function(fn), get_rule(rule)
     if route not in ROUTES:
         raise ValueError(unknown("route", route, ROUTES))
@@ -103,9 +98,7 @@ def check_map(
     if (rule.clamps_forward and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
     if rule.weights == lyapunov_weights and not root and (fn.scale is None or fn.zero == 0 or fn.base is not None):
-        raise ValueError(
-            f"gradient rule lyapunov is one of the square root, and of mpa and mtp, not of {fn}; use exact"
-        )
+        raise ValueError(f"gradient rule {rule} is one of the square root, and of mpa and mtp, not of {fn}; use exact")
     if rule.clamps_forward and fn.positive:
         raise ValueError(f"gradient rule {rule} sets eigenvalues to eps and cannot take {fn}; use exact")
     if rule.keep is not None:
@@ -138,8 +131,7 @@ def covariance_map(
 
     Raises:
         ValueError: bad shape, unknown function, rule or route, or ``f(0) != 0`` on a route that needs it.
-        NonFiniteError: NaN or infinity in the features, with their place.
-        TypeError: half precision or integers.
+        NonFiniteError, TypeError: as ``spectral_map``.
 
     Source: MPN-COV (Li et al., ICCV 2017); the thin gradient is in ``SpectralMap``.
 
