@@ -1,13 +1,24 @@
-"""Systems in networks: each by name, together, and refused where they do not fit."""
+"""Parts that compose: views of a model, heads with gates and diversification, gates in a backbone."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 import gcplib
-from gcplib.models import SYSTEMS, Head, build_head, check_systems
-from gcplib.nn import AveragePool, CovariancePool, d4_views, list_pools
-from gcplib.nn.gate import Gate
+from gcplib.models import Head, Model, create_model
+from gcplib.nn import (
+    AveragePool,
+    ChannelGate,
+    Coarse2Fine,
+    CovariancePool,
+    D4Views,
+    DiversificationBlock,
+    create_gate,
+    d4_views,
+    insert_gates,
+    list_pools,
+)
 
 
 @pytest.fixture
@@ -20,31 +31,10 @@ def images():
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-OPTIONS = {
-    "gate": {"stages": ["layer2"], "width": 8},
-    "views": {"mode": "all"},
-    "diversify": {},
-    "coarse2fine": {"maps": 2, "first": 0},
-}
-
-
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_every_system_by_name(backbone, images, name):
-    torch.manual_seed(0)
-    model = gcplib.create_model(backbone, "gap", 5, reduction=8, systems={name: OPTIONS[name]})
-    outputs = model(images)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    assert [out.shape for out in outputs] == [(2, 5)] * len(outputs)
-    sum(out.sum() for out in outputs).backward()
-    assert model.eval()(images).shape == (2, 5)
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    assert next(model.backbone.parameters()).grad.abs().sum() > 0
-
-
 @pytest.mark.parametrize("pool", list_pools())
 def test_every_pool_is_invariant_with_all_views(backbone, images, pool):
     torch.manual_seed(0)
-    model = gcplib.create_model(backbone, pool, 5, reduction=8, systems={"views": {}}).double().eval()
+    model = D4Views(create_model(backbone, pool, 5, reduction=8)).double().eval()
     want = model(images.double())
     assert (want[0] - want[1]).abs().max() > 1e-6
     for view in d4_views(images.double()).unbind(1)[1:]:
@@ -67,9 +57,8 @@ def test_views_pool_the_mean_of_their_covariances(pool):
 
 def test_random_views_are_drawn_in_training_only(backbone, images):
     torch.manual_seed(0)
-    model = gcplib.create_model(backbone, "mpn_cov", 5, reduction=8, systems={"views": {"mode": "random"}})
-    plain = gcplib.models.Model(model.backbone, Head(model.head.pool, 5))
-    plain.head.classifier = model.head.classifier
+    plain = create_model(backbone, "mpn_cov", 5, reduction=8)
+    model = D4Views(plain, mode="random")
     assert torch.equal(model.eval()(images), plain.eval()(images))
     freeze = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     model.train()
@@ -83,11 +72,29 @@ def test_random_views_are_drawn_in_training_only(backbone, images):
         assert len(set(distance.argmin(1).tolist())) > 2
 
 
+def test_upright_views_are_the_images(backbone, images):
+    plain = create_model(backbone, "mpn_cov", 5, reduction=8).eval()
+    assert torch.equal(D4Views(plain, mode="upright")(images), plain(images))
+
+
+def test_views_of_any_timm_model_and_their_interface(backbone, images):
+    other = timm.create_model("test_resnet", num_classes=7).eval()
+    assert torch.equal(D4Views(other, mode="random").eval()(images), other(images))
+    model = D4Views(create_model(backbone, "gap", 5))
+    features = model.forward_features(images)
+    assert features.shape == (2, 8, model.num_features, 4, 4)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+    model.reset_classifier(9)
+    assert (model(images).shape, model.num_classes) == ((2, 9), 9)
+    assert model.get_classifier() is model.head.classifier
+    assert repr(model).startswith("D4Views(\n  mode=all\n")
+
+
 @pytest.mark.parametrize("mode", ["upright", "random"])
 def test_one_view_of_cached_features(mode):
     torch.manual_seed(0)
     features = torch.randn(3, 8, 6, 4, 4)
-    head = build_head(gcplib.create_pool("cov", 6), 4, {"views": {"mode": mode}})
+    head = Head(gcplib.create_pool("cov", 6), 4, views=mode)
     first = head.classifier(head.pool(features[:, 0]))
     assert torch.equal(head.eval()(features), first)
     found = head.train()(features)
@@ -96,7 +103,7 @@ def test_one_view_of_cached_features(mode):
 
 def test_class_maps_average_to_logits():
     torch.manual_seed(0)
-    head = build_head(AveragePool(6, 4), 3, {"gate": {"stages": ["features"], "width": 4}}).eval()
+    head = Head(AveragePool(6, reduction=4), 3, gate=ChannelGate(6, width=4)).eval()
     x = torch.randn(2, 6, 5, 5)
     maps = head.class_maps(x)
     assert maps.shape == (2, 3, 5, 5)
@@ -105,99 +112,93 @@ def test_class_maps_average_to_logits():
         Head(CovariancePool(6), 3).class_maps(x)
 
 
-def test_diversify_acts_in_training_only():
+def test_diversification_acts_in_training_and_on_logits_only():
     torch.manual_seed(0)
-    head = build_head(AveragePool(6), 3, {"diversify": {"p_peak": 1.0, "p_patch": 1.0, "factor": 0.0}})
+    head = Head(AveragePool(6), 3, diversify=DiversificationBlock(p_peak=1.0, p_patch=1.0, factor=0.0))
     x = torch.randn(2, 6, 5, 5)
     plain = head.classifier(x.mean((2, 3)))
     torch.testing.assert_close(head.eval()(x), plain)
     assert (head.train()(x) - plain).abs().max() > 0.01
+    torch.testing.assert_close(head(x, pre_logits=True), x.mean((2, 3)))
 
 
-def test_a_gate_starts_beside_the_same_pool_and_classifier(backbone):
-    heads = []
-    for systems in ({}, {"gate": {"stages": ["features"], "width": 8}}):
-        torch.manual_seed(3)
-        heads.append(build_head(gcplib.create_pool("mpn_cov", 8, 4), 5, systems))
-    assert torch.equal(heads[0].classifier.weight, heads[1].classifier.weight)
-    assert any(isinstance(m, Gate) for m in heads[1].modules())
+@pytest.mark.parametrize("gate", ["position", ChannelGate, create_gate(8, "se")])
+def test_a_gate_by_name_class_or_object(gate):
+    torch.manual_seed(3)
+    plain = Head(gcplib.create_pool("mpn_cov", 8, reduction=4), 5)
+    torch.manual_seed(3)
+    head = Head(gcplib.create_pool("mpn_cov", 8, reduction=4), 5, gate=gate)
+    assert torch.equal(plain.classifier.weight, head.classifier.weight)
+    x = torch.randn(2, 8, 6, 6)
+    torch.testing.assert_close(head.eval()(x), plain.eval()(x))  # a gate starts as the identity
 
 
-def test_a_gate_of_views_sees_each_view(backbone):
-    torch.manual_seed(0)
-    head = build_head(gcplib.create_pool("cov", 8), 5, {"gate": {"stages": ["features"], "width": 8}, "views": {}})
-    features = torch.randn(2, 8, 8, 4, 4)
-    gated = torch.stack([head.eval().gate(view) for view in features.unbind(1)], 1)
-    torch.testing.assert_close(head(features), head.classifier(head.pool(gated)))
+def test_gates_in_a_backbone(backbone, images):
+    want = backbone.eval()(images)
+    gates = insert_gates(backbone, {"layer2": {}, "layer3": {"stride": 2}}, width=8)
+    assert [gate.stride for gate in gates] == [1, 2]
+    assert torch.equal(backbone(images), want)
+    assert all(gate in set(backbone.modules()) for gate in gates)
+    with pytest.raises(TypeError, match="every stage gets a gate of its own"):
+        insert_gates(backbone, ["layer1"], ChannelGate(16))
 
 
-def test_systems_combine(backbone, images):
-    stages = {"layer2": {}, "features": {"stride": 2}}
-    systems = {"gate": {"stages": stages, "width": 8}, "views": {"mode": "random"}, "diversify": {}}
-    model = gcplib.create_model(backbone, "gap", 5, systems=systems)
-    assert [m.stride for m in model.modules() if isinstance(m, Gate)] == [1, 2]
-    assert model(images).shape == (2, 5)
-    looks = {"coarse2fine": {"first": 0}, "gate": {"stages": ["layer3"], "width": 8}}
-    model = gcplib.create_model(
-        gcplib.create_backbone("test_resnet", pretrained=False),
-        "mpn_cov",
-        5,
-        reduction=8,
-        systems=looks,
-        amplify="released",
-    )
-    coarse, fine = model(images)
-    assert coarse.shape == fine.shape == (2, 5)
+def test_parts_compose(images):
+    backbone = gcplib.create_backbone("test_resnet", pretrained=False)
+    insert_gates(backbone, ["layer2"], width=8)
+    head = Head(AveragePool(backbone.out_channels), 5, gate="channel", diversify=DiversificationBlock())
+    model = D4Views(Model(backbone, head), mode="random").train()
+    model(images).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 @pytest.mark.parametrize(
-    ("systems", "stage", "message"),
+    ("make", "error", "message"),
     [
-        ({"gates": {}}, "full", "unknown system 'gates'; known: gate, views, diversify, coarse2fine"),
-        ({"gate": 3}, "full", "systems.gate must be a mapping of options, got 3"),
-        ({"gate": {}}, "full", "systems.gate needs its stages"),
-        ({"gate": {"stages": "layer3"}}, "full", "a list of names such as .'features'., got 'layer3'"),
-        ({"gate": {"stages": {"layer3": 2}}}, "full", "each stage takes a mapping of options"),
-        ({"gate": {"stages": ["layer3"]}}, "head", "the stage 'head' has a frozen backbone"),
-        ({"views": {"mode": "some"}}, "full", "all | random | upright"),
-        ({"views": {"group": "D4"}}, "full", "systems.views is"),
-        ({"coarse2fine": {}}, "head", "needs the stage 'full'"),
-        ({"coarse2fine": {}, "views": {}}, "full", "does not go together with views"),
+        (lambda b: Head(CovariancePool(8), 3, diversify=DiversificationBlock()), ValueError, "got CovariancePool"),
+        (lambda b: Head(AveragePool(8), 3, diversify=DiversificationBlock(), views="all"), ValueError, "got all views"),
+        (lambda b: Head(AveragePool(8), 0, diversify=DiversificationBlock()), ValueError, "got no classes"),
+        (lambda b: Head(AveragePool(8), 3, views="some"), ValueError, "unknown mode of views 'some'.*known: all, ran"),
+        (lambda b: Head(AveragePool(8), 3, gate="chanel"), ValueError, "'chanel'; did you mean 'channel'"),
+        (
+            lambda b: Head(AveragePool(8), 3, gate=ChannelGate(9)),
+            ValueError,
+            "made for 9 channels, the features have 8",
+        ),
+        (
+            lambda b: D4Views(create_model(b, "gap", 3), mode="al"),
+            ValueError,
+            "unknown mode of views 'al'; did you mean",
+        ),
+        (lambda b: D4Views(b), TypeError, "forward_features and forward_head, got Backbone"),
+        (
+            lambda b: D4Views(Model(b, Head(AveragePool(b.out_channels), 3, diversify=DiversificationBlock()))),
+            ValueError,
+            "diversification needs the class maps of one image, got all views",
+        ),
+        (
+            lambda b: Coarse2Fine(b, Head(AveragePool(b.out_channels), 3, views="random")),
+            ValueError,
+            "Coarse2Fine does not go together with views in its head",
+        ),
+        (lambda b: D4Views(Coarse2Fine(b, Head(AveragePool(b.out_channels), 3))), TypeError, "got Coarse2Fine"),
     ],
 )
-def test_what_does_not_go_together_is_refused(systems, stage, message):
-    with pytest.raises(ValueError, match=message):
-        check_systems(systems, stage)
-
-
-@pytest.mark.parametrize(
-    ("pool", "systems", "message"),
-    [
-        ("gap", {"gate": {"stages": ["layer9"]}}, "no stage 'layer9'; its stages: .*layer1, layer2"),
-        ("gap", {"gate": {"stages": ["layer2"], "color": 1}}, "systems.gate: gate 'channel'.*color"),
-        ("mpn_cov", {"diversify": {}}, "needs the class maps of average pooling .'gap'., got CovariancePool"),
-        ("gap", {"diversify": {}, "views": {"mode": "all"}}, "got all views"),
-        ("gap", {"diversify": {"p_peak": 2.0}}, "p_peak"),
-        ("gap", {"diversify": {"color": 1}}, "systems.diversify: .*color"),
-        ("gap", {"coarse2fine": {"maps": 0}}, "at least one map"),
-    ],
-)
-def test_what_does_not_fit_is_refused(backbone, pool, systems, message):
-    with pytest.raises(ValueError, match=message):
-        gcplib.create_model(backbone, pool, 5, reduction=8, systems=systems)
+def test_what_does_not_go_together_is_refused_when_it_is_made(backbone, make, error, message):
+    with pytest.raises(error, match=message):
+        make(backbone)
 
 
 def test_images_that_are_not_square_have_no_eight_views(backbone):
-    model = gcplib.create_model(backbone, "gap", 5, systems={"views": {}})
     with pytest.raises(ValueError, match="square"):
-        model(torch.randn(1, 3, 64, 48))
+        D4Views(create_model(backbone, "gap", 5))(torch.randn(1, 3, 64, 48))
 
 
 def test_turned_images_keep_the_layout_in_memory(images):
     """Or the eight views of an image take twice the time of eight images."""
     for mode in ("all", "random"):
         backbone = gcplib.create_backbone("test_resnet", pretrained=False)
-        model = gcplib.create_model(backbone, "gap", 5, systems={"views": {"mode": mode}}).train()
+        model = D4Views(create_model(backbone, "gap", 5), mode=mode).train()
         seen = []
         backbone.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
         for layout in (torch.channels_last, torch.contiguous_format):

@@ -199,10 +199,10 @@ def test_gradcheck(steps, views):
     torch.manual_seed(0)
     pool = InvariantPool(5, projection=3, steps=steps).double()
     x = torch.randn(2, *([views] * bool(views)), 5, 3, 3, dtype=DOUBLE, requires_grad=True)
-    weight = pool.projection.parametrizations.weight.original
+    weight = pool.projection.free
 
     def run(x, weight):
-        return torch.func.functional_call(pool, {"projection.parametrizations.weight.original": weight}, (x,))
+        return torch.func.functional_call(pool, {"projection.free": weight}, (x,))
 
     assert torch.autograd.gradcheck(run, (x, weight.detach().clone().requires_grad_()))
 

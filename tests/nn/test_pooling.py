@@ -23,7 +23,7 @@ MATRIX_POOLS = [name for name in list_pools() if name not in ("gap", "cbp")]
 @pytest.mark.parametrize("reduction", [None, 5])
 @pytest.mark.parametrize("name", list_pools())
 def test_shapes_gradients_and_out_features(name, reduction):
-    pool = create_pool(name, 8, reduction)
+    pool = create_pool(name, 8, reduction=reduction)
     x = torch.randn(3, 8, 4, 5, requires_grad=True)
     out = pool(x)
     assert out.shape == (3, pool.out_features)
