@@ -78,13 +78,13 @@ def _check(logits: Tensor, target: Tensor) -> None:
 
 
 class GradientBoostingLoss(nn.Module):
-    """``gradient_boosting_cross_entropy`` over the k hardest negatives, or with None or ``all`` over all of them."""
+    """``gradient_boosting_cross_entropy`` over the k hardest negatives, or with None over all of them."""
 
-    def __init__(self, k: int | str | None = 15):
+    def __init__(self, k: int | None = 15):
         super().__init__()
-        self.k = None if k == "all" else k
-        if self.k is not None:
+        if k is not None:
             _check_k(k)
+        self.k = k
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return gradient_boosting_cross_entropy(logits, target, self.k)
@@ -100,14 +100,14 @@ def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor
     """Return a loss ``loss(logits, target) -> scalar``: what is given, or the one of that name.
 
     Args:
-        loss: a function or module; or ``cross_entropy``; or ``gce(15)``, with any k, or ``gce(all)``: over the k
+        loss: a function or module; or ``cross_entropy``; or ``gce(15)``, with any k, or ``gce(None)``: over the k
             hardest negatives.
 
     Raises:
         ValueError: an unknown name, or a k below 1. A k above the negatives is found at the first batch.
         TypeError: neither a function nor text.
 
-    >>> get_loss("gce(all)")(torch.zeros(1, 4), torch.tensor([2]))
+    >>> get_loss("gce(None)")(torch.zeros(1, 4), torch.tensor([2]))
     tensor(1.3863)
     """
     return loss if callable(loss) else resolve(nn.Module, "loss", loss, LOSSES)
@@ -115,4 +115,4 @@ def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor
 
 def list_losses() -> list[str]:
     """Return what ``get_loss`` knows, with an example where a setting is needed."""
-    return ["cross_entropy", "gce(15)", "gce(all)"]
+    return ["cross_entropy", "gce(15)", "gce(None)"]

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gcplib.linalg import SpectralFunction, get_function, power
-from gcplib.linalg.calls import resolve, write_call
+from gcplib.linalg.calls import Partial, resolve, write_call
 
 __all__ = ["Amplifier", "amplify", "constant", "exp_relative", "list_amplifiers", "relative_power"]
 
@@ -70,31 +69,13 @@ class Amplifier:
     """A way to amplify: ``put_on`` takes a function and the number of channels, and returns the amplified function."""
 
     name: str
-    put_on: Callable[[SpectralFunction, int], SpectralFunction] = field(compare=False)
+    put_on: Callable[[SpectralFunction, int], SpectralFunction]
 
     def __str__(self) -> str:
         return self.name
 
 
-def exp_relative(strength: float = 1.0) -> Amplifier:
-    if not 0 < strength < math.inf:
-        raise ValueError(f"exp_relative amplifies by 1 + b with b positive and finite, got {strength:g}")
-    return Amplifier(write_call("exp_relative", strength, defaults=(1.0,)), partial(_exp_relative, strength=strength))
-
-
-def relative_power(exponent: float) -> Amplifier:
-    if not 0 < exponent < 0.5:
-        raise ValueError(f"power(p) amplifies small eigenvalues where 0 < p < 1/2, got {exponent:g}")
-    return Amplifier(write_call("power", exponent), partial(_relative_power, exponent=exponent))
-
-
-def constant(amount: float) -> Amplifier:
-    if not 0 < amount < math.inf:
-        raise ValueError(f"constant(b) multiplies by 1 + b with b positive and finite, got {amount:g}")
-    return Amplifier(write_call("constant", amount), partial(_with_gain, gain=_ConstantGain(amount)))
-
-
-def _with_gain(fn: SpectralFunction, channels: int, gain: Callable[[Tensor, Tensor], Gain]) -> SpectralFunction:
+def _with_gain(gain: Callable[[Tensor, Tensor], Gain], fn: SpectralFunction, channels: int) -> SpectralFunction:
     return replace(fn, gain=gain)
 
 
@@ -111,76 +92,76 @@ def _released_detached_gain(q: Tensor, lam: Tensor) -> Gain:
     return _released_gain(q, lam)[0], torch.zeros_like(q), torch.zeros_like(q)
 
 
-@dataclass(frozen=True)
-class _ConstantGain:
-    amount: float
-
-    def __call__(self, q: Tensor, lam: Tensor) -> Gain:
-        return torch.full_like(q[..., :1], 1 + self.amount), torch.zeros_like(q), torch.zeros_like(q)
+def _constant_gain(amount: float, q: Tensor, lam: Tensor) -> Gain:
+    return torch.full_like(q[..., :1], 1 + amount), torch.zeros_like(q), torch.zeros_like(q)
 
 
-@dataclass(frozen=True)
-class _Scaled:
-    """``c f(a)``, or its divided difference."""
-
-    fn: SpectralFunction
-    factor: float
-
-    def __call__(self, a: Tensor, b: Tensor | None = None) -> Tensor:
-        return self.factor * (self.fn.value(a) if b is None else self.fn.quotient(a, b))
+def constant(amount: float) -> Amplifier:
+    if not 0 < amount < math.inf:
+        raise ValueError(f"constant(b) multiplies by 1 + b with b positive and finite, got {amount:g}")
+    return Amplifier(write_call("constant", amount), Partial(_with_gain, Partial(_constant_gain, amount)))
 
 
-@dataclass(frozen=True)
-class _Decayed:
-    """``f(a) (1 + s exp(-r a))``, or its divided difference."""
-
-    fn: SpectralFunction
-    strength: float
-    rate: float
-
-    def __call__(self, a: Tensor, b: Tensor | None = None) -> Tensor:
-        if b is None:
-            return self.fn.value(a) * self._factor(a)
-        # exp[a, b] = -r exp(-r low) (1 - exp(-t)) / t with t = r (high - low), which is 1 at t = 0.
-        low, t = torch.minimum(a, b), self.rate * (a - b).abs()
-        ratio = torch.where(t == 0, torch.ones_like(t), -torch.expm1(-t) / t)
-        slope = -self.strength * self.rate * (-self.rate * low).exp() * ratio
-        # The product rule of divided differences, symmetric in a and b.
-        factors = self._factor(a) + self._factor(b)
-        return (self.fn.quotient(a, b) * factors + slope * (self.fn.value(a) + self.fn.value(b))) / 2
-
-    def _factor(self, a: Tensor) -> Tensor:
-        return 1 + self.strength * (-self.rate * a).exp()
+def _decayed(fn: SpectralFunction, strength: float, rate: float, a: Tensor, b: Tensor | None = None) -> Tensor:
+    """Return ``f(a) g(a)`` with ``g(a) = 1 + s exp(-r a)``, or its divided difference."""
+    factor = 1 + strength * (-rate * a).exp()
+    if b is None:
+        return fn.value(a) * factor
+    # exp[a, b] = -r exp(-r low) (1 - exp(-t)) / t with t = r (high - low), which is 1 at t = 0.
+    low, t = torch.minimum(a, b), rate * (a - b).abs()
+    ratio = torch.where(t == 0, torch.ones_like(t), -torch.expm1(-t) / t)
+    slope = -strength * rate * (-rate * low).exp() * ratio
+    # The product rule of divided differences, symmetric in a and b.
+    factors = factor + (1 + strength * (-rate * b).exp())
+    return (fn.quotient(a, b) * factors + slope * (fn.value(a) + fn.value(b))) / 2
 
 
-def _decay(fn: SpectralFunction, channels: int, strength: float = 1.0, rate: float = 1.0) -> SpectralFunction:
-    f = _Decayed(fn, strength, rate)
+def _times_decay(strength: float, rate: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
+    f = Partial(_decayed, fn, strength, rate)
     return replace(fn, value=f, quotient=f, zero=fn.zero * (1 + strength))
 
 
-def _exp_relative(fn: SpectralFunction, channels: int, strength: float) -> SpectralFunction:
+def _times_relative_decay(strength: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
     if fn == get_function("sqrt"):
         # sqrt(t) sqrt(S / t) is the root as well; the trace t makes the exponent relative.
         fn = replace(fn, scale="trace")
     if fn.scale is None:
         raise ValueError(f"exp_relative needs a square root, exact or approximate, not {fn}; use exp")
     # The mean of the eigenvalues is tr / d, their root mean square norm / sqrt(d).
-    return _decay(fn, channels, strength, channels if fn.scale == "trace" else math.sqrt(channels))
+    return _times_decay(strength, channels if fn.scale == "trace" else math.sqrt(channels), fn, channels)
 
 
-def _relative_power(fn: SpectralFunction, channels: int, exponent: float) -> SpectralFunction:
+def exp_relative(strength: float = 1.0) -> Amplifier:
+    if not 0 < strength < math.inf:
+        raise ValueError(f"exp_relative amplifies by 1 + b with b positive and finite, got {strength:g}")
+    name = write_call("exp_relative", strength, defaults=(1.0,))
+    return Amplifier(name, Partial(_times_relative_decay, strength))
+
+
+def _scaled(fn: SpectralFunction, factor: float, a: Tensor, b: Tensor | None = None) -> Tensor:
+    return factor * (fn.value(a) if b is None else fn.quotient(a, b))
+
+
+def _relative_power(exponent: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
     if fn != get_function("sqrt"):
         raise ValueError(f"power(p) replaces the exact square root and cannot amplify {fn}; use exp_relative or exp")
-    f = _Scaled(power(exponent), channels ** (exponent - 0.5))
-    return replace(f.fn, value=f, quotient=f, scale="trace")
+    fn = power(exponent)
+    f = Partial(_scaled, fn, channels ** (exponent - 0.5))
+    return replace(fn, value=f, quotient=f, scale="trace")
+
+
+def relative_power(exponent: float) -> Amplifier:
+    if not 0 < exponent < 0.5:
+        raise ValueError(f"power(p) amplifies small eigenvalues where 0 < p < 1/2, got {exponent:g}")
+    return Amplifier(write_call("power", exponent), Partial(_relative_power, exponent))
 
 
 AMPLIFIERS: dict[str, Amplifier | Callable[..., Amplifier]] = {
-    "released": Amplifier("released", partial(_with_gain, gain=_released_gain)),
-    "exp": Amplifier("exp", _decay),
+    "released": Amplifier("released", Partial(_with_gain, _released_gain)),
+    "exp": Amplifier("exp", Partial(_times_decay, 1.0, 1.0)),
     "exp_relative": exp_relative,
     "power": relative_power,
-    "released_detached": Amplifier("released_detached", partial(_with_gain, gain=_released_detached_gain)),
+    "released_detached": Amplifier("released_detached", Partial(_with_gain, _released_detached_gain)),
     "constant": constant,
 }
 

@@ -314,7 +314,7 @@ def test_more_orthonormal_rows_than_channels():
 
 
 def test_unknown_init():
-    with pytest.raises(ValueError, match="unknown init 'uniform' of the attention weights; known: orthogonal, kaiming"):
+    with pytest.raises(ValueError, match="unknown init of the attention weights 'uniform'; known: orthogonal, kaiming"):
         small(init="uniform")
 
 

@@ -212,9 +212,9 @@ def test_a_gate_of_timm():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mpn_cov", {"where": "nonsense"}, "unknown where 'nonsense'; known: both, forward, backward"),
+        ("mpn_cov", {"where": "nonsense"}, "unknown pass to truncate .nonsense.; known: both, forward, backward"),
         ("mpn_cov", {"where": "forward"}, "where='forward' says which passes are truncated, and needs keep"),
-        ("isqrt_cov", {"where": "nonsense"}, "unknown where"),
+        ("isqrt_cov", {"where": "nonsense"}, "unknown pass to truncate"),
         ("mpn_cov", {"exponent": 0.25, "fn": "sqrt"}, "an exponent or a function, not both"),
         ("isqrt_cov", {"route": "products", "keep": "top(3)"}, "need the eigenvalues, which route 'products' has not"),
         ("mpn_cov", {"keep": "top(9)"}, "needs 9 eigenvalues"),

@@ -9,7 +9,7 @@ from torch import nn
 import gcplib
 from gcplib.lab.training import Recipe
 from gcplib.lab.training.state import make_optimizer
-from gcplib.models import Backbone, create_network
+from gcplib.models import Backbone, Head, Model, create_network
 from gcplib.nn.gate import (
     ChannelGate,
     FusedGate,
@@ -395,9 +395,10 @@ def test_gates_take_device_dtype_and_mode_of_the_network():
 
 
 def test_gates_learn_as_the_pool_does():
-    systems = {"gate": {"kind": "average", "stages": ["layer2", "features"], **SMALL}}
     backbone = gcplib.create_backbone("resnet18", pretrained=False)
-    model = gcplib.create_model(backbone, "mpn_cov", 5, reduction=8, systems=systems)
+    insert_gates(backbone, ["layer2"], kind="average", **SMALL)
+    pool = gcplib.create_pool("mpn_cov", backbone.out_channels, reduction=8)
+    model = Model(backbone, Head(pool, 5, gate=create_gate(backbone.out_channels, "average", **SMALL)))
     groups = {g["name"]: {id(p) for p in g["params"]} for g in make_optimizer(model, Recipe()).param_groups}
     gates = [module for module in model.modules() if isinstance(module, FusedGate)]
     assert len(gates) == 2

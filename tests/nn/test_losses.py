@@ -103,7 +103,7 @@ def test_by_name():
     logits, target = torch.randn(4, 20), torch.arange(4)
     torch.testing.assert_close(get_loss("cross_entropy")(logits, target), cross_entropy(logits, target))
     assert get_loss(cross_entropy) is cross_entropy
-    for name, k in (("gce(15)", 15), ("gce", 15), (" gce(k=3)", 3), ("gce(1)", 1), ("gce(all)", None)):
+    for name, k in (("gce(15)", 15), ("gce", 15), (" gce(k=3)", 3), ("gce(1)", 1), ("gce(None)", None)):
         torch.testing.assert_close(get_loss(name)(logits, target), gradient_boosting_cross_entropy(logits, target, k))
     for name in list_losses():
         assert get_loss(name)(logits, target).dim() == 0
