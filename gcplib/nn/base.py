@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +13,13 @@ from gcplib.linalg import VECTOR_ORDER, center, spectral_dtype, triu_vector
 from gcplib.linalg.tolerance import SPECTRAL_DTYPES
 from gcplib.nn.options import check_known, check_parts, check_positive
 
-if TYPE_CHECKING:
-    from typing import Unpack
-
-__all__ = ["AveragePool", "Common", "MatrixPool", "Reduction", "Widths"]
+__all__ = ["AveragePool", "MatrixPool", "Reduction", "Widths"]
 
 # Channels after a 1x1 reduction, or after each of several, or None for no reduction.
 Widths = int | Sequence[int] | None
 
 # By name, so that a pool's options are plain values and can stand in a file. None: as the features are.
 COMPUTE_DTYPES = {None: None} | {str(dtype).removeprefix("torch."): dtype for dtype in SPECTRAL_DTYPES}
-
-
-class Common(TypedDict, total=False):
-    """The options that all pools take; see ``AveragePool``."""
-
-    reduction: Widths
-    reduction_groups: int
-    device: torch.device | str | None
-    dtype: torch.dtype | None
 
 
 class Reduction(nn.Sequential):
@@ -42,8 +30,6 @@ class Reduction(nn.Sequential):
         out_channels: channels d; or several numbers, progressively: one convolution, batch norm and ReLU each, for
             instance ``(96, 64)``.
         groups: of the channels, each with convolutions of its own, which have 1 / groups of the weights together.
-        device: of the weights.
-        dtype: of the weights.
 
     Raises:
         ValueError: a number of channels is not a positive integer, there is none, or the groups do not divide one.
@@ -173,7 +159,7 @@ class MatrixPool(AveragePool):
         common: ``reduction``, ``reduction_groups``, ``device``, ``dtype``; see ``AveragePool``.
     """
 
-    def __init__(self, in_channels: int, *, compute_dtype: str | torch.dtype | None = None, **common: Unpack[Common]):
+    def __init__(self, in_channels: int, *, compute_dtype: str | torch.dtype | None = None, **common):
         super().__init__(in_channels, **common)
         if isinstance(compute_dtype, torch.dtype):
             compute_dtype = str(compute_dtype).removeprefix("torch.")

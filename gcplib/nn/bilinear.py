@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import second_moment
-from gcplib.nn.base import AveragePool, Common, MatrixPool
+from gcplib.nn.base import AveragePool, MatrixPool
 from gcplib.nn.options import check_positive
-
-if TYPE_CHECKING:
-    from typing import Unpack
 
 __all__ = ["BilinearPool", "CompactBilinearPool", "signed_root"]
 
@@ -53,7 +48,7 @@ class CompactBilinearPool(AveragePool):
     Source: compact bilinear pooling (Gao et al., CVPR 2016), tensor sketch (Pham and Pagh, KDD 2013).
     """
 
-    def __init__(self, in_channels: int, *, sketch: int = 8192, seed: int = 0, **common: Unpack[Common]):
+    def __init__(self, in_channels: int, *, sketch: int = 8192, seed: int = 0, **common):
         super().__init__(in_channels, **common)
         check_positive("sketch", sketch)
         self.sketch = sketch

@@ -11,16 +11,13 @@ image x, f = F / rms(F), and k = 1 ... K,
     region = the rectangle that, filled evenly, has the mean and the variance of p along either side
     fine = head(mean_k A'_k * F')           the second look: F' and A' of the region, enlarged to the size of x
 
-The region is a soft crop, that is a spatial transformer with scale and shift alone, and not a mask: it shows letters
-larger than the first look had them, it needs no threshold or size of its own, and its four numbers per image carry the
-gradient. A flat density gives the whole image, one on a single cell exactly that cell.
+The region is a soft crop, a spatial transformer with scale and shift alone: it shows letters larger than the first look
+had them, needs no threshold, and its four numbers per image carry the gradient. A flat density gives the whole image,
+one on a single cell exactly that cell. Dividing by the root mean square keeps the maps from starting saturated at the
+scale of ImageNet features, where the gradient of the region would drown all others.
 
-Dividing by the root mean square of an image's features makes the maps those of the same backbone at any scale. Without
-it, at the scale of ImageNet networks, the maps start saturated, and the gradient of the region drowns all others.
-
-The loss of the fine look reaches the attention through the region, and so through the pixels, alone: where attention
-is applied again, to F', its weights count as constants. ``path=False`` cuts this way and no other: from the region back
-to the attended features, that is, to the attention and to the backbone's features of the first look.
+The loss of the fine look reaches the attention through the region alone: where attention is applied again, to F', its
+weights count as constants. ``path=False`` cuts this way and no other, from the region back to the attended features.
 
 Source: Eshratifar, Eigen, Gormish, Pedram, Coarse2Fine (arXiv 1909.02680; Machine Vision and Applications 2021).
 """
@@ -35,17 +32,13 @@ from torch.nn import functional
 
 from gcplib.linalg import spectral_dtype
 from gcplib.nn.network import Network
-from gcplib.nn.options import check_known
+from gcplib.nn.options import check_known, check_positive
 from gcplib.nn.views import laid_out_as
 
-__all__ = ["Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "list_inits", "region_of"]
+__all__ = ["INITS", "Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "region_of"]
 
+# The ways in which attention weights can start.
 INITS = ("orthogonal", "kaiming")
-
-
-def list_inits() -> list[str]:
-    """Return the ways in which attention weights can start."""
-    return list(INITS)
 
 
 class Attention(nn.Module):
@@ -56,8 +49,6 @@ class Attention(nn.Module):
         maps: K.
         init: ``orthogonal``, rows a_k of unit norm at right angles; ``kaiming``, independent normal entries of variance
             1 / C, so that the rows have unit norm as well, on average: the two differ in the angles alone.
-        device: of the weights.
-        dtype: of the weights.
 
     Raises:
         ValueError: fewer than one map, more orthonormal rows than channels, or an unknown init.
@@ -69,8 +60,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, *, maps: int = 8, init: str = "orthogonal", device=None, dtype=None):
         super().__init__()
-        if isinstance(maps, bool) or not isinstance(maps, int) or maps < 1:
-            raise ValueError(f"attention needs at least one map, an integer, got {maps!r}")
+        check_positive("maps", maps)
         check_known("init of the attention weights", init, INITS)
         if init == "orthogonal" and maps > channels:
             raise ValueError(
@@ -123,8 +113,8 @@ def attend(features: Tensor, maps: Tensor) -> Tensor:
 def region_of(density: Tensor) -> Tensor:
     """Return center and half sides ``(x, y, half width, half height)`` of the regions, ``(B, 4)``.
 
-    In the coordinates of ``torch.nn.functional.grid_sample``: the image goes from -1 to 1. A density that is even
-    over a rectangle of cells gives this rectangle; one with its weight at opposite ends gives more than the image.
+    The image goes from -1 to 1, as in ``torch.nn.functional.grid_sample``. A density that is even over a rectangle of
+    cells gives this rectangle; one with its weight at opposite ends gives more than the image.
 
     >>> region_of(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
@@ -181,8 +171,6 @@ class Coarse2Fine(Network):
         first: epochs of the first stage, which trains the coarse look alone; a new network is in epoch 0.
         path: whether the loss of the fine look reaches attention and features of the first, by way of the region.
             Without it the decoder learns all the same.
-        device: of the weights of attention and decoder.
-        dtype: of the same.
 
     Raises:
         ValueError: as ``Attention``; ``first`` is no integer from 0, ``path`` neither true nor false, or the head one

@@ -124,8 +124,6 @@ class ChannelGate(Gate):
         width: d, at most C; 128 in the paper.
         stride: of the 1x1 convolution; the released code has 2 in the first stage of a ResNet, for its many positions.
         start: see ``Gate``.
-        device: of the weights.
-        dtype: of the weights.
 
     Raises:
         ValueError: as ``Gate``; fewer than 2 positions.
@@ -178,8 +176,6 @@ class PositionGate(Gate):
         width: d, at most C.
         grid: G, 8 in the paper.
         start: see ``Gate``; ``paper`` adds the ReLU that the released code has behind this block.
-        device: of the weights.
-        dtype: of the weights.
     """
 
     def __init__(
@@ -215,8 +211,6 @@ class SqueezeExcitation(Gate):
         channels: C.
         hidden: length of ``W1 mean(x)``; None takes C / 16, as the paper.
         start: see ``Gate``; the factors are made of x in both cases.
-        device: of the weights.
-        dtype: of the weights.
 
     Source: squeeze-and-excitation networks (Hu et al., CVPR 2018); with start ``paper`` it is timm's ``SEModule``.
     """

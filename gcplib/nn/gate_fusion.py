@@ -29,8 +29,6 @@ class FusedGate(nn.Module):
         stride: of the first.
         grid: of the second.
         start: of both.
-        device: of the weights.
-        dtype: of the weights.
 
     Source: the released code of GSoP. Its groups are ``C / 64`` and its kernels ``2 log2(32 / groups) + 5`` high;
     where C has no such divisor we take the next smaller one.

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from gcplib.linalg import GradientRule, SpectralFunction, check_map, covariance_map
-from gcplib.nn.base import Common, MatrixPool
-
-if TYPE_CHECKING:
-    from typing import Unpack
+from gcplib.nn.base import MatrixPool
 
 __all__ = ["GaussianPool"]
 
@@ -62,7 +57,7 @@ class GaussianPool(MatrixPool):
         rule: str | GradientRule = "exact",
         route: str = "auto",
         compute_dtype: str | torch.dtype | None = None,
-        **common: Unpack[Common],
+        **common,
     ):
         super().__init__(in_channels, compute_dtype=compute_dtype, **common)
         self.fn, self.rule = check_map(fn, rule, route, self.channels + 1)

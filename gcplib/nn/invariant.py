@@ -10,18 +10,13 @@ features, which is cheaper.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import center, covariance, covariance_map, newton_schulz, newton_schulz_function, spectral_dtype
-from gcplib.nn.base import Common, MatrixPool
+from gcplib.nn.base import MatrixPool
 from gcplib.nn.bilinear import signed_root
 from gcplib.nn.options import check_positive
-
-if TYPE_CHECKING:
-    from typing import Unpack
 
 __all__ = ["InvariantPool", "StiefelProjection"]
 
@@ -41,8 +36,6 @@ class StiefelProjection(nn.Module):
         width: k, from 1 to d.
         orthonormal: False trains W itself, from the same start: an ordinary 1x1 convolution, which leaves the manifold,
             as it does in the released code.
-        device: of the weights.
-        dtype: of the weights.
 
     Raises:
         ValueError: a width below 1, or above the number of channels.
@@ -132,7 +125,7 @@ class InvariantPool(MatrixPool):
         projection: int | float | None = 0.125,
         orthonormal: bool = True,
         steps: int | None = None,
-        **common: Unpack[Common],
+        **common,
     ):
         super().__init__(in_channels, **common)
         self.width, self.projection = _width(self.channels, projection), nn.Identity()

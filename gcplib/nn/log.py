@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from gcplib.linalg import covariance, logm
-from gcplib.nn.base import Common, MatrixPool
-
-if TYPE_CHECKING:
-    from typing import Unpack
+from gcplib.nn.base import MatrixPool
 
 __all__ = ["LogPool"]
 
@@ -36,7 +31,7 @@ class LogPool(MatrixPool):
     min_positions = 2
     centered = True
 
-    def __init__(self, in_channels: int, *, shrinkage: float = 0.02, **common: Unpack[Common]):
+    def __init__(self, in_channels: int, *, shrinkage: float = 0.02, **common):
         super().__init__(in_channels, **common)
         if not 0 < shrinkage <= 1:
             raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")

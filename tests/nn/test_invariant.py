@@ -100,11 +100,11 @@ def test_the_projection_starts_as_the_q_of_a_gaussian_and_acts_on_the_features()
 @pytest.mark.parametrize("size", [(12, 4), (6, 6), (5, 1)])
 def test_the_projection_is_torchs_cayley_parametrization(size):
     """From the same draws to the same weights after some training, so that runs learn what they learned before."""
+    theirs = nn.Linear(size[0], size[1], bias=False)
     torch.manual_seed(3)
     ours = StiefelProjection(*size).double()
     after = torch.rand(1)
     torch.manual_seed(3)
-    theirs = nn.Linear(size[0], size[1], bias=False)
     theirs.weight = nn.Parameter(torch.linalg.qr(torch.randn(*size)).Q)
     nn.utils.parametrizations.orthogonal(theirs, "weight", "cayley")
     assert torch.equal(torch.rand(1), after)

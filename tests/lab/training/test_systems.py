@@ -123,7 +123,7 @@ def test_what_does_not_go_together_is_refused(systems, stage, message):
         ("gap", {"gate": {"stages": ["layer2"], "color": 1}}, "systems.gate: gate 'channel'.*color"),
         ("mpn_cov", {"diversify": {}}, "needs the class maps of average pooling .'gap'., got CovariancePool"),
         ("gap", {"diversify": {}, "views": {"mode": "all"}}, "got all views"),
-        ("gap", {"coarse2fine": {"maps": 0}}, "at least one map"),
+        ("gap", {"coarse2fine": {"maps": 0}}, "maps must be a positive integer"),
     ],
 )
 def test_what_does_not_fit_is_refused(backbone, pool, systems, message):
