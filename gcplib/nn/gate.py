@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcplib.backbones import Backbone
 from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcitation
 from gcplib.nn.gate_fusion import FusedGate
 from gcplib.nn.options import make_module
@@ -129,7 +128,7 @@ def stage_options(stages: Stages) -> dict[str, dict[str, Any]]:
 
 
 def insert_gates(
-    backbone: Backbone | nn.Module, stages: Stages, kind: str | Callable[..., nn.Module] = "channel", **options
+    backbone: nn.Module, stages: Stages, kind: str | Callable[..., nn.Module] = "channel", **options
 ) -> list[nn.Module]:
     """Put a gate into stages of a timm CNN, in place; it still works with ``forward_intermediates`` and pruning.
 
@@ -137,7 +136,7 @@ def insert_gates(
     the paper; elsewhere, behind the stage.
 
     Args:
-        backbone: a ``Backbone``, or a whole timm network.
+        backbone: of ``gcplib.create_backbone``, or a whole timm network.
         stages: names of its ``feature_info`` modules, such as ``layer3`` or ``blocks.4``; or a mapping from them to
             options for that stage alone, such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
         kind: see ``create_gate``; of each stage a gate of its own.
@@ -148,10 +147,9 @@ def insert_gates(
 
     Raises:
         ValueError: a stage that the network lacks (the message lists those it has), is named twice or has a gate;
-            unknown kind.
-        UnknownOptionError: an option that the gate does not have.
+            unknown kind or option.
     """
-    network = backbone.network if isinstance(backbone, Backbone) else backbone
+    network = backbone if hasattr(backbone, "feature_info") else backbone.network
     known, own = _stages(network), stage_options(stages)
     if missing := [stage for stage in own if stage not in known]:
         raise ValueError(f"{type(network).__name__} has no stage {missing[0]!r}; its stages: {', '.join(known)}")

@@ -37,8 +37,8 @@ class Gate(nn.Module):
             half of x passes, which a network trained from scratch does not mind and a pretrained one does.
             ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x, and zeros in the last layer, so ``y = x`` exactly
             before the first step; residual blocks are started like this, too (Goyal et al. 2017).
-        device: of the weights, here as in all gates.
-        dtype: of the weights.
+        device: of the weights that a gate has, here as in all gates.
+        dtype: of the same.
 
     Raises:
         ValueError: unknown start, or a size that is not a positive integer; later, features of another shape.
@@ -47,7 +47,7 @@ class Gate(nn.Module):
     # The optimizer gives it the learning rate of the pool, wherever in the backbone it stands.
     learns_as_pool = True
 
-    def __init__(self, channels: int, *, start: str = "identity"):
+    def __init__(self, channels: int, *, start: str = "identity", device=None, dtype=None):
         super().__init__()
         check_positive("channels", channels)
         check_known("start", start, STARTS)
@@ -78,9 +78,8 @@ class RowWise(nn.Module):
     products they take a sixth of the time on a CPU.
     """
 
-    def __init__(self, size: int, out: int, *, rectify: bool, zero: bool, device=None, dtype=None):
+    def __init__(self, size: int, out: int, *, rectify: bool, zero: bool, **place):
         super().__init__()
-        place = {"device": device, "dtype": dtype}
         self.norm = nn.BatchNorm1d(size, **place)
         self.weight = nn.Parameter(torch.empty(PER_ROW * size, size, **place))
         self.bias = nn.Parameter(torch.empty(PER_ROW * size, **place).uniform_(-(size**-0.5), size**-0.5))
@@ -124,6 +123,7 @@ class ChannelGate(Gate):
         width: d, at most C; 128 in the paper.
         stride: of the 1x1 convolution; the released code has 2 in the first stage of a ResNet, for its many positions.
         start: see ``Gate``.
+        place: ``device`` and ``dtype``.
 
     Raises:
         ValueError: as ``Gate``; fewer than 2 positions.
@@ -135,13 +135,11 @@ class ChannelGate(Gate):
     True
     """
 
-    def __init__(
-        self, channels: int, *, width: int = 128, stride: int = 1, start: str = "identity", device=None, dtype=None
-    ):
-        super().__init__(channels, start=start)
+    def __init__(self, channels: int, *, width: int = 128, stride: int = 1, start: str = "identity", **place):
+        super().__init__(channels, start=start, **place)
         check_positive("width", width)
         check_positive("stride", stride)
-        width, self.stride, place = min(width, channels), stride, {"device": device, "dtype": dtype}
+        width, self.stride = min(width, channels), stride
         self.reduce = _reduce(channels, width, stride, **place)
         self.rows = RowWise(width, channels, rectify=False, zero=not self.released, **place)
 
@@ -178,13 +176,11 @@ class PositionGate(Gate):
         start: see ``Gate``; ``paper`` adds the ReLU that the released code has behind this block.
     """
 
-    def __init__(
-        self, channels: int, *, width: int = 128, grid: int = 8, start: str = "identity", device=None, dtype=None
-    ):
-        super().__init__(channels, start=start)
+    def __init__(self, channels: int, *, width: int = 128, grid: int = 8, start: str = "identity", **place):
+        super().__init__(channels, start=start, **place)
         check_positive("width", width)
         check_positive("grid", grid)
-        self.grid, place = grid, {"device": device, "dtype": dtype}
+        self.grid = grid
         self.reduce = _reduce(channels, min(width, channels), **place)
         self.rows = RowWise(grid**2, grid**2, rectify=True, zero=not self.released, **place)
 
@@ -215,12 +211,12 @@ class SqueezeExcitation(Gate):
     Source: squeeze-and-excitation networks (Hu et al., CVPR 2018); with start ``paper`` it is timm's ``SEModule``.
     """
 
-    def __init__(self, channels: int, *, hidden: int | None = None, start: str = "identity", device=None, dtype=None):
-        super().__init__(channels, start=start)
+    def __init__(self, channels: int, *, hidden: int | None = None, start: str = "identity", **place):
+        super().__init__(channels, start=start, **place)
         hidden = max(1, channels // 16) if hidden is None else hidden
         check_positive("hidden", hidden)
-        self.squeeze = nn.Linear(channels, hidden, device=device, dtype=dtype)
-        self.excite = nn.Linear(hidden, channels, device=device, dtype=dtype)
+        self.squeeze = nn.Linear(channels, hidden, **place)
+        self.excite = nn.Linear(hidden, channels, **place)
         if not self.released:
             _start_zero(self.excite)
 
