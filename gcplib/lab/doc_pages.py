@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from gcplib.lab import markdown
 from gcplib.lab.bench.layers import speed_page
 from gcplib.lab.bench.networks import training_speed_page
 from gcplib.lab.data.layouts import LAYOUTS
 from gcplib.lab.files import project_root, write_text
+from gcplib.lab.markdown import docstring, page, table
 from gcplib.lab.study.evidence import claims_page, verdicts_page
 from gcplib.lab.study.recipes import list_recipes, load_recipe
 from gcplib.lab.validation import read_yaml
@@ -35,12 +35,12 @@ def pools_page() -> str:
         for name, pool in pools.items()
     ]
     classes = dict.fromkeys(type(pool) for pool in pools.values())
-    details = [text for kind in classes for text in (f"## {kind.__name__}", markdown.docstring(kind))]
+    details = [text for kind in classes for text in (f"## {kind.__name__}", docstring(kind))]
     lead = (
         f"`length` is that of an image's vector after a reduction to {REDUCED} channels. More: [layers.md](layers.md)."
     )
-    overview = markdown.table(["name", "class", "length", "settings"], rows)
-    return markdown.page("Pools", lead, overview, "## create_pool", markdown.docstring(create_pool), *details)
+    overview = table(["name", "class", "length", "settings"], rows)
+    return page("Pools", lead, overview, "## create_pool", docstring(create_pool), *details)
 
 
 def recipes_page() -> str:
@@ -55,7 +55,7 @@ def recipes_page() -> str:
         parts += [f"## {file}", f"{recipe.title}. As {', '.join(f'`{name}`' for name in names)}."]
         parts += [f"Source: {recipe.source}.", f"Published: {recipe.published}.", differences]
     lead = "`python -m gcplib train --config NAME --set data.root=FOLDER` trains one; see [running.md](running.md)."
-    return markdown.page("Published recipes", lead, *parts)
+    return page("Published recipes", lead, *parts)
 
 
 def layouts_page() -> str:
@@ -69,14 +69,14 @@ def layouts_page() -> str:
         reader = getattr(layout.read, "func", layout.read)
         parts += [
             f"## {name}",
-            f"Expected under `root`: {layout.expected}.",
-            markdown.docstring(reader),
+            f"Expected under `root`: {layout.expected.replace('<', '&lt;')}.",
+            docstring(reader),
             "\n".join(counts),
         ]
     lead = (
         "What `dataset` and `data.layout` may be; counts are as published. How to use them: [data](../data/README.md)."
     )
-    return markdown.page("Data sets on disk", lead, *parts)
+    return page("Data sets on disk", lead, *parts)
 
 
 def profiles_page() -> str:
@@ -90,12 +90,12 @@ def profiles_page() -> str:
             re.sub(r"^# ?", "", comment, flags=re.MULTILINE).strip(),
         ]
         rows = [(f"`{name}`", f"`{value}`") for name, value in profile.get("shared", {}).items()]
-        parts += [markdown.table(["given to every notebook", ""], rows)] if rows else []
+        parts += [table(["given to every notebook", ""], rows)] if rows else []
         parts += [
             f"{len(profile['notebooks'])} notebooks; grids of runs: {', '.join(profile.get('runs', {})) or 'none'}."
         ]
     lead = "`make study PROFILE=NAME` runs one. Their files are in `notebooks/profiles`; see [running.md](running.md)."
-    return markdown.page("Profiles", lead, *parts)
+    return page("Profiles", lead, *parts)
 
 
 def notebooks_page() -> str:
@@ -105,7 +105,7 @@ def notebooks_page() -> str:
         first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
         title, _, rest = first.removeprefix("# ").partition("\n")
         parts += [f"## {title}", f"[{path.name}](../notebooks/{path.name})", rest.strip()]
-    return markdown.page("Notebooks", *parts)
+    return page("Notebooks", *parts)
 
 
 PAGES: dict[str, Callable[[], str]] = {

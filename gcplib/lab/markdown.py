@@ -32,4 +32,5 @@ def docstring(thing: object) -> str:
     text, example, code = (inspect.getdoc(thing) or "").replace("``", "`").partition("\n>>> ")
     text = re.sub(r"^(Args|Attributes|Returns|Raises):\n", r"**\1**\n\n", text, flags=re.MULTILINE)
     text = re.sub(r"^ {4}(\w[\w, ]*): ", r"* `\1`: ", text, flags=re.MULTILINE)
+    text = re.sub(r"^ {4,}", "  ", text, flags=re.MULTILINE)
     return text.strip() + (f"\n\n```python\n>>> {code.strip()}\n```" if example else "")

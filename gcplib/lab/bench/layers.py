@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gcplib.lab import markdown
 from gcplib.lab.bench.measure import SIZES
 from gcplib.lab.bench.methods import METHODS
 from gcplib.lab.files import project_root, runs_dir, write_text
 from gcplib.lab.machine import describe_machine
+from gcplib.lab.markdown import page, table
 
 __all__ = ["Report", "cells", "keep", "kept_reports", "report_path", "shape", "speed_page"]
 
@@ -136,8 +136,8 @@ def speed_page(reports: Iterable[Report] | None = None) -> str:
         parts += [f"## {report.processor}", f"{about}`{report.machine['commit']}`, {report.date[:10]}."]
         for _, rows in itertools.groupby(report.rows, shape):
             found = cells(rows := list(rows))
-            parts += [f"### {shape(rows[0])}", markdown.table(list(found[0]), [list(cell.values()) for cell in found])]
-    return markdown.page("Speed and exactness of the layers", READING, *(parts or ["Nothing is kept yet."]))
+            parts += [f"### {shape(rows[0])}", table(list(found[0]), [list(cell.values()) for cell in found])]
+    return page("Speed and exactness of the layers", READING, *(parts or ["Nothing is kept yet."]))
 
 
 def _size(row: dict) -> tuple[int, int, int]:

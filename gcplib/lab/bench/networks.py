@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from gcplib.lab import markdown
 from gcplib.lab.bench.measure import now, shuffled
 from gcplib.lab.data import TypefacesSpec
 from gcplib.lab.files import project_root
+from gcplib.lab.markdown import page, table
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import set_up
 from gcplib.lab.training.engine import Engine, make_fabric
@@ -123,8 +123,8 @@ def training_speed_page() -> str:
             "{backbone}, reduction to {reduction} channels, {rounds} rounds of {steps} batches of {batch}. {machine}, "
             "{threads} threads; torch {torch}, commit `{commit}`."
         ).format(**found[0])
-        parts += [markdown.table(["network", "images per second [quartiles]", "its speed"], rows), text]
+        parts += [table(["network", "images per second [quartiles]", "its speed"], rows), text]
     lead = (
         "Images per second in training, from the encoded image to the optimizer's step: [benchmarks.md](benchmarks.md)."
     )
-    return markdown.page("Speed of whole networks in training", lead, *(parts or ["Nothing is kept yet."]))
+    return page("Speed of whole networks in training", lead, *(parts or ["Nothing is kept yet."]))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcplib.lab import markdown
 from gcplib.lab.files import project_root, runs_dir, write_atomic, write_text
 from gcplib.lab.machine import machine_line
+from gcplib.lab.markdown import page, table
 from gcplib.lab.study.claims import assess_records, read_records
 from gcplib.lab.study.verdicts import Claim, claims, count_verdicts
 
@@ -71,20 +72,20 @@ def readme_lines() -> str:
 def verdicts_page() -> str:
     """Return the page of what is kept: a table of all claims, and below every effect with its interval."""
     kept = {name: records for name in PROFILES if (records := kept_records(name))}
+    details = {claim.id: _details(claim, kept) for claim in claims().values()}
     rows = [
         (
-            f"[{claim.id}](#{claim.id.lower()})",
+            f"[{claim.id}]({'' if details[claim.id] else 'claims.md'}#{claim.id.lower()})",
             claim.text,
-            *(assess_records(claim.id, found).verdict for found in kept.values()),
+            *(assess_records(claim.id, records).verdict for records in kept.values()),
         )
         for claim in claims().values()
     ]
     summary = "\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())
-    overview = markdown.table(["claim", "", *(f"`{name}`" for name in kept)], rows)
-    details = [text for claim in claims().values() for text in _details(claim, kept)]
+    overview = table(["claim", "", *(f"`{name}`" for name in kept)], rows)
     origins = [f"* {_origin(name, records)}" for name, records in kept.items()]
-    parts = ("## All claims", overview, *details, "## Measured on", "\n".join(origins))
-    return markdown.page("Verdicts", RULE, summary, *parts)
+    parts = ("## All claims", overview, *itertools.chain(*details.values()), "## Measured on", "\n".join(origins))
+    return page("Verdicts", RULE, summary, *parts)
 
 
 def claims_page() -> str:
@@ -99,7 +100,7 @@ def claims_page() -> str:
             claim.why,
             f"A test takes {claim.takes}.",
         ]
-    return markdown.page("The claims, and the effects that decide", RULE, *parts)
+    return page("The claims, and the effects that decide", RULE, *parts)
 
 
 def with_lines(readme: str, body: str) -> str:
@@ -126,7 +127,7 @@ def _details(claim: Claim, kept: dict[str, list[dict]]) -> list[str]:
             for item, primary, p in found.effects
         ]
         parts += [f"`{name}`: **{found.verdict}**, on {data}."]
-        parts += [markdown.table(["effect", "", "size", "95 % interval", "n", "corrected p"], rows)]
+        parts += [table(["effect", "", "size", "95 % interval", "n", "corrected p"], rows)]
         parts += [f"Not measured: {', '.join(f'`{text}`' for text in found.missing)}."] if found.missing else []
         parts += ["\n".join(f"* {entry['notebook']}: {entry['note']}." for entry in own if entry["note"])]
     title = f"{claim.text} ({claim.source}; [what decides](claims.md#{claim.id.lower()}))"
