@@ -43,7 +43,7 @@ def test_a_table_of_small_networks(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["gap", "attention"], "unknown case 'attention'; known: gap, cov"),
+        (["gap", "attention"], "unknown network 'attention'"),
         (["idccp"], "'idccp' is compared with 'mpn_cov'; time that, too"),
         (["gap", "idccp"], "'idccp' is compared with 'mpn_cov'"),
     ],

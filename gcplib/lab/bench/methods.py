@@ -110,7 +110,11 @@ def _spd_learn() -> Function:
 def _matrix_sqrth() -> Callable[[Tensor, float], Tensor]:
     from torch.linalg import matrix_sqrth
 
-    return lambda x, ridge: matrix_sqrth(covariance(x) + ridge * torch.eye(x.shape[-2], dtype=x.dtype, device=x.device))
+    def root(x: Tensor, ridge: float) -> Tensor:
+        s = covariance(x)
+        return matrix_sqrth(s + ridge * torch.eye(s.shape[-1], dtype=s.dtype, device=s.device) if ridge else s)
+
+    return root
 
 
 METHODS = (

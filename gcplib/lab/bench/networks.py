@@ -19,6 +19,7 @@ from gcplib.lab.training.engine import Engine, make_fabric
 from gcplib.lab.training.loop import train_epoch
 from gcplib.lab.training.recipe import Recipe
 from gcplib.lab.training.spec import RunSpec
+from gcplib.linalg.calls import unknown
 
 __all__ = ["CASES", "measure_training", "training_speed_page"]
 
@@ -76,7 +77,7 @@ def measure_training(
     """
     for name in names:
         if name not in CASES:
-            raise ValueError(f"unknown case {name!r}; known: {', '.join(CASES)}")
+            raise ValueError(unknown("network", name, CASES))
         if CASES[name].beside not in names:
             raise ValueError(f"{name!r} is compared with {CASES[name].beside!r}; time that, too")
     train = -(-BATCH * steps // FAMILIES)

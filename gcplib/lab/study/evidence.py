@@ -93,13 +93,8 @@ def claims_page() -> str:
     parts = []
     for claim in claims().values():
         names = "\n".join(f"* `{pattern}`" for pattern in claim.primary)
-        parts += [
-            f"## {claim.id}",
-            f"**{claim.text}** ({claim.source})",
-            names,
-            claim.why,
-            f"A test takes {claim.takes}.",
-        ]
+        parts += [f"## {claim.id}", f"**{claim.text}** ({claim.source})", names, claim.why]
+        parts += [f"A test takes {claim.takes}."]
     return page("The claims, and the effects that decide", RULE, *parts)
 
 
@@ -145,7 +140,9 @@ def _counts(records: Sequence[dict]) -> str:
 
 def _origin(name: str, records: Sequence[dict]) -> str:
     machine = records[0]["machine"]
-    commits = ", ".join(f"`{name}`" for name in dict.fromkeys(record["machine"]["commit"] for record in records))
+    commits = ", ".join(
+        f"`{name}`" for name in dict.fromkeys(record["machine"]["commit"] or "none" for record in records)
+    )
     days = " to ".join(sorted({record["date"][:10] for record in records}))
     return f"`{name}`: {machine_line(machine)}; torch {machine['versions']['torch']}; commit {commits}; {days}."
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gcplib.lab.holm import holm
 from gcplib.lab.validation import read_yaml
+from gcplib.linalg.calls import unknown
 
 if TYPE_CHECKING:
     from gcplib.lab.analysis import Interval
@@ -38,15 +40,9 @@ LEVEL, LEAST_N = 0.05, 3  # two values always have an interval, but nothing says
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim.
+    """One claim: where it is from, what a test of it takes, and which effects decide, and why these.
 
-    Attributes:
-        id: ``C01`` and so on.
-        source: the paper it comes from.
-        text: what it says.
-        takes: what a test of it takes.
-        primary: regular expressions for the names of the effects that decide.
-        why: what in the claim asks for these.
+    ``primary`` are regular expressions for the names of effects.
     """
 
     id: str
@@ -176,7 +172,7 @@ def assess(claim: str, evidence: Evidence | Iterable[Evidence]) -> Assessment:
         ValueError: the claim does not exist, or something is not ``Evidence``.
     """
     if claim not in claims():
-        raise ValueError(f"no claim {claim!r}; the claims are {', '.join(claims())}")
+        raise ValueError(unknown("claim", claim, claims()))
     items = (evidence,) if isinstance(evidence, Evidence) else tuple(evidence)
     if wrong := [item for item in items if not isinstance(item, Evidence)]:
         raise ValueError(f"expected Evidence, got {type(wrong[0]).__name__}: {wrong[0]!r}")
@@ -220,5 +216,5 @@ def count_verdicts(words: Iterable[str]) -> str:
     >>> count_verdicts(["holds", "not tested", "not tested"])
     '1 holds, 2 are not tested'
     """
-    words = list(words)
-    return ", ".join(f"{words.count(w)} {text[words.count(w) > 1]}" for w, text in COUNTED.items() if w in words)
+    counts = Counter(words)
+    return ", ".join(f"{counts[word]} {text[counts[word] > 1]}" for word, text in COUNTED.items() if counts[word])

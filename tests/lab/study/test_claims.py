@@ -11,7 +11,7 @@ from gcplib.lab.files import project_root
 from gcplib.lab.study import Evidence, claims_table, record, verdict
 from gcplib.lab.study.claims import forget_claims
 from gcplib.lab.study.evidence import kept_records
-from gcplib.lab.study.verdicts import assess, claims, count_verdicts
+from gcplib.lab.study.verdicts import assess, claims
 
 # A claim with one primary effect, and one with two.
 GAUSSIAN = "Gaussian minus covariance, both square-rooted, fine labels"
@@ -113,11 +113,6 @@ def test_every_primary_effect_has_a_name_that_was_recorded():
             assert claim.id == "C06" or any(re.fullmatch(pattern, name) for name in names), (claim.id, pattern)
 
 
-def test_verdicts_are_counted():
-    words = ["holds", "not tested", "holds in part", "not tested"]
-    assert count_verdicts(words) == "1 holds, 1 holds in part, 2 are not tested"
-
-
 @pytest.mark.parametrize("change", [{"effect": math.nan}, {"low": 5}, {"high": 0}, {"n": 0}, {"n": 1.5}])
 def test_impossible_evidence_is_refused(change):
     with pytest.raises(ValueError, match="evidence 'x'"):
@@ -160,7 +155,7 @@ def test_the_table_has_every_claim_and_merges_notebooks(runs):
 
 
 def test_an_unknown_claim_or_no_evidence_is_refused(runs):
-    with pytest.raises(ValueError, match=r"no claim 'C99'; the claims are C01, .*C36"):
+    with pytest.raises(ValueError, match="unknown claim 'C99'"):
         record("C99", evidence(1, 2), notebook="a", profile="smoke", data="toy")
     with pytest.raises(ValueError, match="at least one Evidence"):
         record("C01", [], notebook="a", profile="smoke", data="toy")
