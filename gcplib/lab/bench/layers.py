@@ -95,7 +95,7 @@ def cells(rows: Sequence[dict]) -> list[dict[str, str]]:
 
 def shape(row: dict) -> str:
     """Return the size of a row in words."""
-    return f"batch {row['batch']}, {row['channels']} channels, {row['positions']} positions"
+    return "batch {batch}, {channels} channels, {positions} positions".format(**row)
 
 
 def keep(device: str) -> Path:
@@ -110,7 +110,8 @@ def keep(device: str) -> Path:
         raise FileNotFoundError(f"nothing was measured on {device} yet; run {command}")
     report = Report.read(path)
     wanted = {(size, method.name) for size in SIZES for method in METHODS if method.name not in report.skipped}
-    if missing := wanted - {(_size(row), row["method"]) for row in report.rows}:
+    found = {((row["batch"], row["channels"], row["positions"]), row["method"]) for row in report.rows}
+    if missing := wanted - found:
         size, method = min(missing)
         raise ValueError(
             f"{path.name} lacks {len(missing)} of {len(wanted)} rows, for example {method!r} at {size}; "
@@ -138,7 +139,3 @@ def speed_page(reports: Iterable[Report] | None = None) -> str:
             found = cells(rows := list(rows))
             parts += [f"### {shape(rows[0])}", table(list(found[0]), [list(cell.values()) for cell in found])]
     return page("Speed and exactness of the layers", READING, *(parts or ["Nothing is kept yet."]))
-
-
-def _size(row: dict) -> tuple[int, int, int]:
-    return row["batch"], row["channels"], row["positions"]

@@ -16,18 +16,7 @@ from torch import Tensor
 from gcplib.lab.bench.methods import REFERENCES, Function, Method
 from gcplib.lab.progress import track
 
-__all__ = [
-    "ROUNDS",
-    "SIZES",
-    "Size",
-    "measure",
-    "now",
-    "one_pass",
-    "relative_error",
-    "saved_bytes",
-    "shuffled",
-    "smallest_ridge",
-]
+__all__ = ["SIZES", "Size", "measure", "now", "one_pass", "relative_error", "saved_bytes", "shuffled", "smallest_ridge"]
 
 Size = tuple[int, int, int]
 T = TypeVar("T")
@@ -35,8 +24,6 @@ T = TypeVar("T")
 # Batch, channels, positions: from few positions with many channels to the other way round.
 SIZES: tuple[Size, ...] = ((16, 256, 49), (16, 512, 49), (16, 256, 196), (8, 256, 784), (32, 64, 196), (16, 128, 196))
 SIZES += ((4, 2048, 49),)
-ROUNDS = 15
-SLOW = 5.0
 
 
 def now(device: torch.device) -> float:
@@ -109,7 +96,7 @@ def shuffled(things: Iterable[T], rounds: int) -> list[T]:
 
 
 def measure(
-    size: Size, functions: Mapping[Method, Callable], rounds: int = ROUNDS, device: str = "cpu", slow: float = SLOW
+    size: Size, functions: Mapping[Method, Callable], rounds: int, device: str = "cpu", slow: float = 5.0
 ) -> list[dict]:
     """Return one row per method: quartiles of the times, memory, errors of the matrix and of ``dl/dX``.
 

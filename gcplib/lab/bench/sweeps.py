@@ -55,6 +55,7 @@ def plot_sweep(rows: Sequence[dict], axis: str, path: Path, where: str) -> None:
     title = f"Cost against {axis}: {fixed}\nmedian and quartiles; {where}"
     ax.set(xscale="log", yscale="log", xlabel=AXES[axis], ylabel="forward + backward, ms", title=title)
     ax.set_xticks(ticks := sorted(data[axis].unique()), map(str, ticks))
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     sns.move_legend(ax, "center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     with write_atomic(path) as temporary:

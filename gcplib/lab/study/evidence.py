@@ -17,9 +17,9 @@ from gcplib.lab.study.verdicts import Claim, claims, count_verdicts
 __all__ = ["claims_page", "keep_evidence", "kept_records", "readme_lines", "verdicts_page", "with_lines"]
 
 BEGIN, END = "<!-- verdicts: written by `python -m gcplib report --keep` -->", "<!-- end of verdicts -->"
-# The profile of many seeds, and the one that anyone can run.
+# Of the README: the profile of many seeds and the one that anyone can run, whose headline figure it shows.
 PROFILES = ("evidence", "study")
-# The figure of the README: the headline figure of this number in this notebook.
+SUFFIX = "_verdicts.json"
 FIGURE = "07_train_fine_grained-02.png"
 
 RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_formed.md](how_verdicts_are_formed.md)."
@@ -28,7 +28,7 @@ RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_forme
 def keep_evidence(profile: str) -> list[Path]:
     """Keep a study: verdicts and figure in ``data/evidence``, the page of verdicts, three lines of the README.
 
-    The figure is that of other profiles than ``evidence``, which has the same one with more seeds.
+    The figure is that of the profile ``study``.
 
     Returns:
         The files written.
@@ -39,7 +39,7 @@ def keep_evidence(profile: str) -> list[Path]:
     """
     records = read_records(profile)
     figure = runs_dir() / profile / "report" / "figures" / FIGURE
-    with_figure = profile != PROFILES[0]
+    with_figure = profile == PROFILES[1]
     if not records or (with_figure and not figure.is_file()):
         raise FileNotFoundError(f"study {profile!r} has no verdicts or no figure {FIGURE}; run it first")
     if by_hand := [record["notebook"] for record in records if record["by"] != "study"]:
@@ -71,7 +71,8 @@ def readme_lines() -> str:
 
 def verdicts_page() -> str:
     """Return the page of what is kept: a table of all claims, and below every effect with its interval."""
-    kept = {name: records for name in PROFILES if (records := kept_records(name))}
+    names = [path.name.removesuffix(SUFFIX) for path in _kept_path("").parent.glob(f"*{SUFFIX}")]
+    kept = {name: kept_records(name) for name in sorted(names)}
     details = {claim.id: _details(claim, kept) for claim in claims().values()}
     rows = [
         (
@@ -148,4 +149,4 @@ def _origin(name: str, records: Sequence[dict]) -> str:
 
 
 def _kept_path(profile: str) -> Path:
-    return project_root() / "data" / "evidence" / f"{profile}_verdicts.json"
+    return project_root() / "data" / "evidence" / f"{profile}{SUFFIX}"

@@ -79,3 +79,12 @@ def test_verdicts_of_many_seeds_stand_beside_those_of_the_study(place):
     assert "* `evidence`: " in page
     assert json.loads((place / "data" / "evidence" / "evidence_verdicts.json").read_text())
     assert len(readme_lines().splitlines()) == 3
+
+
+def test_other_profiles_have_a_column_of_their_own_and_no_figure(place):
+    _measure(place, 5.0)
+    keep_evidence("study")
+    _measure(place, 5.0, "paper")
+    assert "accuracy.png" not in [path.name for path in keep_evidence("paper")]
+    page = (place / "docs" / "verdicts.md").read_text()
+    assert "| claim |  | `paper` | `study` |" in page
