@@ -6,22 +6,28 @@ pydantic checks names, types and ranges, strictly and all at once; here is how i
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gcplib.linalg.calls import unknown
-
-__all__ = ["CONFIG", "SpecError", "apply_changes", "problems_of", "read_yaml", "validated"]
+__all__ = ["CONFIG", "SpecError", "apply_changes", "checked", "problems_of", "read_yaml", "unknown", "validated"]
 
 T = TypeVar("T")
 
 # For every specification: no coercion of text, no unknown keys, no infinite numbers.
 CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """Return the message of `gcplib.linalg.calls.unknown`; torch comes with it, so it is imported when it is needed."""
+    from gcplib.linalg import calls
+
+    return calls.unknown(what, name, known)
 
 
 class SpecError(ValueError):
@@ -88,6 +94,19 @@ def validated(kind: type[T], values: Any, where: str) -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise SpecError(where, problems_of(error)) from None
+
+
+def checked(kind: type[T], values: Any, where: str, problems: list[str]) -> T | None:
+    """Return a pydantic dataclass made of a mapping, or None after adding what is wrong to the problems."""
+    if not isinstance(values, dict | None):
+        problems.append(f"{where}: must be a mapping, got {values!r}")
+        return None
+    try:
+        return kind(**{str(key): value for key, value in (values or {}).items()})
+    except ValidationError as error:
+        known = [field.name for field in dataclasses.fields(kind)]
+        problems += [f"{where}: {problem}" for problem in problems_of(error, known)]
+        return None
 
 
 def apply_changes(values: dict[str, Any], changes: Sequence[str], is_text: Any = lambda path: False) -> dict[str, Any]:

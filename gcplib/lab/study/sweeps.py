@@ -1,12 +1,12 @@
-"""Sweeps: the section ``runs`` of a profile, checked, spelled out and put into jobs.
+"""Grids of training runs: the section ``runs`` of a profile, checked, spelled out and put into jobs.
 
 ::
 
     runs:
       head:                       # a name for people
-        batch: 8                  # runs a job (1): a head run takes seconds, starting Python takes as long
-        threads: 1                # cores a job (1)
-        gpus: 0                   # 0 or 1 a job (0)
+        batch: 8                  # runs per job (1): a head run takes seconds, starting Python takes as long
+        threads: 1                # cores per job (1)
+        gpus: 0                   # 0 or 1 per job (0)
         base: {reduction: 64, recipe: {epochs: 12}}     # fields of a RunSpec, the same in every run
         grid:                     # every combination, the last line varying fastest
           labels: [fine, coarse]
@@ -14,98 +14,85 @@
           how: [{pool: cov}, {pool: mpn_cov, options: {amplify: released}}]   # several fields at once, under any name
           seed: 8                 # 0 to 7
 
-Nested fields of base and grid are merged; a single value of the grid replaces that of the base.
+Fields are addressed by paths: ``{recipe: {epochs: 12}}`` and ``{recipe.epochs: 12}`` mean the same. Nested fields of
+base and grid are merged; a value of the grid replaces that of the base, and two lines of a grid may not set the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 
 from gcplib.lab.files import digest
-from gcplib.lab.study.grids import combinations, read_axes, read_fields
-from gcplib.lab.study.parameters import suggest
+from gcplib.lab.study.plan import Job
+from gcplib.lab.validation import CONFIG, SpecError, checked, unknown
 
 if TYPE_CHECKING:
     from gcplib.lab.training import RunSpec
 
-__all__ = ["FOLDER", "SweepJob", "expand", "plan_sweeps"]
+__all__ = ["Grid", "expand", "plan_sweeps"]
 
-FOLDER = "sweeps"
-KEYS = ("batch", "threads", "gpus", "base", "grid")
-
-
-@dataclass(frozen=True)
-class SweepJob:
-    """Runs that are trained one after the other in one process.
-
-    Args:
-        name: ``sweeps/<grid>-<number>``; with ``.json`` the file that tells what became of the runs.
-        specs: what to train. runs: their names, in the same order.
-        threads, gpus: what the process uses. needs_data: some runs use the typefaces that the study prepares.
-    """
-
-    name: str
-    specs: tuple[RunSpec, ...]
-    runs: tuple[str, ...]
-    threads: int
-    gpus: int
-    needs_data: bool
-
-    @property
-    def key(self) -> str:
-        """What makes the job stale: its list of runs and nothing else, for a run's name hashes all that matters."""
-        return digest(list(self.runs))
+Count = Annotated[int, Field(ge=1)]
+# Values by their paths: {("recipe", "epochs"): 12}.
+Leaves = dict[tuple[str, ...], Any]
 
 
-def expand(name: str, grid: Mapping[str, Any]) -> list[RunSpec]:
-    """Return the runs of one grid, each once, however many combinations lead to it.
-
-    Args:
-        name: of the grid, for the messages. grid: its entry in the profile.
-
-    Raises:
-        ValueError: anything does not fit; the message lists every problem with its path.
-    """
-    problems: list[str] = []
-    specs = _expand(name, grid, problems)
-    if problems:
-        raise ValueError("\n".join(problems))
-    return specs
+def _count_seeds(grid: Any) -> Any:
+    seeds = grid.get("seed") if isinstance(grid, dict) else None
+    return grid | {"seed": list(range(seeds))} if type(seeds) is int else grid
 
 
-def plan_sweeps(section: Mapping[str, Any], data: Mapping[str, int], problems: list[str]) -> dict[str, SweepJob]:
+@dataclass(config=CONFIG, frozen=True)
+class Grid:
+    """One grid as it is written, with the list of seeds where their number is given."""
+
+    batch: Count = 1
+    threads: Count = 1
+    gpus: Literal[0, 1] = 0
+    base: dict[str, Any] = dataclasses.field(default_factory=dict)
+    grid: Annotated[dict[str, Annotated[list, Field(min_length=1)]], BeforeValidator(_count_seeds)] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+def plan_sweeps(section: Mapping[str, Any], data: Any, problems: list[str]) -> dict[str, Job]:
     """Return the jobs of a profile's section ``runs``, by name.
 
     Args:
-        section: the grids by name. data: the settings of the typefaces that the study prepares.
+        section: the grids by name.
+        data: the images that the study prepares, or None.
         problems: what does not fit is added here.
     """
-    jobs: dict[str, SweepJob] = {}
+    jobs: dict[str, Job] = {}
     seen: set[str] = set()
     images: dict[str, Any] = {}
-    for name, grid in section.items():
-        before = len(problems)
+    for name, values in section.items():
+        where, before = f"runs: {name}", len(problems)
         if not re.fullmatch(r"\w[\w-]*", str(name)):
             problems.append(f"runs: a grid's name may have letters, digits, '_' and '-', got {name!r}")
-        specs = _expand(name, grid, problems)
-        if len(problems) > before:
+        grid = checked(Grid, values, where, problems)
+        if len(problems) > before or grid is None:
             continue
-        # One object for all runs on the same images: their digest reads the list of a data set's files once.
-        specs = [dataclasses.replace(s, data=images.setdefault(repr(s.data), s.data)) for s in specs]
-        runs = {_run_name(spec): spec for spec in specs}
+        runs: dict[str, Any] = {}
+        for spec, fields in expand(grid, where, problems):
+            # One object for all runs on the same images: their digest reads the list of a data set's files once.
+            spec = dataclasses.replace(spec, data=images.setdefault(repr(spec.data), spec.data))
+            runs.setdefault(_run_name(spec), (spec, fields))
         names = [run for run in runs if run not in seen]  # what two grids ask for is trained by the first
         seen.update(names)
-        batch = grid.get("batch", 1)
-        groups = [names[start : start + batch] for start in range(0, len(names), batch)]
+        groups = [names[start : start + grid.batch] for start in range(0, len(names), grid.batch)]
         for number, group in enumerate(groups, 1):
-            job = f"{FOLDER}/{name}-{number:0{len(str(len(groups)))}d}"
-            specs = tuple(runs[run] for run in group)
-            needs_data = bool(data) and any(_is_drawn(spec.data, data) for spec in specs)
-            jobs[job] = SweepJob(job, specs, tuple(group), grid.get("threads", 1), grid.get("gpus", 0), needs_data)
+            job = f"sweeps/{name}-{number:0{len(str(len(groups)))}d}"
+            needs = ("data",) if any(runs[run][0].data == data for run in group) else ()
+            fields = {run: runs[run][1] for run in group}
+            # A run's name hashes all that matters, so nothing else makes a job stale.
+            jobs[job] = Job(job, digest(group), fields, needs, grid.threads, grid.gpus)
     return jobs
 
 
@@ -117,70 +104,101 @@ def _run_name(spec: RunSpec) -> str:
         return f"{spec.pool}-{spec.labels}-{spec.stage}-{spec.seed}-{digest(spec.to_dict())}"
 
 
-def _is_drawn(images: Any, data: Mapping[str, int]) -> bool:
-    """Say whether these are the typefaces that the study prepares: its settings, and defaults for the rest."""
-    defaults = {field.name: field.default for field in dataclasses.fields(images)}
-    return dataclasses.asdict(images) == defaults | dict(data)
+def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, dict[str, Any]]]:
+    """Return the runs of one grid with their fields as they are written, in order.
 
-
-def _expand(name: str, grid: Any, problems: list[str]) -> list[RunSpec]:
-    where = f"runs: {name}"
-    if not isinstance(grid, dict) or not (grid.get("base") or grid.get("grid")):
-        problems.append(f"{where}: must be a mapping with 'base' or 'grid', got {grid!r}")
-        return []
+    Args:
+        grid: what to spell out.
+        where: its place, for the messages.
+        problems: what does not fit is added here.
+    """
     from gcplib.lab.training import RunSpec  # torch takes seconds to import; a profile without runs does not need it
 
-    found = [f"unknown key {key!r}; {suggest(str(key), list(KEYS))}" for key in grid if key not in KEYS]
-    for key in ("batch", "threads"):
-        if key in grid and (type(grid[key]) is not int or grid[key] < 1):
-            found.append(f"{key} must be an integer of at least 1, got {grid[key]!r}")
-    if "gpus" in grid and (type(grid["gpus"]) is not int or grid["gpus"] not in (0, 1)):
-        found.append(f"gpus must be 0 or 1, got {grid['gpus']!r}")
-    known = [field.name for field in dataclasses.fields(RunSpec)]
-    base = read_fields(grid.get("base") or {}, "base", known, found)
-    axes = read_axes(grid.get("grid") or {}, known, found)
-    specs: dict[str, RunSpec] = {}
-    if not found:
-        for values in combinations(base, axes, found):
-            if (spec := _build(values, found)) is not None:
-                specs.setdefault(repr(spec), spec)
+    known, found = [field.name for field in dataclasses.fields(RunSpec)], []
+    if not grid.base and not grid.grid:
+        found.append("give the fields of its runs as 'base' or 'grid'")
+    base, axes = _leaves(grid.base, "base", known, found), {}
+    for key, values in grid.grid.items():
+        if key.split(".")[0] in known:
+            axes[key] = [_leaves({key: value}, f"grid: {key}", known, found) for value in values]
+        elif all(isinstance(value, dict) for value in values):
+            axes[key] = [_leaves(v, f"grid: {key}[{place}]", known, found) for place, v in enumerate(values)]
+        else:
+            found.append(f"grid: {key}: not a list of mappings of fields, and {unknown('field of a run', key, known)}")
+    found += _conflicts(base, axes)
+    specs = []
+    for chosen in itertools.product(*axes.values()) if not found else ():
+        fields = _nested({path: value for leaves in (base, *chosen) for path, value in leaves.items()})
+        try:
+            specs.append((_build(fields), fields))
+        except (TypeError, ValueError) as error:
+            found += error.problems if isinstance(error, SpecError) else [str(error)]
     # The same mistake in many combinations is one problem.
     problems += [f"{where}: {problem}" for problem in dict.fromkeys(found)]
-    return list(specs.values())
+    return specs
 
 
-def _build(values: dict[str, Any], problems: list[str]) -> RunSpec | None:
+def _build(fields: dict[str, Any]) -> RunSpec:
     from gcplib.lab.training import RunSpec
     from gcplib.models import build_head
     from gcplib.nn import create_pool
 
-    try:
-        spec = RunSpec.from_dict(values)
-    except (TypeError, ValueError) as error:
-        problems += _field_problems(values) or [str(error)]
-        return None
-    try:
-        # Without a reduction the options may depend on the backbone's channels, which are not known here.
-        if spec.reduction:
-            width = spec.reduction if isinstance(spec.reduction, int) else spec.reduction[-1]
+    spec = RunSpec.from_dict(fields)
+    # Without a reduction the options may depend on the backbone's channels, which are not known here.
+    if spec.reduction:
+        width = spec.reduction if isinstance(spec.reduction, int) else spec.reduction[-1]
+        try:
             build_head(create_pool(spec.pool, width, spec.reduction, **spec.options), 2, spec.systems)
-    except (TypeError, ValueError) as error:
-        systems = f", systems {spec.systems!r}" if spec.systems else ""
-        problems.append(f"options {spec.options!r}{systems}: {error}")
-        return None
+        except (TypeError, ValueError) as error:
+            systems = f", systems {spec.systems!r}" if spec.systems else ""
+            raise ValueError(f"options {spec.options!r}{systems}: {error}") from error
     return spec
 
 
-def _field_problems(values: dict[str, Any]) -> list[str]:
-    """Try the fields one by one, to find what is wrong with each rather than with the first."""
-    from gcplib.lab.training import RunSpec
+def _leaves(fields: Mapping[str, Any], where: str, known: list[str], problems: list[str]) -> Leaves:
+    """Return the single values of a mapping of fields, whose keys may have dots."""
+    leaves: Leaves = {}
+    for path, value in _flat((), fields):
+        if path[0] not in known:
+            problems.append(f"{where}: {unknown('field of a run', path[0], known)}")
+        if twice := next((other for other in leaves if _overlap(path, other)), None):
+            problems.append(f"{where}: {_text(path, twice)} is given twice")
+        leaves[path] = value
+    return leaves
 
-    # What images and recipe may be depends on the stage.
-    stage = {"stage": values["stage"]} if values.get("stage") in ("head", "full") else {}
-    problems = []
-    for field, value in values.items():
-        try:
-            RunSpec.from_dict(stage | {field: value})
-        except (TypeError, ValueError) as error:
-            problems.append(str(error))
-    return problems
+
+def _conflicts(base: Leaves, axes: Mapping[str, list[Leaves]]) -> Iterator[str]:
+    paths = {name: set().union(*values) for name, values in axes.items()}
+    for (one, some), (other, others) in itertools.combinations(paths.items(), 2):
+        if both := sorted({_text(path, place) for path in some for place in others if _overlap(path, place)}):
+            yield f"grid: {one} and {other} both set {', '.join(both)}; put them together under one name"
+    for path, place in itertools.product(base, set().union(*paths.values())):
+        if path != place and _overlap(path, place):
+            yield f"{_text(path, place)} is a single value in one place and a mapping in another"
+
+
+def _flat(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat((*path, *str(key).split(".")), inner)
+    else:
+        yield path, value
+
+
+def _nested(leaves: Leaves) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for (*path, last), value in leaves.items():
+        inner = values
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return values
+
+
+def _overlap(path: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Say whether one path is the other, or leads to it."""
+    return all(part == place for part, place in zip(path, other, strict=False))
+
+
+def _text(*paths: tuple[str, ...]) -> str:
+    return ".".join(min(paths, key=len))
