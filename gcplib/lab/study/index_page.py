@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import base64
 import datetime
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gcplib.lab.files import write_atomic
+from gcplib.lab.files import write_atomic, write_text
 from gcplib.lab.machine import describe_machine, machine_line
-from gcplib.lab.study.claims import read_records
-from gcplib.lab.study.profiles import Plan, load_plan
-from gcplib.lab.study.progress import duration
-from gcplib.lab.study.status import NotebookStatus, count_runs, study_status, sweep_status
-from gcplib.lab.study.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, Evidence, claims, count_verdicts, verdict
+from gcplib.lab.study.claims import assess_records, read_records
+from gcplib.lab.study.plan import Job, Plan
+from gcplib.lab.study.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, claims, count_verdicts
+from gcplib.lab.study.watch import counted, duration
 
 __all__ = ["build_report", "report_path"]
 
-CSS_CLASS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails"}  # the others show nothing, and are gray
+# Colors of verdicts and of notebooks; the others show nothing, and are gray.
+CSS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", "ok": "holds", "out of date": "partly", "failed": "fails"}
 
 
 def report_path(plan: Plan) -> Path:
@@ -25,162 +25,89 @@ def report_path(plan: Plan) -> Path:
     return plan.folder / "report" / "index.html"
 
 
-def build_report(profile: str | Path) -> Path:
+def build_report(plan: Plan) -> Path:
     """Write ``runs/<profile>/report/`` from what has run, and return its ``index.html``.
 
     The pages and figures are written first and ``index.html`` last, each whole or not at all.
-
-    Raises:
-        ValueError: the profile does not fit the notebooks.
-        FileNotFoundError: there is no such profile.
     """
     import jinja2
 
-    plan = load_plan(profile)
     folder = report_path(plan).parent
-    notebooks = [_write_notebook(folder, status) for status in study_status(plan).values()]
-    _remove_others(folder, notebooks)
-    tested, untested = _claims(plan)
+    notebooks = [_notebook(plan, job, folder) for job in plan.of("notebooks")]
+    kept = {f"{item['name']}.html" for item in notebooks} | {f"{f['name']}.png" for n in notebooks for f in n["figures"]}
+    for path in [*folder.glob("notebooks/*.html"), *folder.glob("figures/*.png")]:
+        if path.name not in kept:  # of an earlier report
+            path.unlink()
+    rows = _claims(plan)
     template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    html = (
-        jinja2.Environment(**options)
-        .from_string(template)
-        .render(
-            plan=plan,
-            profile=plan.profile,
-            notebooks=notebooks,
-            pages={notebook.status.name: notebook.page for notebook in notebooks},
-            tested=tested,
-            untested=untested,
-            summary=_summary(plan, notebooks, tested, untested),
-            provenance=_provenance(plan, notebooks) + _runs(plan),
-            made=_when(datetime.datetime.now()),
-        )
-    )
-    with write_atomic(report_path(plan)) as path:
-        path.write_text(html, encoding="utf-8")
-    return report_path(plan)
+    page = jinja2.Environment(**options).from_string(template)
+    tested = [row for row in rows if row["effects"]]
+    values = {"plan": plan, "notebooks": notebooks, "tested": tested, "summary": _summary(plan, rows), "css": CSS}
+    values |= {"untested": [row for row in rows if not row["effects"]], "provenance": _provenance(plan)}
+    values |= {"counts": plan.count_runs(), "unfinished": plan.runs("failed", "diverged")}
+    return write_text(report_path(plan), page.render(values, made=_when(None)))
 
 
-@dataclass(frozen=True)
-class _Notebook:
-    """What the page shows of one notebook."""
+def _notebook(plan: Plan, job: Job, folder: Path) -> dict[str, Any]:
+    """Write the page and the figures of one notebook, and return what the report shows of it."""
+    status, facts = plan.status(job), plan.facts(job)
+    found = {"name": job.label, "title": job.label, "status": status, "figures": [], "page": None, "failure": None}
+    found |= {"time": duration(facts.get("seconds")), "date": _when(facts["date"]) if facts else ""}
+    if status == "failed":
+        lines = facts["failure"]["source"].splitlines()
+        # The last lines of the cell: the statement that fails is more often late than early.
+        found["failure"] = facts["failure"] | {"source": "\n".join((["..."] if lines[12:] else []) + lines[-12:])}
+    executed = plan.file(job, ".failed.ipynb" if status == "failed" else ".ipynb")
+    if not executed.is_file():
+        return found
+    from gcplib.lab.study.notebook_page import Page
 
-    status: NotebookStatus
-    title: str
-    page: str | None
-    figures: list[dict]
-
-    @property
-    def css(self) -> str:
-        return {"ok": "holds", "failed": "fails", "not run": "untested", "out of date": "partly"}[self.status.state]
-
-    @property
-    def time(self) -> str:
-        return duration(self.status.seconds) if self.status.seconds is not None else ""
-
-    @property
-    def date(self) -> str:
-        return _when(datetime.datetime.fromisoformat(self.status.facts["date"])) if self.status.facts else ""
-
-    @property
-    def excerpt(self) -> str:
-        """The last lines of the failing cell: the statement that fails is more often late than early."""
-        lines = (self.status.failure or {}).get("source", "").splitlines()
-        return "\n".join((["..."] if len(lines) > 12 else []) + lines[-12:])
+    page = Page(executed, found["failure"])
+    write_text(folder / "notebooks" / f"{job.label}.html", page.html)
+    for figure in page.figures:
+        with write_atomic(folder / "figures" / f"{figure['name']}.png") as path:
+            path.write_bytes(base64.b64decode(figure["png"]))
+    return found | {"title": page.title, "figures": page.figures, "page": f"notebooks/{job.label}.html"}
 
 
-def _write_notebook(folder: Path, status: NotebookStatus) -> _Notebook:
-    if status.executed is None:
-        return _Notebook(status, status.name, None, [])
-    import nbformat
-
-    from gcplib.lab.study.pages import figures_of, notebook_page, notebook_title
-
-    with write_atomic(folder / "notebooks" / f"{status.name}.html") as path:
-        path.write_text(notebook_page(status.executed, status.failure), encoding="utf-8")
-    figures = []
-    for figure in figures_of(status.executed):
-        with write_atomic(folder / "figures" / f"{figure.name}.png") as path:
-            path.write_bytes(figure.png)
-        source = "data:image/png;base64," + base64.b64encode(figure.png).decode()
-        link = f"notebooks/{status.name}.html#{figure.anchor}"
-        figures.append({"name": figure.name, "caption": figure.caption, "source": source, "link": link})
-    title = notebook_title(nbformat.read(status.executed, as_version=4)) or status.name
-    return _Notebook(status, title, f"notebooks/{status.name}.html", figures)
-
-
-def _remove_others(folder: Path, notebooks: list[_Notebook]) -> None:
-    """Remove pages and figures of an earlier report that this one does not have."""
-    kept = {f"{notebook.status.name}.html" for notebook in notebooks if notebook.page}
-    kept |= {f"{figure['name']}.png" for notebook in notebooks for figure in notebook.figures}
-    for path in [*folder.glob("notebooks/*.html"), *folder.glob("figures/*.png")]:
-        if path.name not in kept:
-            path.unlink()
-
-
-def _claims(plan: Plan) -> tuple[list[dict], list[dict]]:
-    records: dict[str, list[dict]] = {}
-    for record in read_records(plan.profile.name):
-        records.setdefault(record["claim"], []).append(record)
-    tested, untested = [], []
+def _claims(plan: Plan) -> list[dict[str, Any]]:
+    records, rows = read_records(plan.profile), []
     for claim in claims().values():
-        found = records.get(claim.id, [])
-        evidence = [(Evidence(**item), record) for record in found for item in record["evidence"]]
-        word = verdict(claim.id, [item for item, _ in evidence])
-        row = {"claim": claim, "verdict": word, "css": CSS_CLASS.get(word, "untested"), "evidence": evidence}
-        row["notes"] = [record["note"] for record in found if record.get("note")]
-        (tested if evidence else untested).append(row)
-    return tested, untested
-
-
-def _summary(plan: Plan, notebooks: list[_Notebook], tested: list[dict], untested: list[dict]) -> str:
-    ran = [notebook for notebook in notebooks if notebook.status.state == "ok"]
-    failed = [notebook for notebook in notebooks if notebook.status.state == "failed"]
-    found = [row["verdict"] for row in tested if row["verdict"] != UNTESTED]  # some have secondary effects alone
-    text = ""
-    if notebooks:
-        text += f"{len(ran)} of {len(notebooks)} notebooks ran through"
-        text += f", {len(failed)} failed. " if failed else ". "
-    if plan.sweeps:
-        total, words = count_runs(sweep_status(plan).values())
-        text += f"Of {total} training run{'s' * (total > 1)}, {words}. "
-    were = "was" if len(found) == 1 else "were"
-    text += f"Of {len(tested) + len(untested)} claims, {len(found)} {were} tested in this profile"
-    return text + (f": {count_verdicts(found)}." if found else ".")
-
-
-def _provenance(plan: Plan, notebooks: list[_Notebook]) -> list[tuple[str, str]]:
-    """The facts that a reader needs to place the numbers, from the newest run rather than from this machine."""
-    facts = [notebook.status.facts for notebook in notebooks if notebook.status.facts]
-    newest = max(facts, key=lambda entry: entry["date"], default={})
-    machine = newest.get("machine") or describe_machine()
-    commits = sorted({entry["machine"].get("commit") or "none" for entry in facts})
-    dates = sorted(_when(datetime.datetime.fromisoformat(entry["date"])) for entry in facts)
-    total = sum(entry.get("seconds") or 0 for entry in facts)
-    rows = [("Profile", f"{plan.profile.name}: {plan.profile.description}".rstrip(": "))]
-    if plan.profile.shared:
-        rows.append(("Settings", ", ".join(f"{name} {value}" for name, value in plan.profile.shared.items())))
-    rows.append(("Machine", machine_line(machine)))
-    rows.append(("Versions", " · ".join(f"{name} {version}" for name, version in machine["versions"].items())))
-    rows.append(("Commit", ", ".join(commits) if facts else str(machine.get("commit") or "none")))
-    if facts:
-        rows.append(("Run", " to ".join(dict.fromkeys((dates[0], dates[-1])))))
-        rows.append(("Time", f"{duration(total)} in all, summed over notebooks"))
+        own = [record for record in records if record["claim"] == claim.id]
+        found = assess_records(claim.id, own)
+        origin = {item["name"]: record for record in own for item in record["evidence"]}
+        effects = [(item, primary, p, origin[item.name]) for item, primary, p in found.effects]
+        notes = [record["note"] for record in own if record.get("note")]
+        rows.append({"claim": claim, "verdict": found.verdict, "effects": effects, "notes": notes})
     return rows
 
 
-def _runs(plan: Plan) -> list[tuple[str, str]]:
-    """The row that tells what became of the training runs, with each that did not finish and why."""
-    if not plan.sweeps:
-        return []
-    from gcplib.lab.study.pages import runs_fragment
+def _summary(plan: Plan, rows: list[dict[str, Any]]) -> str:
+    statuses = [plan.status(job) for job in plan.of("notebooks")]
+    text = f"{statuses.count('ok')} of {counted(len(statuses), 'notebook')} ran through" if statuses else ""
+    text += f", {statuses.count('failed')} failed. " if "failed" in statuses else ". " if statuses else ""
+    total, words = plan.count_runs()
+    text += f"Of {counted(total, 'training run')}, {words}. " if total else ""
+    tested = [row["verdict"] for row in rows if row["verdict"] != UNTESTED]  # some have secondary effects alone
+    text += f"Of {len(rows)} claims, {len(tested)} {'was' if len(tested) == 1 else 'were'} tested in this profile"
+    return text + (f": {count_verdicts(tested)}." if tested else ".")
 
-    sweeps = sweep_status(plan).values()
-    unfinished = [run for which in ("failed", "diverged") for sweep in sweeps for run in sweep.outcome(which)]
-    return [("Training", runs_fragment("{} runs: {}".format(*count_runs(sweeps)), unfinished))]
+
+def _provenance(plan: Plan) -> list[tuple[str, str]]:
+    """The facts that a reader needs to place the numbers, from the newest run rather than from this machine."""
+    facts = sorted(filter(None, map(plan.facts, plan.of("notebooks"))), key=lambda entry: entry["date"])
+    machine = facts[-1]["machine"] if facts else describe_machine()
+    commits = dict.fromkeys(entry["machine"]["commit"] or "none" for entry in facts or [{"machine": machine}])
+    rows = [("Profile", f"{plan.profile}: {plan.description}".rstrip(": "))]
+    rows += [("Settings", ", ".join(f"{key} {value}" for key, value in plan.shared.items()))] if plan.shared else []
+    rows += [("Machine", machine_line(machine)), ("Commit", ", ".join(commits))]
+    rows.append(("Versions", " · ".join(f"{name} {version}" for name, version in machine["versions"].items())))
+    if facts:
+        rows.append(("Run", " to ".join(dict.fromkeys((_when(facts[0]["date"]), _when(facts[-1]["date"]))))))
+        rows.append(("Time", f"{duration(sum(entry['seconds'] for entry in facts))} in all, summed over notebooks"))
+    return rows
 
 
-def _when(date: datetime.datetime) -> str:
-    return f"{date:%Y-%m-%d %H:%M}"
+def _when(date: str | None) -> str:
+    return f"{datetime.datetime.fromisoformat(date) if date else datetime.datetime.now():%Y-%m-%d %H:%M}"
