@@ -49,7 +49,7 @@ def test_head_runs_on_images_from_disk(spec):
     assert RunSpec.from_dict(yaml.safe_load((run.directory / "spec.yaml").read_text())) == spec
 
 
-def test_full_runs_train_on_flips_and_judge_by_both_images(flipping, monkeypatch):
+def test_full_runs_train_on_flips_and_evaluate_both_images(flipping, monkeypatch):
     evaluate, seen = train_module.evaluate, []
     monkeypatch.setattr(train_module, "evaluate", lambda *a: seen.append(evaluate(*a)) or seen[-1])
     run = ensure(flipping)
@@ -73,7 +73,7 @@ def test_an_interrupted_run_flips_the_same_images(flipping, monkeypatch):
     want, losses = whole.load_model().state_dict(), whole.metrics.train_loss.tolist()
     for file in whole.directory.iterdir():
         file.unlink()
-    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_FRACTION", float("inf"))
     train_epoch, epochs = train_module.train_epoch, []
 
     def killed_in_the_second_epoch(state, *args):

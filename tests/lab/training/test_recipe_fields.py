@@ -274,22 +274,22 @@ def test_the_moving_average_is_the_one_made_by_hand(monkeypatch):
     want = seen[0]
     for values in seen[1:]:
         want = [0.7 * old + 0.3 * new for old, new in zip(want, values, strict=True)]
-    got = dict(state.judged.named_parameters())
+    got = dict(state.evaluated.named_parameters())
     names = {id(p): name for name, p in state.network.named_parameters()}
     order = [names[id(p)] for group in state.optimizer.param_groups for p in group["params"]]
     for name, value in zip(order, want, strict=True):
         torch.testing.assert_close(got[name], value, msg=name)
         assert not torch.equal(got[name], state.network.get_parameter(name))
-    assert state.judged is not state.network
+    assert state.evaluated is not state.network
 
 
 def test_the_moving_average_keeps_whole_numbers():
     state, _ = train_head(Head(create_pool("cbp", 6, 4), 3), ema=0.9, images=40)
     for name, buffer in state.network.named_buffers():
         if not buffer.is_floating_point():
-            assert torch.equal(state.judged.get_buffer(name), buffer), name
+            assert torch.equal(state.evaluated.get_buffer(name), buffer), name
     running = "pool.reduction.1.running_mean"
-    assert not torch.equal(state.judged.get_buffer(running), state.network.get_buffer(running))
+    assert not torch.equal(state.evaluated.get_buffer(running), state.network.get_buffer(running))
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_weights():

@@ -63,7 +63,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(spec, monkeypatch):
     directory = run_directory(again)
     for file in directory.iterdir():
         file.unlink()
-    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_FRACTION", float("inf"))
     train_epoch = train_module.train_epoch
 
     def killed_in_the_last_epoch(state, *args):
