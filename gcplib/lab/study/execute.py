@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from gcplib.lab.files import write_atomic
@@ -52,7 +53,7 @@ def execute(
     output: Path,
     *,
     timeout: int = 3600,
-    tell: Callable[[str], None] = lambda where: None,
+    tell: Callable[..., None] = lambda where: None,
 ) -> Path:
     """Run a notebook; the executed copy appears at ``output`` whole, or not at all.
 
@@ -75,8 +76,7 @@ def execute(
     forget_claims(profile, notebook.stem)
     output.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
-    document = nbformat.read(notebook, as_version=4)
-    document.metadata["papermill"] = {}
+    document = load_notebook_node(str(notebook))
     document = parameterize_notebook(document, dict(parameters), kernel_name=KERNEL, language="python")
     failure = _run(document, notebook.parent, timeout, tell)
     seconds = round(time.monotonic() - started, 1)
@@ -95,13 +95,13 @@ def execute(
     return output
 
 
-def _run(document: nbformat.NotebookNode, folder: Path, timeout: int, tell: Callable[[str], None]) -> dict | None:
+def _run(document: nbformat.NotebookNode, folder: Path, timeout: int, tell: Callable[..., None]) -> dict | None:
     """Run the cells in place, and return what went wrong, and where."""
     begun: list[int] = []
 
     def begin(cell: nbformat.NotebookNode, cell_index: int) -> None:
         begun.append(cell_index)
-        tell(f"cell {cell_index + 1} of {len(document.cells)}")
+        tell(where=f"cell {cell_index + 1} of {len(document.cells)}")
 
     where = {"metadata": {"path": str(folder)}}
     for start in range(1, KERNEL_STARTS + 1):

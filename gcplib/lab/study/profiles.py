@@ -19,20 +19,18 @@ Everything is checked, and every problem is listed at once, before anything runs
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, PositiveInt
 
 from gcplib.lab.files import digest, runs_dir
 from gcplib.lab.study.notebooks import Notebook, discover, notebooks_dir
 from gcplib.lab.study.plan import Job, Plan
 from gcplib.lab.study.sources import Library
-from gcplib.lab.study.sweeps import plan_sweeps
-from gcplib.lab.validation import CONFIG, SpecError, checked, read_yaml, unknown
+from gcplib.lab.study.sweeps import checked, plan_sweeps
+from gcplib.lab.validation import SpecError, read_yaml, specification, unknown
 
 __all__ = ["Entry", "Profile", "make_plan", "profile_path"]
 
@@ -41,28 +39,27 @@ DATA_FIELDS = ("families", "train", "validation", "test", "pixels")
 # What preparing them runs, whose sources make them stale.
 DATA_CODE = "from gcplib.lab.data import load_typefaces\nfrom gcplib.lab.training import cache_features"
 
-Count = Annotated[int, Field(ge=1)]
-Values = Annotated[dict[str, Any], BeforeValidator(lambda values: {} if values is None else values)]
+GridName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]
 
 
-@dataclass(config=CONFIG, frozen=True)
+@specification
 class Profile:
     """A profile as it is written."""
 
     description: str | None = None
-    shared: Values = dataclasses.field(default_factory=dict)
-    notebooks: Values = dataclasses.field(default_factory=dict)
-    runs: Values = dataclasses.field(default_factory=dict)
+    shared: dict[str, Any] | None = None
+    notebooks: dict[str, Any] | None = None
+    runs: dict[GridName, Any] | None = None
 
 
-@dataclass(config=CONFIG, frozen=True)
+@specification
 class Entry:
     """What a profile says about one notebook."""
 
-    threads: Count = 1
-    timeout: Count = 3600
+    threads: PositiveInt = 1
+    timeout: PositiveInt = 3600
     first: bool = False
-    parameters: Values = dataclasses.field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
 
 
 def profile_path(profile: str | Path) -> Path:

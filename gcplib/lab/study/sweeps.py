@@ -1,64 +1,58 @@
 """Grids of training runs: the section ``runs`` of a profile, checked, spelled out and put into jobs.
 
-::
-
-    runs:
-      head:                       # a name for people
-        batch: 8                  # runs per job (1): a head run takes seconds, starting Python takes as long
-        threads: 1                # cores per job (1)
-        gpus: 0                   # 0 or 1 per job (0)
-        base: {reduction: 64, recipe: {epochs: 12}}     # fields of a RunSpec, the same in every run
-        grid:                     # every combination, the last line varying fastest
-          labels: [fine, coarse]
-          recipe.learning_rate: [0.1, 0.2]              # dots go into nested fields
-          how: [{pool: cov}, {pool: mpn_cov, options: {amplify: released}}]   # several fields at once, under any name
-          seed: 8                 # 0 to 7
-
-Fields are addressed by paths: ``{recipe: {epochs: 12}}`` and ``{recipe.epochs: 12}`` mean the same. Nested fields of
-base and grid are merged; a value of the grid replaces that of the base, and two lines of a grid may not set the same.
+``docs/clusters.md`` says how one is written. Fields are addressed by paths, ``{recipe: {epochs: 12}}`` and
+``{recipe.epochs: 12}`` meaning the same; a value of the grid replaces that of the base.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
-from pydantic.dataclasses import dataclass
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from gcplib.lab.files import digest
 from gcplib.lab.study.plan import Job
-from gcplib.lab.validation import CONFIG, SpecError, checked, unknown
+from gcplib.lab.validation import SpecError, specification, unknown, validated
 
 if TYPE_CHECKING:
     from gcplib.lab.training import RunSpec
 
-__all__ = ["Grid", "expand", "plan_sweeps"]
+__all__ = ["Grid", "checked", "expand", "plan_sweeps"]
 
-Count = Annotated[int, Field(ge=1)]
+T = TypeVar("T")
 # Values by their paths: {("recipe", "epochs"): 12}.
 Leaves = dict[tuple[str, ...], Any]
 
 
-def _count_seeds(grid: Any) -> Any:
+def _spell_out(grid: Any) -> Any:
+    """Put the seeds in the place of their number."""
     seeds = grid.get("seed") if isinstance(grid, dict) else None
     return grid | {"seed": list(range(seeds))} if type(seeds) is int else grid
 
 
-@dataclass(config=CONFIG, frozen=True)
+@specification
 class Grid:
-    """One grid as it is written, with the list of seeds where their number is given."""
+    """One grid: runs per job, cores and GPUs per job, fields of all runs, and lists of those that vary."""
 
-    batch: Count = 1
-    threads: Count = 1
+    batch: PositiveInt = 1
+    threads: PositiveInt = 1
     gpus: Literal[0, 1] = 0
     base: dict[str, Any] = dataclasses.field(default_factory=dict)
-    grid: Annotated[dict[str, Annotated[list, Field(min_length=1)]], BeforeValidator(_count_seeds)] = dataclasses.field(
+    grid: Annotated[dict[str, Annotated[list, Field(min_length=1)]], BeforeValidator(_spell_out)] = dataclasses.field(
         default_factory=dict
     )
+
+
+def checked(kind: type[T], values: Any, where: str, problems: list[str]) -> T | None:
+    """Return an object made of plain values, or None after adding what does not fit to the problems."""
+    try:
+        return validated(kind, {} if values is None else values, where)
+    except SpecError as error:
+        problems += [f"{where}: {problem}" for problem in error.problems]
+        return None
 
 
 def plan_sweeps(section: Mapping[str, Any], data: Any, problems: list[str]) -> dict[str, Job]:
@@ -73,14 +67,10 @@ def plan_sweeps(section: Mapping[str, Any], data: Any, problems: list[str]) -> d
     seen: set[str] = set()
     images: dict[str, Any] = {}
     for name, values in section.items():
-        where, before = f"runs: {name}", len(problems)
-        if not re.fullmatch(r"\w[\w-]*", str(name)):
-            problems.append(f"runs: a grid's name may have letters, digits, '_' and '-', got {name!r}")
-        grid = checked(Grid, values, where, problems)
-        if len(problems) > before or grid is None:
+        if (grid := checked(Grid, values, f"runs: {name}", problems)) is None:
             continue
         runs: dict[str, Any] = {}
-        for spec, fields in expand(grid, where, problems):
+        for spec, fields in expand(grid, f"runs: {name}", problems):
             # One object for all runs on the same images: their digest reads the list of a data set's files once.
             spec = dataclasses.replace(spec, data=images.setdefault(repr(spec.data), spec.data))
             runs.setdefault(_run_name(spec), (spec, fields))
@@ -105,7 +95,7 @@ def _run_name(spec: RunSpec) -> str:
 
 
 def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, dict[str, Any]]]:
-    """Return the runs of one grid with their fields as they are written, in order.
+    """Return the runs of one grid with their fields as they are written, the last line varying fastest.
 
     Args:
         grid: what to spell out.
@@ -114,27 +104,23 @@ def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, d
     """
     from gcplib.lab.training import RunSpec  # torch takes seconds to import; a profile without runs does not need it
 
-    known, found = [field.name for field in dataclasses.fields(RunSpec)], []
+    known, found, specs = [field.name for field in dataclasses.fields(RunSpec)], {}, []
     if not grid.base and not grid.grid:
-        found.append("give the fields of its runs as 'base' or 'grid'")
-    base, axes = _leaves(grid.base, "base", known, found), {}
-    for key, values in grid.grid.items():
-        if key.split(".")[0] in known:
-            axes[key] = [_leaves({key: value}, f"grid: {key}", known, found) for value in values]
-        elif all(isinstance(value, dict) for value in values):
-            axes[key] = [_leaves(v, f"grid: {key}[{place}]", known, found) for place, v in enumerate(values)]
-        else:
-            found.append(f"grid: {key}: not a list of mappings of fields, and {unknown('field of a run', key, known)}")
-    found += _conflicts(base, axes)
-    specs = []
-    for chosen in itertools.product(*axes.values()) if not found else ():
-        fields = _nested({path: value for leaves in (base, *chosen) for path, value in leaves.items()})
+        found["give the fields of its runs as 'base' or 'grid'"] = None
+    # A line of the grid is a field with its values, or any name with mappings of fields.
+    lines = [
+        [value if key.split(".")[0] not in known and isinstance(value, dict) else {key: value} for value in values]
+        for key, values in grid.grid.items()
+    ]
+    for chosen in itertools.product(*lines):
         try:
+            leaves = _leaves(known, *chosen)
+            fields = _nested({path: value for path, value in _leaves(known, grid.base).items() if path not in leaves} | leaves)
             specs.append((_build(fields), fields))
         except (TypeError, ValueError) as error:
-            found += error.problems if isinstance(error, SpecError) else [str(error)]
-    # The same mistake in many combinations is one problem.
-    problems += [f"{where}: {problem}" for problem in dict.fromkeys(found)]
+            # The same mistake in many combinations is one problem.
+            found |= dict.fromkeys(error.problems if isinstance(error, SpecError) else [str(error)])
+    problems += [f"{where}: {problem}" for problem in found]
     return specs
 
 
@@ -155,26 +141,19 @@ def _build(fields: dict[str, Any]) -> RunSpec:
     return spec
 
 
-def _leaves(fields: Mapping[str, Any], where: str, known: list[str], problems: list[str]) -> Leaves:
-    """Return the single values of a mapping of fields, whose keys may have dots."""
+def _leaves(known: list[str], *parts: Mapping[str, Any]) -> Leaves:
+    """Return the single values of mappings of fields, whose keys may have dots; none may be given twice."""
     leaves: Leaves = {}
-    for path, value in _flat((), fields):
+    problems = []
+    for path, value in (leaf for part in parts for leaf in _flat((), part)):
         if path[0] not in known:
-            problems.append(f"{where}: {unknown('field of a run', path[0], known)}")
-        if twice := next((other for other in leaves if _overlap(path, other)), None):
-            problems.append(f"{where}: {_text(path, twice)} is given twice")
+            problems.append(unknown("field of a run", path[0], known))
+        if path in leaves:
+            problems.append(f"{'.'.join(path)} is given twice; put what belongs together under one name")
         leaves[path] = value
+    if problems:
+        raise SpecError("fields", problems)
     return leaves
-
-
-def _conflicts(base: Leaves, axes: Mapping[str, list[Leaves]]) -> Iterator[str]:
-    paths = {name: set().union(*values) for name, values in axes.items()}
-    for (one, some), (other, others) in itertools.combinations(paths.items(), 2):
-        if both := sorted({_text(path, place) for path in some for place in others if _overlap(path, place)}):
-            yield f"grid: {one} and {other} both set {', '.join(both)}; put them together under one name"
-    for path, place in itertools.product(base, set().union(*paths.values())):
-        if path != place and _overlap(path, place):
-            yield f"{_text(path, place)} is a single value in one place and a mapping in another"
 
 
 def _flat(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -187,18 +166,11 @@ def _flat(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], 
 
 def _nested(leaves: Leaves) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for (*path, last), value in leaves.items():
+    for path, value in leaves.items():
+        if inside := next((other for other in leaves if other != path and other[: len(path)] == path), None):
+            raise ValueError(f"{'.'.join(path)} is a single value in one place, and {'.'.join(inside)} is given in another")
         inner = values
-        for part in path:
+        for part in path[:-1]:
             inner = inner.setdefault(part, {})
-        inner[last] = value
+        inner[path[-1]] = value
     return values
-
-
-def _overlap(path: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Say whether one path is the other, or leads to it."""
-    return all(part == place for part, place in zip(path, other, strict=False))
-
-
-def _text(*paths: tuple[str, ...]) -> str:
-    return ".".join(min(paths, key=len))
