@@ -109,10 +109,11 @@ class World:
         return path
 
     def notebook(
-        self, name: str, *code: str, parameters: str = "profile = 'smoke'", heading: str = "# A title"
+        self, name: str, *code: str, parameters: str = "profile = 'smoke'", heading: str = "# A title", check: str = ""
     ) -> Path:
-        first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
-        document = new_notebook(cells=[new_markdown_cell(heading), first, *map(new_code_cell, code)])
+        first = [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+        first += [new_code_cell(check, metadata={"tags": ["check"]})] if check else []
+        document = new_notebook(cells=[new_markdown_cell(heading), *first, *map(new_code_cell, code)])
         # Fixed ids: a notebook written twice with the same text is the same notebook.
         for number, cell in enumerate(document.cells):
             cell["id"] = f"cell-{number}"

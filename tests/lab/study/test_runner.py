@@ -91,7 +91,8 @@ def test_data_are_prepared_once_before_what_needs_them(world):
     (package / "training.py").write_text(
         "def cache_features(dataset, backbone):\n    open('features', 'a').write(backbone)\n"
     )
-    world.notebook("a", "assert open('../runs/study/made').read()", "families", parameters="families = 8\nrate = 0.5")
+    code = ("from gcplib.lab.data import TypefacesSpec", "assert open('../runs/study/made').read()", "families")
+    world.notebook("a", *code, parameters="families = 8\nrate = 0.5")
     world.profile("shared: {families: 60, rate: 2}\nnotebooks: {a: }", "study")
     code, output = world.study("--profile", "study")
     assert code == 0, output
