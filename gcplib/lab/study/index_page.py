@@ -34,7 +34,8 @@ def build_report(plan: Plan) -> Path:
 
     folder = report_path(plan).parent
     notebooks = [_notebook(plan, job, folder) for job in plan.of("notebooks")]
-    kept = {f"{item['name']}.html" for item in notebooks} | {f"{f['name']}.png" for n in notebooks for f in n["figures"]}
+    kept = {f"{item['name']}.html" for item in notebooks if item["page"]}
+    kept |= {f"{figure['name']}.png" for item in notebooks for figure in item["figures"]}
     for path in [*folder.glob("notebooks/*.html"), *folder.glob("figures/*.png")]:
         if path.name not in kept:  # of an earlier report
             path.unlink()

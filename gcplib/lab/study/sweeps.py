@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -39,7 +39,7 @@ class Grid:
 
     batch: PositiveInt = 1
     threads: PositiveInt = 1
-    gpus: Literal[0, 1] = 0
+    gpus: Annotated[int, Field(ge=0, le=1)] = 0
     base: dict[str, Any] = dataclasses.field(default_factory=dict)
     grid: Annotated[dict[str, Annotated[list, Field(min_length=1)]], BeforeValidator(_spell_out)] = dataclasses.field(
         default_factory=dict
@@ -134,7 +134,7 @@ def _build(fields: dict[str, Any]) -> RunSpec:
     if spec.reduction:
         width = spec.reduction if isinstance(spec.reduction, int) else spec.reduction[-1]
         try:
-            build_head(create_pool(spec.pool, width, spec.reduction, **spec.options), 2, spec.systems)
+            build_head(create_pool(spec.pool, width, reduction=spec.reduction, **spec.options), 2, spec.systems)
         except (TypeError, ValueError) as error:
             systems = f", systems {spec.systems!r}" if spec.systems else ""
             raise ValueError(f"options {spec.options!r}{systems}: {error}") from error

@@ -50,15 +50,14 @@ class Watch:
 
     def look(self) -> None:
         """Print what is new, or after a while how far the running jobs are."""
+        before, states = self.states, {job.name: read_json(self.plan.file(job, ".state")) for job in self.jobs}
+        self.states = {name: state for name, state in states.items() if state.get("begun", 0) >= self.start}
         for job in self.jobs:
-            state, before = read_json(self.plan.file(job, ".state")), self.states.get(job.name, {})
-            if not state or state["begun"] < self.start:  # of an earlier study
-                continue
-            self.states[job.name] = state
-            if state["begun"] != before.get("begun"):  # again, if it had died
+            state, last = self.states.get(job.name, {}), before.get(job.name, {})
+            if state.get("begun") != last.get("begun"):  # again, if it had died
                 usual = self.usual[job.name]
                 self._line(f"{job.label:<{self.width}}  started{f' (about {duration(usual)} last time)' if usual else ''}")
-            if state["state"] != "running" and state != before:
+            if state != last and self._is(job, "done", "failed"):
                 words = f"{'done in' if state['state'] == 'done' else 'FAILED after'} {duration(state['seconds'])}"
                 bad = [(len(self.plan.runs(which, of=job)), which) for which in ("diverged", "failed")]
                 words += "".join(f", {count} {which}" for count, which in bad if count and job.kind == "sweeps")
