@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gcplib.lab.analysis.compression import step_times
+from gcplib.lab.analysis.turns import step_times
 from gcplib.nn.gate import Gate
 
 if TYPE_CHECKING:
