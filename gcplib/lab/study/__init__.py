@@ -7,7 +7,17 @@ Notebooks need only the names exported here:
 """
 
 from gcplib.lab.study.claims import Evidence, claims_table, record, verdict
+from gcplib.lab.study.kept import kept_effects
 from gcplib.lab.study.parameters import options_of
 from gcplib.lab.study.tables import evidence_table, save_table
 
-__all__ = ["Evidence", "claims_table", "evidence_table", "options_of", "record", "save_table", "verdict"]
+__all__ = [
+    "Evidence",
+    "claims_table",
+    "evidence_table",
+    "kept_effects",
+    "options_of",
+    "record",
+    "save_table",
+    "verdict",
+]
