@@ -62,34 +62,10 @@ def compare_plot(
     number: str = "{:+.1f}",
     zero: bool = True,
 ) -> None:
-    """Draw intervals, below each in gray that of the kept evidence; bars that reach the edge of the figure go on.
-
-    Args:
-        rows: by name; those that are None are left out.
-        ax: where to draw.
-        xlabel: what is measured, with its unit.
-        kept: the same of the kept evidence, as far as it has them.
-        colors: by name.
-        number: format of the means.
-        zero: whether to draw a line at zero, and keep it in sight.
-    """
+    """Draw the rows that are there with ``interval_plot``, those of kept evidence below, and a line at zero if asked."""
     rows = {name: row for name, row in rows.items() if row is not None}
-    gray = {name: row for name, row in (kept or {}).items() if name in rows and row is not None}
-    interval_plot(rows, ax, colors, number)
-    for place, old in ((list(rows).index(name), row) for name, row in gray.items()):
-        ax.plot([old.low, old.high], [place + 0.25] * 2, color="0.75", linewidth=5, solid_capstyle="butt")
-        ax.plot(old.mean, place + 0.25, "|", color="0.3", markersize=9)
-    ax.set_xlabel(xlabel + "\ngray: kept evidence" * bool(gray))
-    inside = [0.0] * zero + [row.mean for row in rows.values()]
-    inside += [end for row in gray.values() for end in (row.low, row.high)]
-    if zero:
-        ax.axvline(0, color="0.5", linewidth=1)
-    if inside and min(inside) < max(inside):
-        # With two seeds an interval can be far wider than the differences that it is made of.
-        room = 0.6 * (max(inside) - min(inside))
-        low = max(min(inside) - room, min([*inside, *(row.low for row in rows.values())]))
-        high = min(max(inside) + room, max([*inside, *(row.high for row in rows.values())]))
-        ax.set_xlim(low - 0.1 * room, high + 0.1 * room)
+    interval_plot(rows, ax, colors, number, kept, lines=[0.0] * zero if rows else None)
+    ax.set_xlabel(xlabel)
 
 
 def in_words(values: Mapping[str, object], number: str = "{:g}") -> str:
