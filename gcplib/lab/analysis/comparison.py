@@ -62,7 +62,7 @@ def compare_plot(
     number: str = "{:+.1f}",
     zero: bool = True,
 ) -> None:
-    """Draw the rows that are there with ``interval_plot``, those of kept evidence below, and a line at zero if asked."""
+    """Draw with ``interval_plot`` the rows that are there, below them those of kept evidence, and a line at zero."""
     rows = {name: row for name, row in rows.items() if row is not None}
     interval_plot(rows, ax, colors, number, kept, lines=[0.0] * zero if rows else None)
     ax.set_xlabel(xlabel)

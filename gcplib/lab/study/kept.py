@@ -1,34 +1,50 @@
-"""What many seeds have shown: the kept effects of claims, for notebooks to open with."""
+"""Effects of claims as tables to read: what a notebook has measured, and what many seeds have shown before."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gcplib.lab.study.claims import Evidence
-from gcplib.lab.study.evidence import MORE, kept_records
+from gcplib.lab.study.claims import assess_records
+from gcplib.lab.study.evidence import kept_records
+from gcplib.lab.study.verdicts import Evidence
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pandas.io.formats.style import Styler
 
-__all__ = ["kept_effects"]
+__all__ = ["effects_table", "kept_effects"]
 
 
-def kept_effects(*claims: str, notebook: str = "") -> Styler:
-    """Return the kept effects of some claims, those of many seeds: one row per effect.
+def kept_effects(*claims: str) -> Styler:
+    """Return the primary effects of claims in the kept evidence of many seeds, with the verdicts that follow.
 
     Args:
         claims: their ids, such as ``C24``.
-        notebook: only what notebooks whose names begin so have measured.
     """
+    rows, records = [], kept_records("evidence")
+    for claim in claims:
+        found = assess_records(claim, records)
+        rows += [(claim, *_cells(item), found.verdict) for item, primary, _ in found.effects if primary]
+    return _shown(rows, ["claim", "primary effect", "mean", "95 % interval", "unit", "n", "verdict"])
+
+
+def effects_table(tables: Iterable[pd.DataFrame]) -> Styler:
+    """Return what ``record`` has returned for several claims as one table to read."""
+    rows = []
+    for table in tables:
+        for row in table.to_dict("records"):
+            item = Evidence(*(row[key] for key in ("name", "effect", "low", "high", "n", "unit")))
+            rows.append((row["claim"], *_cells(item), row["role"], row["verdict"]))
+    return _shown(rows, ["claim", "effect", "mean", "95 % interval", "unit", "n", "role", "verdict"])
+
+
+def _cells(item: Evidence) -> tuple[str, str, str, str, int]:
+    return item.name, item.amount, item.interval, item.unit, item.n
+
+
+def _shown(rows: list[tuple], columns: list[str]) -> Styler:
     import pandas as pd
 
-    names = [field.name for field in fields(Evidence)]
-    rows = []
-    for record in kept_records(MORE):
-        if record["claim"] in claims and record["notebook"].startswith(notebook):
-            for item in record["evidence"]:
-                found = Evidence(**{name: item[name] for name in names})
-                rows.append((record["claim"], found.name, f"{found.amount} {found.interval}", found.unit, found.n))
-    table = pd.DataFrame(rows, columns=["claim", "effect", "mean [95 % interval]", "unit", "seeds"])
-    return table.style.hide(axis="index").set_properties(**{"text-align": "left"})
+    left = [{"selector": "th, td", "props": [("text-align", "left")]}]
+    return pd.DataFrame(rows, columns=columns).style.hide(axis="index").set_table_styles(left)
