@@ -20,7 +20,7 @@ REFUSED = [
     ("11", {"more": {"k": 40, "longer": 0, "pairs": 1}}, "40.*leave 11 negatives"),
     ("11", {"more": {"k": 3, "longer": 0, "pairs": 1, "pools": ["gap"]}}, r"more\['pools'\] names {'gap'}"),
     ("11", {"stage": "tail"}, "'head' or 'full', got 'tail'"),
-    ("12", {"attention": {"first": 3}}, "first is 3, but there are 3 epochs"),
+    ("12", {"attention": {"first": 5}}, "first is 5, but there are 5 epochs"),
     ("12", {"recipe": {"epochs": 1}}, "first is 1, but there are 1 epochs"),
     ("12", {"looks": {"pair": 3}}, "did you mean 'pairs'"),
 ]
