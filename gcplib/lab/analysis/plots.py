@@ -82,5 +82,7 @@ def interval_plot(
         inside += [end for found in old.values() for end in (found.low, found.high)]
         room = max(0.6 * (max(inside) - min(inside)), 1e-3 * abs(max(inside)) or 1)
         ends = [end for row in rows.values() for end in (row.low, row.high)]
-        ax.set_xlim(max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends)))
+        low, high = max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends))
+        if low < high:  # or all is one value, and matplotlib makes the room
+            ax.set_xlim(low, high)
         ax.margins(x=0.06)
