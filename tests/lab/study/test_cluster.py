@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import yaml
-from tests.lab.study.conftest import SNAKEFILE
 
 from gcplib.lab.study.profiles import load_plan
 from gcplib.lab.study.report import build_report
 from gcplib.lab.study.status import count_runs, sweep_status
+from tests.lab.study.conftest import SNAKEFILE
 
 # A cluster of this machine: a job begins at once, and its number is that of its process.
 SUBMIT = """#!/bin/sh
