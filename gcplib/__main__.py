@@ -7,10 +7,11 @@ def main() -> int:
     """Run the command line, or say which packages it lacks."""
     try:
         from gcplib.lab.cli import main
+
+        return main()
     except ModuleNotFoundError as error:
         print(f"gcplib: error: {error}", file=sys.stderr)
         return 2
-    return main()
 
 
 if __name__ == "__main__":
