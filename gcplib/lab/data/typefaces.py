@@ -7,58 +7,63 @@ import hashlib
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 from PIL import Image, features
+from pydantic import AfterValidator, Field
 
 from gcplib.lab.data import rendering
 from gcplib.lab.data.dataset import Dataset
 from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, pinned_families
+from gcplib.lab.data.image_spec import Seed
 from gcplib.lab.data.words import SPLITS
 from gcplib.lab.data.workers import draw_all
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
+from gcplib.lab.validation import specification
 
 __all__ = ["Typefaces", "TypefacesSpec", "load_typefaces"]
 
-_PIXELS = (64, 512)
+
+def _no_more_than_are_pinned(families: int) -> int:
+    if families > (most := len(pinned_families())):
+        raise ValueError(f"data/typefaces.txt pins {most} families, got {families}")
+    return families
 
 
-@dataclass(frozen=True)
+# A classifier needs two classes, every split an image of every family, and letters room to be read.
+Families = Annotated[int, Field(ge=2), AfterValidator(_no_more_than_are_pinned)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Pixels = Annotated[int, Field(ge=64, le=512)]
+
+
+@specification
 class TypefacesSpec:
-    """The settings of the benchmark; ``train``, ``validation`` and ``test`` count the images of each family.
+    """The settings of the benchmark.
+
+    Args:
+        families: typeface families, the classes.
+        train: training images per family.
+        validation: validation images per family.
+        test: test images per family.
+        pixels: side of an image.
+        seed: of everything random.
 
     Raises:
-        TypeError: a setting is not an integer.
-        ValueError: a setting is out of its range; the message gives the range.
+        SpecError: a setting is not an integer, or out of its range.
     """
 
-    families: int = 60
-    train: int = 40
-    validation: int = 10
-    test: int = 20
-    pixels: int = 224
-    seed: int = 0
+    families: Families = 60
+    train: Count = 40
+    validation: Count = 10
+    test: Count = 20
+    pixels: Pixels = 224
+    seed: Seed = 0
 
-    def __post_init__(self) -> None:
-        ranges = {
-            "families": (
-                2,
-                len(pinned_families()),
-                "a classifier needs two classes, and data/typefaces.txt pins no more",
-            ),
-            **dict.fromkeys(SPLITS, (1, 100_000, "every split needs an image of every family")),
-            "pixels": (*_PIXELS, "letters are unreadable below and larger than any use above"),
-            "seed": (0, 2**32 - 1, "any number in this range gives another set"),
-        }
-        for name, (low, high, why) in ranges.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise TypeError(f"TypefacesSpec.{name} is {value!r}, a {type(value).__name__}; give an integer")
-            if not low <= value <= high:
-                raise ValueError(f"TypefacesSpec.{name} is {value}; give {low} to {high}: {why}")
-            object.__setattr__(self, name, int(value))
+    # Whether the square may be cropped at different places of an image: it is all there is.
+    has_room: ClassVar = False
 
     @property
     def chosen(self) -> tuple[Family, ...]:

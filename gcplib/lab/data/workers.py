@@ -14,7 +14,7 @@ from gcplib.lab.data.fonts import Family
 from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import progress_wanted
 
-__all__ = ["draw_all"]
+__all__ = ["draw_all", "main_hidden"]
 
 _CHUNK = 10
 # Starting processes takes longer than drawing this many images.

@@ -107,7 +107,7 @@ def test_a_process_without_its_parent_ends_and_says_so(driven):
     assert driven[0]["orphan"] == "my parent is gone\n"
 
 
-def test_two_processes_judge_with_the_same_statistics_of_batch_norm_as_one(driven):
+def test_two_processes_evaluate_with_the_same_statistics_of_batch_norm_as_one(driven):
     report, folder, _ = driven
     assert report["two"] == [0, 0], [(folder / f"two-{rank}.txt").read_text() for rank in (0, 1)]
     first, second, alone = (torch.load(folder / f"logits.{which}", weights_only=True) for which in ("0", "1", "alone"))
@@ -117,7 +117,7 @@ def test_two_processes_judge_with_the_same_statistics_of_batch_norm_as_one(drive
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_FRACTION", float("inf"))
     return Engine("cpu", loaders=0, checkpoint_seconds=0)
 
 

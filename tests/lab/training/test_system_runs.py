@@ -119,7 +119,7 @@ def test_several_reductions_are_one_field(spec):
     ("fields", "message"),
     [
         ({"systems": {"gates": {}}}, "unknown system 'gates'; known: gate, views, diversify, coarse2fine"),
-        ({"systems": {"gate": ["features"]}}, "systems.gate must be a mapping of options"),
+        ({"systems": {"gate": ["features"]}}, "systems.gate: should be a valid dictionary"),
         ({"systems": {"gate": {"stages": ["blocks.4"]}}}, "has a frozen backbone; gate .'features'. there"),
         ({"systems": {"coarse2fine": {}}}, "needs the stage 'full'"),
         ({"systems": {"coarse2fine": {"first": 2}}, "stage": "full"}, "from epoch 2 on, but the run has 2 epochs"),
