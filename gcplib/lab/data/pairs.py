@@ -8,8 +8,8 @@ import numpy as np
 
 from gcplib.lab.data import rendering
 from gcplib.lab.data.fonts import check_installed, find_family
-from gcplib.lab.data.rendering import SPLITS
 from gcplib.lab.data.typefaces import TypefacesSpec
+from gcplib.lab.data.words import SPLITS
 
 __all__ = ["Pair", "pair"]
 

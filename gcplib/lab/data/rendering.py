@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import io
 import math
-import string
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from gcplib.lab.data.fonts import WEIGHTS, Family, open_font, x_height
-from gcplib.lab.data.words import WORDS
-
-__all__ = [
-    "RENDERER",
-    "SPLITS",
-    "Scene",
-    "contrast",
-    "draw_images",
-    "draw_scene",
-    "encode",
-    "paint",
-    "place_text",
-    "scene_rng",
-]
+from gcplib.lab.data.words import SPLITS, draw_lines
 
 # Part of every cache file's name: raise it whenever a change here changes an image.
 RENDERER = 1
-SPLITS = ("train", "validation", "test")
 _MARGIN = 0.03  # of the image's side, left free on every side
 _X_HEIGHTS = (16.0, 28.0)  # pixels at 224: below it, letters of neighboring families are the same pixels
 _SUPERSAMPLING = 2
@@ -58,37 +43,13 @@ class Scene:
 
     @property
     def text(self) -> str:
-        """The words, in reading order, one line of the image a line."""
+        """The words, in reading order; each line is one of the image."""
         return "\n".join(self.lines)
 
 
 def scene_rng(seed: int, split: str, family: Family, index: int) -> np.random.Generator:
     """Return the generator of one image: the same whatever the number of images, families or processes."""
     return np.random.default_rng([seed, SPLITS.index(split), zlib.crc32(family.name.encode()), index])
-
-
-def _draw_lines(rng: np.random.Generator, split: str) -> tuple[str, ...]:
-    words = [str(word) for word in rng.choice(WORDS[split], size=rng.integers(4, 9), replace=False)]
-    case = rng.choice(["lower", "title", "upper", "first"], p=[0.45, 0.25, 0.05, 0.25])
-    words = [
-        word.upper()
-        if case == "upper"
-        else word.capitalize()
-        if case == "title" or (case == "first" and not n)
-        else word
-        for n, word in enumerate(words)
-    ]
-    if rng.random() < 0.2:
-        digits = "".join(rng.choice(list(string.digits), size=rng.integers(1, 4)))
-        words.insert(int(rng.integers(len(words) + 1)), digits)
-    lines = [words[0]]
-    for word in words[1:]:
-        # Short neighbors share a line, so that long lines do not make every text small.
-        if len(lines[-1]) + len(word) < 14:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return tuple(lines)
 
 
 def _draw_background(rng: np.random.Generator, pixels: int, light: bool) -> np.ndarray:
@@ -164,7 +125,7 @@ def draw_scene(rng: np.random.Generator, split: str, pixels: int) -> Scene:
     light = bool(rng.random() < 0.6)
     background = _draw_background(rng, pixels, light)
     return Scene(
-        lines=_draw_lines(rng, split),
+        lines=draw_lines(rng, split),
         anchor=str(rng.choice(["ls", "ms", "rs"])),
         spacing=float(rng.uniform(2.3, 2.9)),
         size=float(rng.random()),
@@ -249,11 +210,8 @@ def encode(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def draw_images(seed: int, split: str, family: Family, indices: Sequence[int], pixels: int) -> list[tuple[str, bytes]]:
-    """Return the text and the JPEG of some images of one family: the unit of work of a process."""
-    images = []
-    for index in indices:
-        scene = draw_scene(scene_rng(seed, split, family, index), split, pixels)
-        (ink,) = place_text(scene, [family])
-        images.append((scene.text, encode(paint(scene, ink))))
-    return images
+def draw_image(seed: int, split: str, family: Family, index: int, pixels: int) -> tuple[str, bytes]:
+    """Return the text and the JPEG of one image of a family."""
+    scene = draw_scene(scene_rng(seed, split, family, index), split, pixels)
+    (ink,) = place_text(scene, [family])
+    return scene.text, encode(paint(scene, ink))

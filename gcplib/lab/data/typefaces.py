@@ -5,29 +5,24 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import math
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from PIL import Image, features
 from pydantic import AfterValidator, Field
 
 from gcplib.lab.data import rendering
+from gcplib.lab.data.dataset import Dataset
 from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, pinned_families
-from gcplib.lab.data.image_spec import Seed, choice
-from gcplib.lab.data.rendering import SPLITS
+from gcplib.lab.data.image_spec import Seed
+from gcplib.lab.data.words import SPLITS
 from gcplib.lab.data.workers import draw_all
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
-from gcplib.lab.machine import cpu_count
 from gcplib.lab.validation import specification
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Typefaces", "TypefacesSpec", "load_typefaces"]
 
@@ -98,25 +93,25 @@ class TypefacesSpec:
         return digest(settings)
 
 
-class Typefaces:
+class Typefaces(Dataset):
     """A rendered set: images, labels and words; made by `load_typefaces`.
 
     Images are ordered by split (train, validation, test), then family. They are held as JPEG and decoded on demand.
     """
 
     def __init__(self, spec: TypefacesSpec, path: Path, jpegs: np.ndarray, offsets: np.ndarray, words: np.ndarray):
-        self.spec = spec
-        self.path = path
-        self.digest = spec.digest
-        self._jpegs = jpegs
-        self._offsets = offsets
-        self._words = words
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def __repr__(self) -> str:
-        return f"Typefaces({len(self)} images, {self.spec}, path={str(self.path)!r})"
+        counts = [getattr(spec, split) for split in SPLITS]
+        groups = [family.category for family in spec.chosen]
+        super().__init__(
+            spec,
+            path,
+            splits=np.repeat(SPLITS, np.multiply(counts, spec.families)),
+            classes=np.concatenate([np.repeat(np.arange(spec.families), count) for count in counts]),
+            names=[family.name for family in spec.chosen],
+            groups=groups,
+            coarse=[category for category in CATEGORIES if category in groups],
+        )
+        self._jpegs, self._offsets, self._words = jpegs, offsets, words
 
     def images(self, indices: int | Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the images at these places: (n, H, W, 3) uint8.
@@ -124,74 +119,16 @@ class Typefaces:
         Raises:
             IndexError: a place is not in 0 ... len - 1.
         """
-        places = np.atleast_1d(np.asarray(indices, dtype=np.int64))
-        if outside := [int(place) for place in places if not 0 <= place < len(self)]:
-            raise IndexError(f"no image {outside[0]}: this set has the images 0 to {len(self) - 1}")
-        images = np.empty((len(places), self.spec.pixels, self.spec.pixels, 3), dtype=np.uint8)
 
-        def decode(row: int) -> None:
-            start, stop = self._offsets[places[row] : places[row] + 2]
-            # Decoding releases the interpreter's lock, so threads use all cores.
-            images[row] = Image.open(io.BytesIO(self._jpegs[start:stop]))
+        def one(_: int, row: int) -> Image.Image:
+            return Image.open(io.BytesIO(self._jpegs[self._offsets[row] : self._offsets[row + 1]]))
 
-        if len(places) < 16:
-            for row in range(len(places)):
-                decode(row)
-        else:
-            with ThreadPoolExecutor(cpu_count()) as pool:
-                list(pool.map(decode, range(len(places))))
-        return images
-
-    def indices(self, split: str) -> np.ndarray:
-        """Return the places of the images of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
-        choice("split", split, SPLITS)
-        counts = [getattr(self.spec, name) * self.spec.families for name in SPLITS]
-        start = sum(counts[: SPLITS.index(split)])
-        return np.arange(start, start + counts[SPLITS.index(split)])
-
-    def labels(self, kind: str = "fine") -> np.ndarray:
-        """Return the class of every image, the family (``"fine"``) or its category (``"coarse"``): (n,) int64."""
-        choice("kind of labels", kind, ("fine", "coarse"))
-        fine = np.concatenate([np.repeat(np.arange(self.spec.families), getattr(self.spec, name)) for name in SPLITS])
-        if kind == "fine":
-            return fine
-        names = self.class_names("coarse")
-        return np.array([names.index(family.category) for family in self.spec.chosen])[fine]
-
-    def class_names(self, kind: str = "fine") -> list[str]:
-        """Return the names of the classes in the order of their numbers: families, or the categories they fall in."""
-        choice("kind of labels", kind, ("fine", "coarse"))
-        if kind == "fine":
-            return [family.name for family in self.spec.chosen]
-        present = {family.category for family in self.spec.chosen}
-        return [category for category in CATEGORIES if category in present]
+        return self._decoded(indices, one)
 
     @functools.cached_property
     def words(self) -> list[str]:
         """The text of every image; its lines are separated by a line feed."""
         return self._words.tobytes().decode().split("\0")
-
-    def show(self, split: str = "test", n: int = 24, labels: str = "fine", seed: int = 0) -> Figure:
-        """Return a figure of ``n`` images of a split, drawn at random, each under the name of its class."""
-        from matplotlib.figure import Figure
-
-        places = self.indices(split)
-        if n < 1:
-            raise ValueError(f"n is {n}; give the number of images to show, 1 to {len(places)}")
-        places = np.sort(np.random.default_rng(seed).choice(places, size=min(n, len(places)), replace=False))
-        columns = min(8, math.ceil(math.sqrt(len(places) * 1.5)))
-        rows = math.ceil(len(places) / columns)
-        size = (1.65 * columns, 1.85 * rows)
-        # Without pyplot, which would show it a second time in a notebook, and take the caller's backend for a file.
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        names, classes = self.class_names(labels), self.labels(labels)
-        for axis in axes:
-            axis.axis("off")
-        for axis, place, image in zip(axes, places, self.images(places), strict=False):
-            axis.imshow(image)
-            axis.set_title(names[classes[place]], fontsize=9)
-        return figure
 
 
 def load_typefaces(spec: TypefacesSpec | None = None, progress: bool = True, workers: int | None = None) -> Typefaces:
@@ -227,7 +164,8 @@ def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: NumPy leaves the file open where it cannot be read.
+    with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in ("jpegs", "offsets", "words")}
         checksum = file["checksum"]
     if not is_verified(path):

@@ -1,8 +1,14 @@
-"""The words on the pictures: common English words in three disjoint lists, each of which covers the alphabet."""
+"""The words on the images: common English words in three disjoint lists, each of which covers the alphabet."""
 
 from __future__ import annotations
 
-__all__ = ["WORDS"]
+import string
+
+import numpy as np
+
+__all__ = ["SPLITS", "WORDS", "draw_lines"]
+
+SPLITS = ("train", "validation", "test")
 
 _LIST = """
 about above acid actor after again agent agree air album alive allow alone amber angle apple aqua arena arm army arrow
@@ -41,5 +47,25 @@ wisdom wizard wolf wonder world yacht yellow yield yoga yogurt young zebra zero 
 _DEAL = ("train", "test", "train", "validation", "train", "test", "train")
 WORDS: dict[str, tuple[str, ...]] = {
     split: tuple(word for place, word in enumerate(_LIST.split()) if _DEAL[place % len(_DEAL)] == split)
-    for split in ("train", "validation", "test")
+    for split in SPLITS
 }
+
+
+def draw_lines(rng: np.random.Generator, split: str) -> tuple[str, ...]:
+    """Draw four to eight words of a split, at times with digits, and set them in lines."""
+    words = [str(word) for word in rng.choice(WORDS[split], size=rng.integers(4, 9), replace=False)]
+    case = rng.choice(["lower", "title", "upper", "first"], p=[0.45, 0.25, 0.05, 0.25])
+    words = list(map({"upper": str.upper, "title": str.capitalize}.get(case, str), words))
+    if case == "first":
+        words[0] = words[0].capitalize()
+    if rng.random() < 0.2:
+        digits = "".join(rng.choice(list(string.digits), size=rng.integers(1, 4)))
+        words.insert(int(rng.integers(len(words) + 1)), digits)
+    lines = [words[0]]
+    for word in words[1:]:
+        # Short neighbors share a line, so that long lines do not make every text small.
+        if len(lines[-1]) + len(word) < 14:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return tuple(lines)

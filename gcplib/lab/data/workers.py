@@ -7,7 +7,7 @@ import multiprocessing
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 
 from gcplib.lab.data import rendering
 from gcplib.lab.data.fonts import Family
@@ -33,41 +33,29 @@ def draw_all(
     from tqdm.auto import tqdm
 
     tasks = [
-        (seed, split, family, range(start, min(start + _CHUNK, count)), pixels)
+        (seed, split, family, index, pixels)
         for split, count in counts.items()
         for family in families
-        for start in range(0, count, _CHUNK)
+        for index in range(count)
     ]
-    total = sum(counts.values()) * len(families)
-    if workers is None:
-        workers = 1 if total < _FEW else cpu_count()
-    results: list[list[tuple[str, bytes]]] = [[] for _ in tasks]
-    hidden = not (progress and progress_wanted())
-    with tqdm(total=total, desc="Rendering Typefaces", unit=" images", disable=hidden) as bar:
-        if workers <= 1:
-            for place, task in enumerate(tasks):
-                results[place] = rendering.draw_images(*task)
-                bar.update(len(results[place]))
+    workers = workers or (1 if len(tasks) < _FEW else cpu_count())
+    with contextlib.ExitStack() as stack:
+        if workers == 1:
+            images: Iterator[tuple[str, bytes]] = (rendering.draw_image(*task) for task in tasks)
         else:
             pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-            try:
-                with main_hidden():
-                    futures = {pool.submit(rendering.draw_images, *task): place for place, task in enumerate(tasks)}
-                for future in as_completed(futures):
-                    place = futures[future]
-                    results[place] = future.result()
-                    bar.update(len(results[place]))
-            finally:
-                pool.shutdown(cancel_futures=True)
-    return [image for result in results for image in result]
+            stack.callback(pool.shutdown, cancel_futures=True)
+            with _main_hidden():
+                images = pool.map(rendering.draw_image, *zip(*tasks, strict=True), chunksize=_CHUNK)
+        hidden = not (progress and progress_wanted())
+        return list(tqdm(images, "Rendering Typefaces", len(tasks), unit=" images", disable=hidden))
 
 
 @contextlib.contextmanager
-def main_hidden() -> Iterator[None]:
-    """Let processes start, as tasks are submitted to a pool, that do not run the user's script again.
+def _main_hidden() -> Iterator[None]:
+    """Hide the main module while processes start, which would import it.
 
-    ``spawn`` imports the main module in every process; a script without a main guard would do all its work over and
-    over. The workers need nothing of it, so it is hidden while they start.
+    They need nothing of it, and a script without a main guard would load the set over and over.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -226,7 +226,7 @@ def test_an_interrupted_check_does_not_go_on(birds, monkeypatch):
     monkeypatch.setattr(check, "problem", slow)
     monkeypatch.setattr(check, "track", interrupted)
     monkeypatch.setattr(check, "_BATCH", 1)
-    monkeypatch.setattr(check, "cores", lambda: 1)
+    monkeypatch.setattr(check, "cpu_count", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         require_sound(data)
     assert len(seen) < len(data)
@@ -256,9 +256,9 @@ def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys
         ([], "give the folder of the data set: python -m gcplib data check PATH"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["."], "looks like none of the known layouts:"),
-        (["--layout", "cub"], "root is empty; give the folder: the folder CUB_200_2011"),
-        ([".", "--layout", "birds"], "unknown layout 'birds'; known: cub, aircraft"),
-        ([".", "--layout", "cub"], "no images.txt, image_class_labels.txt"),
+        (["--layout", "cub"], "ImagesSpec.root is empty; give the folder: the folder CUB_200_2011"),
+        ([".", "--layout", "birds"], "unknown ImagesSpec.layout 'birds'; choose 'cub', 'aircraft'"),
+        ([".", "--layout", "cub"], "no images.txt here or in CUB_200_2011/"),
     ],
 )
 def test_the_command_says_what_it_cannot_check(tmp_path, monkeypatch, capsys, arguments, message):

@@ -182,7 +182,7 @@ def test_nested_folders_are_coarse_classes(tmp_path):
     assert data.class_names() == ["lion", "lynx", "wolf"]
     assert data.class_names("coarse") == ["cat", "dog"]
     assert data.labels("coarse").tolist() == [0 if label < 2 else 1 for label in data.labels()]
-    assert [data._listing.paths[place].split("/")[2] for place in data.indices("test")] == [
+    assert [data.listing.paths[place].split("/")[2] for place in data.indices("test")] == [
         data.class_names()[label] for label in data.labels()[data.indices("test")]
     ]
 
@@ -198,7 +198,7 @@ def test_own_validation_images_are_used_and_none_held_out(flat, name):
     make_folder(flat, {f"{name}/b": 2})
     data = load_images(ImagesSpec("folder", str(flat), pixels=32, validation=0.5))
     assert len(data.indices("train")) == 7
-    assert [data._listing.paths[place] for place in data.indices("validation")] == [
+    assert [data.listing.paths[place] for place in data.indices("validation")] == [
         f"{name}/b/0.png",
         f"{name}/b/1.png",
     ]
@@ -325,7 +325,7 @@ def test_deep_images_are_refused_not_clipped(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "text", "half", "gone"])
 def test_a_corrupt_image_is_named(flat, damage):
     data = load_images(ImagesSpec("folder", str(flat), pixels=32))
-    path = flat / data._listing.paths[2]
+    path = flat / data.listing.paths[2]
     whole = path.read_bytes()
     if damage == "gone":
         path.unlink()
@@ -363,18 +363,21 @@ def _edit(name, before, after):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "images.txt").unlink(), "no images.txt, .*here or in CUB_200_2011"),
-        (lambda root: (root / "classes.txt").unlink(), "no classes.txt here"),
-        (lambda root: (root / "images.txt").write_text(""), "images.txt lists no images"),
+        (lambda root: (root / "images.txt").unlink(), "no images.txt here or in CUB_200_2011/"),
+        (lambda root: (root / "classes.txt").unlink(), "no classes.txt in "),
+        (
+            lambda root: (root / "images.txt").write_text(""),
+            "images.txt and image_class_labels.txt disagree on 21 images",
+        ),
         (_edit("images.txt", "\n3 001", "\n3001"), r"images.txt, line 3: .*should be a new number and a value"),
         (_edit("images.txt", "\n3 001", "\n2 001"), r"images.txt, line 3: .*should be a new number and a value"),
         (
             _edit("image_class_labels.txt", "\n3 1\n", "\n"),
-            "images.txt and image_class_labels.txt disagree on 1 images, numbers 3",
+            "images.txt and image_class_labels.txt disagree on 1 images: 3",
         ),
-        (_edit("train_test_split.txt", "\n3 1\n", "\n77 1\n"), "disagree on 2 images, numbers 3, 77"),
+        (_edit("train_test_split.txt", "\n3 1\n", "\n77 1\n"), "disagree on 2 images: 3, 77"),
         (_edit("train_test_split.txt", "\n3 1\n", "\n3 yes\n"), r"has yes where 1 \(train\) or 0 \(test\)"),
-        (_edit("image_class_labels.txt", "\n3 1\n", "\n3 9\n"), "has classes that classes.txt has not: 9"),
+        (_edit("image_class_labels.txt", "\n3 1\n", "\n3 9\n"), "images are of classes that classes.txt has not: 9"),
         (
             lambda root: (root / "classes.txt").write_text((root / "classes.txt").read_text() + "4 004.Dodo\n"),
             "the class 'Dodo' has no images",

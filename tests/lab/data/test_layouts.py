@@ -440,7 +440,7 @@ BROKEN = [
     (
         "aircraft",
         _edit(AIR + "images_variant_test.txt", "020000 707-320", "020000 747"),
-        "has the variant '747', which va",
+        r"of classes that variants\.txt has not: 747",
     ),
     (
         "aircraft",
@@ -472,7 +472,7 @@ BROKEN = [
     (
         "cars",
         _mat(TEST_CARS, annotations=_annotations(**{"class": 4, "fname": "1.jpg"})),
-        "has the class 4; .* has 1 to 3",
+        r"of classes that cars_meta\.mat has not: 4",
     ),
     ("dogs", _remove("lists"), r"no train_list\.mat in lists/ or here"),
     ("dogs", _remove("lists/test_list.mat"), r"no test_list\.mat in .*lists"),
@@ -497,7 +497,7 @@ BROKEN = [
     ("inaturalist", _image("train/1.jpg"), r"train/ has images outside class folders 1\.jpg"),
     ("inaturalist", _put("train2019.json"), r"several years are here \(train2019\.json, train/\)"),
     ("inaturalist_tables", _put("train2017.json"), r"several years are here \(train2017\.json, train2018\.json\)"),
-    ("inaturalist_tables", _remove("val2018.json"), r"no val2018\.json beside its other files"),
+    ("inaturalist_tables", _remove("val2018.json"), r"no val2018\.json in "),
     ("inaturalist_tables", _put("val2018.json", b"{"), r"val2018\.json is not valid JSON"),
     ("inaturalist_tables", _put("val2018.json", b"[]"), r"val2018\.json should hold a dict, but holds a list"),
     (
@@ -518,7 +518,7 @@ BROKEN = [
     (
         "inaturalist_tables",
         _table("val2018.json", lambda table: table["annotations"][0].update(category_id=77)),
-        r"val2018\.json has categories that train2018\.json has not: 77",
+        r"of classes that train2018\.json has not: 77",
     ),
     (
         "inaturalist_tables",
@@ -551,7 +551,7 @@ BROKEN = [
     ),
     ("elpv", _remove("labels.csv"), r"no labels\.csv with images/ beside it"),
     ("elpv", _remove("images"), r"no labels\.csv with images/ beside it"),
-    ("elpv", _put("labels.csv"), r"labels\.csv lists no images"),
+    ("elpv", _put("labels.csv"), "no images are listed"),
     (
         "elpv",
         _edit("labels.csv", "mono", "bifacial"),

@@ -10,22 +10,22 @@ import trees
 from gcplib.lab.data import ImagesSpec, choose_data, load_images
 from gcplib.lab.data.check import check_images
 from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_images
-from gcplib.lab.data.layouts.scenes import split_by_share
+from gcplib.lab.data.layouts.scenes import split_by_fraction
 
 INNER = {"aid": "AID", "nwpu": "NWPU-RESISC45", "ucm": "UCMerced_LandUse/Images"}
-SHARES = {"aid": 0.5, "aid_20": 0.2, "nwpu": 0.2, "nwpu_10": 0.1, "ucm": 0.8, "ucm_50": 0.5}
+FRACTIONS = {"aid": 0.5, "aid_20": 0.2, "nwpu": 0.2, "nwpu_10": 0.1, "ucm": 0.8, "ucm_50": 0.5}
 
 every = pytest.mark.parametrize("kind", INNER)
 
 
-@pytest.mark.parametrize("layout", SHARES)
-def test_counts_labels_and_the_share_of_training_images(tmp_path, layout):
+@pytest.mark.parametrize("layout", FRACTIONS)
+def test_counts_labels_and_the_fraction_of_training_images(tmp_path, layout):
     kind = layout.partition("_")[0]
     data = load_images(ImagesSpec(layout, str(trees.make_scenes(tmp_path, kind, 20)), pixels=32))
     names = {"aid": "Airport", "nwpu": "airplane", "ucm": "forest"}
     assert data.class_names() == [names[kind] + letter for letter in "abc"]
     counts = Counter(zip(data.listing.splits, data.listing.classes, strict=True))
-    train = round(20 * SHARES[layout])
+    train = round(20 * FRACTIONS[layout])
     assert counts == {(s, n): count for s, count in (("train", train), ("test", 20 - train)) for n in range(3)}
     # The labels belong to the images: each has the color of its class.
     middle = data.images(np.arange(len(data)))[:, 16, 16]
@@ -49,7 +49,7 @@ def test_no_other_layout_takes_scenes_for_its_own(tmp_path):
         assert [name for name, layout in LAYOUTS.items() if layout.find(root)] == [kind]
     others = [trees.make_dogs, trees.make_cub, trees.make_imagenet, trees.make_inaturalist, trees.make_elpv]
     for place, make in enumerate(others):
-        assert guess_layout(make(tmp_path / str(place))) not in SHARES
+        assert guess_layout(make(tmp_path / str(place))) not in FRACTIONS
 
 
 @every
@@ -69,21 +69,21 @@ def test_the_check_knows_the_published_counts(tmp_path, kind):
 def test_splits_are_nested_in_every_class_and_do_not_depend_on_the_order():
     paths = [f"{label}/{label}_{number}.jpg" for label in "ab" for number in range(40)]
     classes = [place // 40 for place in range(80)]
-    small, large = (split_by_share(paths, classes, share) for share in (0.2, 0.5))
+    small, large = (split_by_fraction(paths, classes, fraction) for fraction in (0.2, 0.5))
     assert (small.count("train"), large.count("train")) == (16, 40)
     assert all(many == "train" for few, many in zip(small, large, strict=True) if few == "train")
     order = random.Random(0).sample(range(80), 80)
-    assert split_by_share([paths[n] for n in order], [classes[n] for n in order], 0.2) == [small[n] for n in order]
-    assert split_by_share(paths, classes, 0.2, seed=1) != small
+    assert split_by_fraction([paths[n] for n in order], [classes[n] for n in order], 0.2) == [small[n] for n in order]
+    assert split_by_fraction(paths, classes, 0.2, seed=1) != small
 
 
 def test_small_classes_are_on_both_sides_and_a_single_image_is_trained_on():
-    assert sorted(split_by_share(["1", "2"], [0, 0], 0.9)) == ["test", "train"]
-    assert sorted(split_by_share(["1", "2"], [0, 0], 0.1)) == ["test", "train"]
-    assert split_by_share(["1"], [0], 0.1) == ["train"]
-    for share in (0, 1):
+    assert sorted(split_by_fraction(["1", "2"], [0, 0], 0.9)) == ["test", "train"]
+    assert sorted(split_by_fraction(["1", "2"], [0, 0], 0.1)) == ["test", "train"]
+    assert split_by_fraction(["1"], [0], 0.1) == ["train"]
+    for fraction in (0, 1):
         with pytest.raises(ValueError, match="above 0 and below 1, got"):
-            split_by_share(["1"], [0], share)
+            split_by_fraction(["1"], [0], fraction)
 
 
 @every

@@ -1,4 +1,4 @@
-"""How data sets lie on disk: one module a layout, which lists images, classes and splits and reads no image."""
+"""How data sets lie on disk: one module per layout, which lists images, classes and splits and reads no image."""
 
 from __future__ import annotations
 
@@ -43,17 +43,13 @@ def list_images(layout: str, root: str | Path) -> Listing:
         ValueError: something is missing, empty or contradictory; the message says what the layout looks like.
     """
     kind = LAYOUTS[layout]
-    hint = f"The layout {layout!r} is {kind.expected}."
-    place = kind.installed() if kind.installed and not str(root).strip() else Path(root).expanduser()
-    if not place.exists():
-        raise FileNotFoundError(f"there is no folder {str(root)!r}. {hint}")
-    if not place.is_dir():
-        raise NotADirectoryError(f"{str(root)!r} is a file, not a folder. {hint}")
+    hint = f". The layout {layout!r} is {kind.expected}."
+    place = kind.installed() if kind.installed and not str(root).strip() else _folder(root, hint)
     try:
         listing = kind.read(place)
         check_listing(listing)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}. {hint}") from error
+        raise ValueError(f"{place}: {error}{hint}") from error
     return listing
 
 
@@ -64,11 +60,7 @@ def guess_layout(root: str | Path) -> str:
         FileNotFoundError, NotADirectoryError: ``root`` is no folder.
         ValueError: it looks like none of the layouts, or like several.
     """
-    place = Path(root).expanduser()
-    if not place.exists():
-        raise FileNotFoundError(f"there is no folder {str(root)!r}")
-    if not place.is_dir():
-        raise NotADirectoryError(f"{str(root)!r} is a file, not a folder")
+    place = _folder(root)
     found = [name for name, layout in LAYOUTS.items() if layout.find(place)]
     if not found:
         known = "\n".join(f"  {name}: {layout.expected}" for name, layout in LAYOUTS.items())
@@ -76,3 +68,12 @@ def guess_layout(root: str | Path) -> str:
     if len(found) > 1:
         raise ValueError(f"{place} looks like {' and like '.join(map(repr, found))}; say which layout it is")
     return found[0]
+
+
+def _folder(root: str | Path, hint: str = "") -> Path:
+    place = Path(root).expanduser()
+    if not place.exists():
+        raise FileNotFoundError(f"there is no folder {str(root)!r}{hint}")
+    if not place.is_dir():
+        raise NotADirectoryError(f"{str(root)!r} is a file, not a folder{hint}")
+    return place

@@ -6,12 +6,11 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing
-from gcplib.lab.data.layouts.reading import find_folder
-
-__all__ = ["LAYOUT"]
+from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
+from gcplib.lab.data.layouts.reading import find_folder, read_lines
 
 _CLASSES = ("0 %", "33 %", "67 %", "100 %")
+_GROUPS = ("functional", "functional", "defective", "defective")
 _CELLS = ("mono", "poly")
 _NTH = 4
 
@@ -40,30 +39,29 @@ def _read(root: Path) -> Listing:
     """Read ELPV: the fine classes are the four defect probabilities, the coarse ones functional (below 50 %) or not.
 
     No split is published. Ours is the same everywhere: a quarter of the images is for test, as in the paper of the
-    data set (Deitsch and others, 2019), with the same share of every class and kind of cell. Cells of one module may
+    data set (Deitsch and others, 2019), with the same fraction of every class and kind of cell. Cells of one module may
     be on both sides, because the files do not say which module a cell is from.
     """
     base = _find(root)
     if base is None:
         raise ValueError("no labels.csv with images/ beside it here, in data/ or in src/elpv_dataset/data/")
-    paths, classes, cells = [], [], []
-    for number, line in enumerate((base / "labels.csv").read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        parts = line.split()
-        label = _label(parts[1]) if len(parts) == 3 else None
-        if label is None or parts[2] not in _CELLS:
+    cells = []
+    for number, line in read_lines(base / "labels.csv"):
+        path, *rest = line.split()
+        label = _label(rest[0]) if len(rest) == 2 else None
+        if label is None or rest[1] not in _CELLS:
             raise ValueError(
                 f"labels.csv, line {number}: {line!r} should be a path, a probability (0, 1/3, 2/3 or 1) and mono or "
                 "poly, with spaces between"
             )
-        paths.append(parts[0])
-        classes.append(label)
-        cells.append(parts[2])
-    if not paths:
-        raise ValueError("labels.csv lists no images")
-    groups = ["functional", "functional", "defective", "defective"]
-    return Listing(base, paths, classes, _split(paths, classes, cells), list(_CLASSES), groups)
+        cells.append((path, label, rest[1]))
+    # In each class and kind of cell in turn, every fourth is for test, and counting goes on from one to the next, so
+    # that the fractions are right in sum. A hash of the names shuffles them: no order of the table, no release of a
+    # library and no seed changes it.
+    order = sorted(cells, key=lambda c: (c[1], c[2], hashlib.sha256(Path(c[0]).name.encode()).digest()))
+    test = {path for path, *_ in order[_NTH - 1 :: _NTH]}
+    rows = [(path, label, "test" if path in test else "train") for path, label, _ in cells]
+    return listing_of(base, rows, dict(enumerate(_CLASSES)), list(_GROUPS))
 
 
 def _label(text: str) -> int | None:
@@ -74,22 +72,6 @@ def _label(text: str) -> int | None:
     except (ValueError, OverflowError):
         return None
     return label if label in range(4) and abs(thirds - label) < 0.01 else None
-
-
-def _split(paths: list[str], classes: list[int], cells: list[str]) -> list[str]:
-    """Return the split of every image: in each class and kind of cell in turn, every fourth is for test.
-
-    The images of a class and kind are shuffled by a hash of their names, which no order of the table, no release of
-    a library and no seed changes. Counting goes on from one class to the next, so that the shares are right in sum.
-    """
-
-    def shuffled(place: int) -> tuple[int, str, bytes]:
-        return classes[place], cells[place], hashlib.sha256(Path(paths[place]).name.encode()).digest()
-
-    splits = ["train"] * len(paths)
-    for place in sorted(range(len(paths)), key=shuffled)[_NTH - 1 :: _NTH]:
-        splits[place] = "test"
-    return splits
 
 
 LAYOUT = Layout(

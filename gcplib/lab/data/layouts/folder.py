@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing
-from gcplib.lab.data.layouts.reading import class_folders, scan
+from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
+from gcplib.lab.data.layouts.reading import class_folders, rows_of, scan
 
-__all__ = ["LAYOUT"]
+_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
 
 def _find(root: Path) -> Path | None:
@@ -18,7 +18,7 @@ def _find(root: Path) -> Path | None:
 def _read(root: Path) -> Listing:
     """Read a tree of folders, whose innermost are the classes; those around them, if any, are the coarse classes."""
     trees = {}
-    for split, options in {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}.items():
+    for split, options in _FOLDERS.items():
         found = [name for name in options if (root / name).is_dir()]
         if len(found) > 1:
             raise ValueError(f"both {found[0]}/ and {found[1]}/ are there; keep one")
@@ -27,19 +27,11 @@ def _read(root: Path) -> Listing:
         elif split != "validation":
             raise ValueError(f"no folder {split}/")
     keys = sorted({key for tree in trees.values() for key in tree})
-    numbers = {key: number for number, key in enumerate(keys)}
-    rows = [
-        (f"{folder}/{image}", numbers[key], split)
-        for split, tree in trees.items()
-        for key, (folder, images) in tree.items()
-        for image in images
-    ]
-    paths, classes, splits = map(list, zip(*rows, strict=True))
-    short = [key[-1] for key in keys]
     # Two coarse classes may each have a class "other".
-    names = short if len(set(short)) == len(short) else ["/".join(key) for key in keys]
+    short = len({key[-1] for key in keys}) == len(keys)
+    names = {key: key[-1] if short else "/".join(key) for key in keys}
     # A tree that is nested in one split alone has no class in common with the others: `check_listing` says so.
-    return Listing(root, paths, classes, splits, names, [key[0] for key in keys] if len(keys[0]) > 1 else None)
+    return listing_of(root, rows_of(trees), names, [key[0] for key in keys] if len(keys[0]) > 1 else None)
 
 
 LAYOUT = Layout(

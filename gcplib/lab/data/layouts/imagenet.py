@@ -7,20 +7,16 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, first
-from gcplib.lab.data.layouts.reading import flat_classes, read_table, scan
-
-__all__ = ["LAYOUT"]
+from gcplib.lab.data.layouts.listing import Layout, Listing, first, listing_of
+from gcplib.lab.data.layouts.reading import find_folder, flat_classes, read_table, rows_of, scan
 
 _LABELS, _NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
-_WNID = re.compile(r"n\d{8}")
 
 
 def _find(root: Path) -> Path | None:
-    for place in ("", "Data/CLS-LOC", "ILSVRC/Data/CLS-LOC"):
-        train = root / place / "train"
-        if train.is_dir() and any(_WNID.fullmatch(name) for name in scan(train)[0]):
-            return root / place
+    for base in (root, root / "Data/CLS-LOC", root / "ILSVRC/Data/CLS-LOC"):
+        if (base / "train").is_dir() and any(re.fullmatch(r"n\d{8}", name) for name in scan(base / "train")[0]):
+            return base
     return None
 
 
@@ -33,18 +29,8 @@ def _read(root: Path) -> Listing:
     base = _find(root)
     if base is None:
         raise ValueError("no train/ with folders such as n01440764 here or in ILSVRC/Data/CLS-LOC/")
-    train = flat_classes(base, "train")
-    test = _test(base)
-    wnids = sorted({*train, *test})
-    numbers = {wnid: number for number, wnid in enumerate(wnids)}
-    rows = [
-        (path, numbers[wnid], split)
-        for split, tree in (("train", train), ("test", test))
-        for wnid, paths in tree.items()
-        for path in paths
-    ]
-    paths, classes, splits = map(list, zip(*rows, strict=True))
-    return Listing(base, paths, classes, splits, _names(base, wnids), None)
+    trees = {"train": flat_classes(base, "train"), "test": _test(base)}
+    return listing_of(base, rows_of(trees), _names(base, sorted({*trees["train"], *trees["test"]})))
 
 
 def _test(base: Path) -> dict[str, list[str]]:
@@ -54,14 +40,14 @@ def _test(base: Path) -> dict[str, list[str]]:
     folders, images = scan(base / "val")
     if folders or not images:
         return flat_classes(base, "val")
-    table = _beside(base, _LABELS)
+    table = find_folder(base, _places(base), _LABELS)
     if table is None:
         raise ValueError(
             f"val/ has {len(images)} images outside class folders, and there is no {_LABELS} to tell their "
             "classes; put that file beside train/ and val/, or move the images into val/<wnid>/"
         )
     found: dict[str, list[str]] = {}
-    with open(table, newline="", encoding="utf-8") as file:
+    with open(table / _LABELS, newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), 2):
             answer = (row.get("PredictionString") or "").split()
             if not (row.get("ImageId") and answer):
@@ -73,22 +59,21 @@ def _test(base: Path) -> dict[str, list[str]]:
     return found
 
 
-def _names(base: Path, wnids: list[str]) -> list[str]:
-    file = _beside(base, _NAMES)
-    if file is None:
-        return wnids
-    table = read_table(file)
+def _names(base: Path, wnids: list[str]) -> dict[str, str]:
+    folder = find_folder(base, _places(base), _NAMES)
+    if folder is None:
+        return dict(zip(wnids, wnids, strict=True))
+    table = read_table(folder / _NAMES)
     if unknown := [wnid for wnid in wnids if wnid not in table]:
         raise ValueError(f"{_NAMES} has no names for {len(unknown)} classes: {first(unknown)}")
     short = {wnid: table[wnid].split(",")[0].strip() for wnid in wnids}
     shared = Counter(short.values())
-    return [short[wnid] if shared[short[wnid]] == 1 else f"{short[wnid]} ({wnid})" for wnid in wnids]
+    return {wnid: name if shared[name] == 1 else f"{name} ({wnid})" for wnid, name in short.items()}
 
 
-def _beside(base: Path, name: str) -> Path | None:
-    """Return a file that lies beside ``train``, or, in Kaggle's layout, beside the folder ILSVRC."""
-    places = (base, base.parents[2]) if base.name == "CLS-LOC" and len(base.parents) > 2 else (base,)
-    return next((place / name for place in places if (place / name).is_file()), None)
+def _places(base: Path) -> tuple[str, ...]:
+    """Where tables may lie: beside ``train``, or, in Kaggle's layout, beside the folder ILSVRC."""
+    return ("", "../../..") if base.name == "CLS-LOC" else ("",)
 
 
 LAYOUT = Layout(

@@ -4,53 +4,61 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from gcplib.lab.data.rendering import SPLITS
-
-__all__ = ["Layout", "Listing", "check_listing", "file_sizes", "first", "leave_out", "missing_files"]
+from gcplib.lab.data.words import SPLITS
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a data set as its layout names them.
+    """The images of a data set as its layout names them."""
 
-    Attributes:
-        base: the folder that the paths are relative to. paths: of the images, with forward slashes.
-        classes, splits: class number and split of every image. names: of the classes.
-        groups: the coarse class of every class, or None where the layout has none.
-        edition: which of the layout's published data sets it is, where there are several.
-    """
-
-    base: Path
-    paths: list[str]
-    classes: list[int]
-    splits: list[str]
-    names: list[str]
-    groups: list[str] | None
-    edition: str | None = None
+    base: Path  # the folder that the paths are relative to
+    paths: list[str]  # of the images, with forward slashes
+    classes: list[int]  # class number of every image
+    splits: list[str]  # of every image
+    names: list[str]  # of the classes
+    groups: list[str] | None  # the coarse class of every class, or None where the layout has none
+    edition: str | None = None  # which of the layout's published data sets it is, where there are several
 
 
 class Layout(NamedTuple):
-    """A kind of data set on disk.
+    """A kind of data set on disk."""
 
-    Attributes:
-        read: lists a folder. expected: the layout in words for people.
-        find: returns the folder that the layout's files lie in, at the root or below it, or None if it is another one.
-        published: counts of the data sets as published, by name: ``train``, ``test``, ``images``, ``classes``.
-        installed: returns the folder that an empty root stands for, where a package holds the data set.
-    """
-
-    read: Callable[[Path], Listing]
-    expected: str
-    find: Callable[[Path], Path | None]
+    read: Callable[[Path], Listing]  # lists a folder
+    expected: str  # the layout in words for people
+    find: Callable[[Path], Path | None]  # the folder of the layout's files, at the root or below it, or None
+    # Counts of train, test, images and classes of the data sets as published, by name.
     published: Mapping[str, Mapping[str, int]] = {}
-    installed: Callable[[], Path] | None = None
+    installed: Callable[[], Path] | None = None  # where a package put the data set, for an empty root
+
+
+def listing_of(
+    base: Path,
+    rows: Iterable[tuple[str, Hashable, str]],
+    names: Mapping[Hashable, str],
+    groups: Sequence[str] | None = None,
+    edition: str | None = None,
+    source: str = "the list of classes",
+) -> Listing:
+    """Return the listing of images, each with the key of its class and a split; ``names`` has the classes in order.
+
+    Raises:
+        ValueError: there is no image, or one of a class that ``source`` does not name.
+    """
+    rows = list(rows)
+    if not rows:
+        raise ValueError("no images are listed")
+    numbers = {key: number for number, key in enumerate(names)}
+    if unknown := sorted({str(key) for _, key, _ in rows if key not in numbers}):
+        raise ValueError(f"images are of classes that {source} has not: {first(unknown)}")
+    paths, keys, splits = map(list, zip(*rows, strict=True))
+    return Listing(base, paths, [numbers[key] for key in keys], splits, list(names.values()), groups, edition)
 
 
 def file_sizes(listing: Listing) -> list[int]:
@@ -59,65 +67,54 @@ def file_sizes(listing: Listing) -> list[int]:
     Raises:
         FileNotFoundError: images are missing; the message counts them and names the first.
     """
-    sizes = _sizes(listing)
-    if missing := [path for path, size in zip(listing.paths, sizes, strict=True) if size is None]:
+    sizes = {path: _size(listing.base / path) for path in listing.paths}
+    if missing := [path for path, size in sizes.items() if size is None]:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(listing.paths)} listed images are not below {listing.base}: "
             f"{first(missing)}. Unpack or copy the data set again, or leave them out by ImagesSpec.skip"
         )
-    return sizes
+    return [sizes[path] for path in listing.paths]
 
 
 def missing_files(listing: Listing) -> list[str]:
     """Return the listed images that are not on the disk."""
-    return [path for path, size in zip(listing.paths, _sizes(listing), strict=True) if size is None]
+    return [path for path in listing.paths if _size(listing.base / path) is None]
 
 
-def _sizes(listing: Listing) -> list[int | None]:
-    sizes: list[int | None] = []
-    for path in listing.paths:
-        try:
-            sizes.append(os.stat(listing.base / path).st_size)
-        except (FileNotFoundError, NotADirectoryError):
-            sizes.append(None)
-    return sizes
+def _size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
-def leave_out(listing: Listing, paths: tuple[str, ...]) -> Listing:
-    """Return the listing without the images at these paths.
-
-    Raises:
-        ValueError: a path is not listed, or what is left cannot be trained on.
-    """
+def leave_out(listing: Listing, paths: Sequence[str]) -> Listing:
+    """Return the listing without the images at these paths; what is left must be fit to be trained on."""
     if not paths:
         return listing
-    if unknown := sorted(set(paths) - set(listing.paths)):
+    gone = set(paths)
+    if unknown := sorted(gone - set(listing.paths)):
         raise ValueError(
             f"{len(unknown)} of the images to skip are not in the data set: {first(unknown)}; give paths relative to "
             f"{listing.base}, such as {listing.paths[0]!r}"
         )
-    gone = set(paths)
-    kept = [place for place, path in enumerate(listing.paths) if path not in gone]
-    picked = {name: [getattr(listing, name)[place] for place in kept] for name in ("paths", "classes", "splits")}
-    left = replace(listing, **picked)
+    rows = zip(listing.paths, listing.classes, listing.splits, strict=True)
     try:
+        left = listing_of(listing.base, (row for row in rows if row[0] not in gone), dict(enumerate(listing.names)))
+        left = replace(left, groups=listing.groups, edition=listing.edition)
         check_listing(left)
     except ValueError as error:
         raise ValueError(f"{listing.base}: without the {len(gone)} images to skip, {error}") from error
     return left
 
 
-def first(items: list[str]) -> str:
+def first(items: Sequence[str]) -> str:
     """Return the first few, as text."""
     return ", ".join(items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
 
 
 def check_listing(listing: Listing) -> None:
-    """Refuse what cannot be trained on or judged by.
-
-    Raises:
-        ValueError: fewer than two classes, a class without training images, or no test image.
-    """
+    """Refuse what cannot be trained on or evaluated by, with a ``ValueError``."""
     if len(listing.names) < 2:
         raise ValueError(f"a classifier needs two classes, found {len(listing.names)}: {first(listing.names)}")
     counts = Counter(zip(listing.splits, listing.classes, strict=True))

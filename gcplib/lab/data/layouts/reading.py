@@ -1,53 +1,70 @@
-"""What readers share: tables of text, MATLAB's lists, and folders of classes."""
+"""What readers share: tables of text, MATLAB's lists, and folders of classes. What does not fit is a ``ValueError``."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gcplib.lab.data.layouts.listing import first
 
-__all__ = ["SUFFIXES", "class_folders", "find_folder", "flat_classes", "read_mat", "read_table", "scan"]
-
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 
 
-def find_folder(root: Path, places: tuple[str, ...], mark: str) -> Path | None:
+def find_folder(root: Path, places: Sequence[str], mark: str) -> Path | None:
     """Return the first of ``root / place`` that holds the file ``mark``, or None."""
     return next((root / place for place in places if (root / place / mark).is_file()), None)
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """Read lines of a key, a space and a value.
+def folder_with(root: Path, places: Sequence[str], mark: str) -> Path:
+    """Return the folder that ``find_folder`` finds, or raise ``ValueError`` where there is none."""
+    if found := find_folder(root, places, mark):
+        return found
+    *others, last = [f"in {place}/" if place else "here" for place in places]
+    raise ValueError(f"no {mark} {', '.join(others)} or {last}")
 
-    Raises:
-        ValueError: the file is missing, or a line is none of these or repeats a key.
-    """
+
+def existing(path: Path) -> Path:
+    """Return the path of a file, or raise ``ValueError`` where there is none."""
     if not path.is_file():
         raise ValueError(f"no {path.name} in {path.parent}")
-    table = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    return path
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the lines that are not empty."""
+    for number, line in enumerate(existing(path).read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """Read lines of a key, a space and a value; a key given twice is refused."""
+    table: dict[str, str] = {}
+    for number, line in read_lines(path):
         parts = line.split(maxsplit=1)
         if len(parts) != 2 or parts[0] in table:
             raise ValueError(f"{path.name}, line {number}: {line!r} should be a new number and a value")
-        table[parts[0]] = parts[1].strip()
+        table[parts[0]] = parts[1]
     return table
 
 
-def read_mat(path: Path, name: str) -> list[Any]:
-    """Return the variable ``name`` of a MATLAB file as a list, one item each row.
+def read_tables(base: Path, *names: str) -> list[dict[str, str]]:
+    """Read tables that must list the same images."""
+    tables = [read_table(base / name) for name in names]
+    for name, table in zip(names[1:], tables[1:], strict=True):
+        if odd := sorted(tables[0].keys() ^ table.keys()):
+            raise ValueError(f"{names[0]} and {name} disagree on {len(odd)} images: {first(odd)}")
+    return tables
 
-    Raises:
-        ValueError: the file is missing, is no MATLAB file, or has no such variable.
-    """
+
+def read_mat(path: Path, name: str) -> list[Any]:
+    """Return the variable ``name`` of a MATLAB file as a list, one item per row."""
     import numpy as np
     from scipy.io import loadmat
 
-    if not path.is_file():
-        raise ValueError(f"no {path.name} in {path.parent}")
+    existing(path)
     try:
         values = loadmat(path, squeeze_me=True)
     except Exception as error:  # damaged bytes raise whatever the reader meets first
@@ -59,27 +76,19 @@ def read_mat(path: Path, name: str) -> list[Any]:
 
 
 def flat_classes(root: Path, split: str) -> dict[str, list[str]]:
-    """Return the images of every class folder of a split, as paths below ``root``.
-
-    Raises:
-        ValueError: images outside class folders, folders within them, or an empty one.
-    """
+    """Return the images of every class folder of a split, as paths below ``root``; folders within them are refused."""
     found = class_folders(root, split)
-    if deep := [folder for key, (folder, _) in found.items() if len(key) > 1]:
+    if deep := ["/".join((split, *key)) for key in found if len(key) > 1]:
         raise ValueError(f"{split}/ has folders in its class folders ({first(deep)})")
-    return {name: [f"{folder}/{image}" for image in images] for (name,), (folder, images) in found.items()}
+    return {name: paths for (name,), paths in found.items()}
 
 
-def class_folders(root: Path, split: str) -> dict[tuple[str, ...], tuple[str, list[str]]]:
-    """Return the folder and the images of every class of a split; a key is (class,) or (coarse class, class).
-
-    Raises:
-        ValueError: images and folders are mixed, a class is empty, or folders are nested more deeply.
-    """
+def class_folders(root: Path, split: str) -> dict[tuple[str, ...], list[str]]:
+    """Return the images of every class of a split, as paths below ``root``; a key is (class,) or (coarse, class)."""
     outer, stray = scan(root / split)
     if stray or not outer:
         raise ValueError(f"{split}/ has {'images outside' if stray else 'no'} class folders {first(stray)}".rstrip())
-    found, depths = {}, set()
+    found = {}
     for name in outer:
         inner, images = scan(root / split / name)
         if inner and images:
@@ -91,11 +100,15 @@ def class_folders(root: Path, split: str) -> dict[tuple[str, ...], tuple[str, li
                 raise ValueError(f"{folder} holds folders ({first(deeper)}), one level deeper than is understood")
             if not held:
                 raise ValueError(f"the class folder {folder} has no images ({', '.join(sorted(SUFFIXES))})")
-            found[key] = (folder, held)
-            depths.add(len(key))
-    if len(depths) > 1:
+            found[key] = [f"{folder}/{image}" for image in held]
+    if len(set(map(len, found))) > 1:
         raise ValueError(f"some folders of {split}/ hold images and others folders")
     return found
+
+
+def rows_of(trees: Mapping[str, Mapping[Any, list[str]]]) -> list[tuple[str, Any, str]]:
+    """Return path, class and split of every image of trees, which are classes of images by split."""
+    return [(path, key, split) for split, tree in trees.items() for key, paths in tree.items() for path in paths]
 
 
 def scan(folder: Path) -> tuple[list[str], list[str]]:

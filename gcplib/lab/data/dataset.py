@@ -1,0 +1,124 @@
+"""What training and notebooks ask of images, whichever kind they are: splits, labels of two kinds, and a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gcplib.lab.data.layouts.listing import SPLITS
+from gcplib.lab.machine import cpu_count
+from gcplib.linalg.calls import unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Dataset"]
+
+
+class Dataset:
+    """Images with a split and a class each; the base of ``Typefaces`` and ``Images``.
+
+    Args:
+        spec: settings; they have ``pixels`` and a ``digest``.
+        path: file or folder of the images.
+        splits: of every image.
+        classes: number of the class of every image.
+        names: of the classes.
+        groups: the coarse class of every class, or None where there are none.
+        coarse: the coarse classes in the order of their numbers; None for that of the alphabet.
+    """
+
+    def __init__(
+        self,
+        spec: Any,
+        path: Path,
+        splits: Sequence[str] | np.ndarray,
+        classes: Sequence[int] | np.ndarray,
+        names: Sequence[str],
+        groups: Sequence[str] | None,
+        coarse: Sequence[str] | None = None,
+    ):
+        self.spec, self.path, self.digest = spec, path, spec.digest
+        self._splits, self._classes = np.asarray(splits), np.asarray(classes, dtype=np.int64)
+        self._names, self._groups = list(names), groups
+        self._coarse = sorted(set(groups or ())) if coarse is None else list(coarse)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} images, {self.spec}, path={str(self.path)!r})"
+
+    def images(self, indices: int | Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return images by their numbers: (n, H, W, 3) uint8."""
+        raise NotImplementedError
+
+    def _decoded(self, indices: int | Sequence[int] | np.ndarray, decode: Callable[[int, int], Any]) -> np.ndarray:
+        """Return what ``decode(place, row)`` gives of each of the images; ``place`` counts within ``indices``."""
+        rows = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        if outside := [int(row) for row in rows if not 0 <= row < len(self)]:
+            raise IndexError(f"no image {outside[0]}: this set has the images 0 to {len(self) - 1}")
+        images = np.empty((len(rows), self.spec.pixels, self.spec.pixels, 3), dtype=np.uint8)
+
+        def fill(place: int) -> None:
+            images[place] = decode(place, rows[place])
+
+        # Decoding releases the interpreter's lock, so threads use all cores.
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            list(pool.map(fill, range(len(rows))))
+        return images
+
+    def indices(self, split: str) -> np.ndarray:
+        """Return the places of the images of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
+        if split not in SPLITS:
+            raise ValueError(unknown("split", split, SPLITS))
+        return np.flatnonzero(self._splits == split)
+
+    def labels(self, kind: str = "fine") -> np.ndarray:
+        """Return the class of every image: (n,) int64.
+
+        Raises:
+            ValueError: ``coarse`` labels of a data set that has none, or another kind than ``fine`` and ``coarse``.
+        """
+        names = self.class_names(kind)
+        if kind == "fine":
+            return self._classes.copy()
+        return np.array([names.index(group) for group in self._groups], dtype=np.int64)[self._classes]
+
+    def class_names(self, kind: str = "fine") -> list[str]:
+        """Return the names of the classes in the order of their numbers; see ``labels``."""
+        if kind not in ("fine", "coarse"):
+            raise ValueError(unknown("kind of labels", kind, ("fine", "coarse")))
+        if kind == "coarse" and self._groups is None:
+            raise ValueError(
+                f"{self.path} has no coarse labels; to give it some, put the class folders into folders of the coarse "
+                "classes, in the layout 'folder': train/<coarse>/<class>/<image>.jpg and so on"
+            )
+        return list(self._names if kind == "fine" else self._coarse)
+
+    def show(self, split: str = "test", n: int = 24, labels: str = "fine", seed: int = 0) -> Figure:
+        """Return a figure of ``n`` images of a split, drawn at random, each under the name of its class."""
+        import matplotlib.pyplot as plt
+
+        places = self.indices(split)
+        if n < 1:
+            raise ValueError(f"n is {n}; give the number of images to show, 1 to {len(places)}")
+        places = np.sort(np.random.default_rng(seed).choice(places, size=min(n, len(places)), replace=False))
+        columns = min(8, math.ceil(math.sqrt(len(places) * 1.5)))
+        rows = math.ceil(len(places) / columns)
+        size = (1.65 * columns, 1.85 * rows)
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        # A notebook shows the returned figure; one left open would be shown a second time.
+        plt.close(figure)
+        names, classes = self.class_names(labels), self.labels(labels)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, place, image in zip(axes.flat, places, self.images(places), strict=False):
+            axis.imshow(image)
+            axis.set_title(names[classes[place]], fontsize=9)
+        return figure
