@@ -46,7 +46,9 @@ class Watch:
         self.width = max((len(job.label) for job in plan.jobs.values()), default=0)
         if due:
             where = f"logs in {plan.folder / 'logs'}"
-            print(f"Study {plan.profile!r}: {counted(len(due), 'job')} on {counted(cores, 'core')}; {where}", flush=True)
+            print(
+                f"Study {plan.profile!r}: {counted(len(due), 'job')} on {counted(cores, 'core')}; {where}", flush=True
+            )
 
     def look(self) -> None:
         """Print what is new, or after a while how far the running jobs are."""
@@ -56,7 +58,9 @@ class Watch:
             state, last = self.states.get(job.name, {}), before.get(job.name, {})
             if state.get("begun") != last.get("begun"):  # again, if it had died
                 usual = self.usual[job.name]
-                self._line(f"{job.label:<{self.width}}  started{f' (about {duration(usual)} last time)' if usual else ''}")
+                self._line(
+                    f"{job.label:<{self.width}}  started{f' (about {duration(usual)} last time)' if usual else ''}"
+                )
             if state != last and self._is(job, "done", "failed"):
                 words = f"{'done in' if state['state'] == 'done' else 'FAILED after'} {duration(state['seconds'])}"
                 bad = [(len(self.plan.runs(which, of=job)), which) for which in ("diverged", "failed")]

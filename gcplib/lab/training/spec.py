@@ -13,8 +13,8 @@ from gcplib.lab.data import ImagesSpec, TypefacesSpec
 from gcplib.lab.files import digest
 from gcplib.lab.plain import plain
 from gcplib.lab.training.recipe import PoolName, Recipe
-from gcplib.lab.validation import Items, SpecError, specification, validated
 from gcplib.lab.training.systems import check_systems
+from gcplib.lab.validation import Items, SpecError, specification, validated
 
 __all__ = ["RunSpec"]
 
