@@ -91,7 +91,7 @@ def whole(name):
     torch.manual_seed(0)
     backbone = gcplib.create_backbone("test_resnet", pretrained=False)
     if name == "gated":
-        insert_gates(backbone, ["layer2", "stem"] if name == "" else ["layer2"], width=8)
+        insert_gates(backbone, ["layer2"], width=8)
     if name == "coarse2fine":
         return Coarse2Fine(backbone, Head(create_pool("mpn_cov", backbone.out_channels, reduction=8), 3), first=0)
     if name == "diversified":
