@@ -15,9 +15,9 @@ from gcplib.linalg.calls import check_count
 Step = tuple[float, float]
 NEWTON_SCHULZ: Step = (1.0, 0.5)
 
-# Of MPA, in powers of 1 - x, the highest first.
-PADE_NUMERATOR = (-11 / 1024, 55 / 256, -77 / 64, 11 / 4, -11 / 4, 1.0)
-PADE_DENOMINATOR = (-1 / 1024, 15 / 256, -35 / 64, 7 / 4, -9 / 4, 1.0)
+# Of MPA, in powers of x - 1, the highest first.
+PADE_NUMERATOR = (11 / 1024, 55 / 256, 77 / 64, 11 / 4, 11 / 4, 1.0)
+PADE_DENOMINATOR = (1 / 1024, 15 / 256, 35 / 64, 7 / 4, 9 / 4, 1.0)
 
 
 def identity(a: Tensor) -> Tensor:
@@ -98,21 +98,21 @@ def accelerated_steps(steps: int, smallest: float) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def horner(coefficients: tuple[float, ...], a: Tensor) -> Tensor:
-    """Return the polynomial with these coefficients, of the highest power first."""
-    value = torch.full_like(a, coefficients[0])
+def horner(coefficients: tuple[float, ...], center: float, a: Tensor) -> Tensor:
+    """Return the polynomial in powers of ``a - center`` with these coefficients, of the highest power first."""
+    x, value = a - center, torch.full_like(a, coefficients[0])
     for coefficient in coefficients[1:]:
-        value = value * a + coefficient
+        value = value * x + coefficient
     return value
 
 
-def horner_difference(coefficients: tuple[float, ...], a: Tensor, b: Tensor) -> Tensor:
-    """Return its divided difference; Horner's rule for both at once, with no subtraction."""
+def horner_difference(coefficients: tuple[float, ...], center: float, a: Tensor, b: Tensor) -> Tensor:
+    x, y = a - center, b - center
     value, difference = torch.full_like(a, coefficients[0]), torch.zeros_like(a + b)
     for coefficient in coefficients[1:]:
-        # (r x + c)[a, b] = r(a) + r[a, b] b
-        difference = value + difference * b
-        value = value * a + coefficient
+        # Horner's rule for both at once: (r x + c)[x, y] = r(x) + r[x, y] y.
+        difference = value + difference * y
+        value = value * x + coefficient
     return difference
 
 
@@ -122,20 +122,11 @@ def taylor_coefficients(terms: int) -> tuple[float, ...]:
     return (*(-comb(2 * k, k) / (4**k * (2 * k - 1)) * (-1) ** k for k in range(terms, 0, -1)), 1.0)
 
 
-def about_one(coefficients: tuple[float, ...], a: Tensor) -> Tensor:
-    return horner(coefficients, a - 1)
-
-
-def about_one_difference(coefficients: tuple[float, ...], a: Tensor, b: Tensor) -> Tensor:
-    return horner_difference(coefficients, a - 1, b - 1)
-
-
 def pade(a: Tensor) -> Tensor:
-    return horner(PADE_NUMERATOR, 1 - a) / horner(PADE_DENOMINATOR, 1 - a)
+    return horner(PADE_NUMERATOR, 1, a) / horner(PADE_DENOMINATOR, 1, a)
 
 
 def pade_difference(a: Tensor, b: Tensor) -> Tensor:
-    # (P / Q)[a, b] = (P[a, b] - (P / Q)(b) Q[a, b]) / Q(a), and d(1 - x)/dx = -1.
-    of_denominator = pade(b) * horner_difference(PADE_DENOMINATOR, 1 - a, 1 - b)
-    slope = horner_difference(PADE_NUMERATOR, 1 - a, 1 - b) - of_denominator
-    return -slope / horner(PADE_DENOMINATOR, 1 - a)
+    # (P / Q)[a, b] = (P[a, b] - (P / Q)(b) Q[a, b]) / Q(a)
+    of_denominator = pade(b) * horner_difference(PADE_DENOMINATOR, 1, a, b)
+    return (horner_difference(PADE_NUMERATOR, 1, a, b) - of_denominator) / horner(PADE_DENOMINATOR, 1, a)

@@ -8,8 +8,6 @@ from torch import Tensor
 from gcplib.linalg.parallel import FEWEST_ROWS, use_threads
 from gcplib.linalg.tolerance import NonFiniteError, raise_non_finite
 
-__all__ = ["eigh"]
-
 
 def _finite(lam: Tensor, u: Tensor) -> bool:
     # Entries of u are at most 1: their sum is finite if and only if they are, and takes one pass without a mask.
@@ -50,11 +48,7 @@ def _(s: Tensor) -> tuple[Tensor, Tensor]:
 def eigh(s: Tensor) -> tuple[Tensor, Tensor]:
     """Return the eigenvalues in ascending order ``(n, d)`` and the eigenvectors ``(n, d, d)`` of symmetric matrices.
 
-    Args:
-        s: ``(n, d, d)``, float32 or float64; the lower triangle is read. Not differentiable by itself.
-
-    Raises:
-        NonFiniteError: NaN or infinity in ``s``.
+    Of ``(n, d, d)``, float32 or float64, the lower triangle is read. Not differentiable by itself.
     """
     # As one operator, the checks and the second try are no obstacle to torch.compile.
     return _eigh_op(s) if torch.compiler.is_compiling() else _eigh(s)

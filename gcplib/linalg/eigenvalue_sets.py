@@ -4,14 +4,12 @@ All raise a ValueError at a setting out of range.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gcplib.linalg.calls import Partial, check_count, resolve, write_call
-
-__all__ = ["EigenvalueSet", "band", "bottom", "get_eigenvalue_set", "list_eigenvalue_sets", "random_set", "top"]
 
 # Of a random order: more than any backbone has.
 MOST_CHANNELS = 1 << 14
@@ -47,17 +45,11 @@ class EigenvalueSet:
             )
 
     def mask(self, lam: Tensor, rank: int | None = None) -> Tensor:
-        """Say which eigenvalues are in the set.
+        """Say which eigenvalues are in the set, ``(..., d)``; raise a ValueError if it needs more than ``rank``.
 
         Args:
             lam: ``(..., d)`` in ascending order, as ``eigh`` returns them.
             rank: how many can differ from zero, by default all.
-
-        Returns:
-            bool ``(..., d)``, in the order of ``lam``.
-
-        Raises:
-            ValueError: the set needs more eigenvalues than ``rank``.
 
         >>> top(2).mask(torch.tensor([1.0, 2.0, 3.0]))
         tensor([False,  True,  True])
@@ -93,7 +85,7 @@ def band(first: int, last: int) -> EigenvalueSet:
 
 def random_set(count: int, seed: int = 0) -> EigenvalueSet:
     """Return ``count`` eigenvalues at ranks drawn once, the same for every matrix."""
-    return EigenvalueSet(write_call("random", count, seed), Partial(_drawn, count, RandomOrder(seed)), count)
+    return EigenvalueSet(write_call("random", count, seed), Partial(_drawn, count, seed), count)
 
 
 def energy_top(fraction: float) -> EigenvalueSet:
@@ -114,7 +106,7 @@ def energy_bottom(fraction: float) -> EigenvalueSet:
 def energy_random(fraction: float, seed: int = 0) -> EigenvalueSet:
     """Return as many, in random order, as it takes to hold the fraction; see ``energy_top``."""
     name = write_call("energy_random", _part(fraction), seed)
-    return EigenvalueSet(name, Partial(_energy, fraction, RandomOrder(seed)))
+    return EigenvalueSet(name, Partial(_energy, fraction, seed))
 
 
 def _part(fraction: float) -> float:
@@ -133,48 +125,31 @@ def _ranks(first: int | None, last: int | None, lam: Tensor) -> Tensor:
     return chosen
 
 
-def _drawn(count: int, order: Callable[[Tensor], Tensor], lam: Tensor) -> Tensor:
-    return order(lam).argsort() < count
+def _drawn(count: int, seed: int, lam: Tensor) -> Tensor:
+    return _random_order(seed, lam).argsort() < count
 
 
-def _energy(fraction: float, order: Callable[[Tensor], Tensor] | None, lam: Tensor) -> Tensor:
-    ranks = order(lam) if order else torch.arange(lam.shape[-1], device=lam.device)
+def _energy(fraction: float, seed: int | None, lam: Tensor) -> Tensor:
+    ranks = torch.arange(lam.shape[-1], device=lam.device) if seed is None else _random_order(seed, lam)
     before = lam[..., ranks].cumsum(-1) - lam[..., ranks]
     taken = torch.zeros_like(lam, dtype=torch.bool)
     taken[..., ranks] = before < fraction * lam.sum(-1, keepdim=True)
     return taken
 
 
-@dataclass(frozen=True)
-class RandomOrder:
-    """From eigenvalues ``(..., r)`` to an order of their ranks ``(r,)``, drawn once."""
+def _random_order(seed: int, lam: Tensor) -> Tensor:
+    return _priorities(seed)[: lam.shape[-1]].argsort().to(lam.device)
 
-    seed: int
-    priority: Tensor = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        # Drawn here and not at each call: a random generator cannot be made inside a compiled graph.
-        generator = torch.Generator().manual_seed(self.seed)
-        object.__setattr__(self, "priority", torch.rand(MOST_CHANNELS, generator=generator))
-
-    def __reduce__(self) -> tuple:
-        return RandomOrder, (self.seed,)
-
-    def __call__(self, lam: Tensor) -> Tensor:
-        return self.priority[: lam.shape[-1]].argsort().to(lam.device)
+# A random generator cannot be made inside a compiled graph.
+@torch.compiler.assume_constant_result
+def _priorities(seed: int) -> Tensor:
+    return torch.rand(MOST_CHANNELS, generator=torch.Generator().manual_seed(seed))
 
 
 # By name and settings, so that a set is a plain value and can stand in a file.
-SETS: dict[str, Callable[..., EigenvalueSet]] = {
-    "top": top,
-    "bottom": bottom,
-    "band": band,
-    "random": random_set,
-    "energy_top": energy_top,
-    "energy_bottom": energy_bottom,
-    "energy_random": energy_random,
-    "all_but_smallest": all_but_smallest,
-}
+MAKERS = (top, bottom, band, all_but_smallest, energy_top, energy_bottom, energy_random)
+SETS: dict[str, Callable[..., EigenvalueSet]] = {make.__name__: make for make in MAKERS} | {"random": random_set}
 
 
 def list_eigenvalue_sets() -> list[str]:

@@ -14,8 +14,6 @@ from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, require
 if TYPE_CHECKING:
     from gcplib.linalg.gradient_rules import GradientRule
 
-__all__ = ["not_noise", "outputs", "require_finite", "scale_of", "seen", "values"]
-
 
 def not_noise(lam: Tensor, rank: int, fn: SpectralFunction) -> Tensor:
     """Say which eigenvalues are not rounding noise; ``lam`` ascends, ``rank`` is the largest possible.

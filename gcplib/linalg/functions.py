@@ -7,8 +7,6 @@ its number of steps, and its gradient is as exact as that of the root itself.
 All raise a ValueError at a setting out of range.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -18,17 +16,6 @@ from torch import Tensor
 
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg.calls import Partial, resolve, write_call
-
-__all__ = [
-    "SpectralFunction",
-    "accelerated_function",
-    "get_function",
-    "list_functions",
-    "newton_schulz_function",
-    "pade_function",
-    "power",
-    "taylor_function",
-]
 
 
 @dataclass(frozen=True)
@@ -62,7 +49,7 @@ class SpectralFunction:
     smooth: bool = False
     positive: bool = False
     gain: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
-    base: SpectralFunction | None = None
+    base: "SpectralFunction | None" = None
 
     def __str__(self) -> str:
         return self.name
@@ -85,8 +72,8 @@ def power(exponent: float) -> SpectralFunction:
     if exponent in (0.5, -0.5, 1):
         return {0.5: SQRT, -0.5: INVSQRT, 1: IDENTITY}[exponent]
     value, quotient = Partial(formulas.power, float(exponent)), Partial(formulas.power_difference, float(exponent))
-    zero = inf if exponent < 0 else 0.0
-    return SpectralFunction(write_call("power", exponent), value, quotient, zero, positive=exponent < 0)
+    negative = exponent < 0
+    return SpectralFunction(write_call("power", exponent), value, quotient, inf if negative else 0.0, positive=negative)
 
 
 def newton_schulz_function(steps: int = 5) -> SpectralFunction:
@@ -109,7 +96,12 @@ def accelerated_function(steps: int = 4, smallest: float = 1e-3) -> SpectralFunc
 
 def _iteration(name: str, steps: tuple[formulas.Step, ...]) -> SpectralFunction:
     value, quotient = Partial(formulas.iteration, steps), Partial(formulas.iteration_difference, steps)
-    return SpectralFunction(name, value, quotient, scale="trace", smooth=True)
+    return _approximate_root(name, value, quotient, "trace")
+
+
+def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str) -> SpectralFunction:
+    zero = float(value(torch.zeros((), dtype=torch.float64)))
+    return SpectralFunction(name, value, quotient, zero, scale, smooth=True)
 
 
 def taylor_function(terms: int = 10) -> SpectralFunction:
@@ -120,9 +112,8 @@ def taylor_function(terms: int = 10) -> SpectralFunction:
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
     coefficients = formulas.taylor_coefficients(terms)
-    value, quotient = Partial(formulas.about_one, coefficients), Partial(formulas.about_one_difference, coefficients)
-    zero = float(value(torch.zeros((), dtype=torch.float64)))
-    return SpectralFunction(write_call("taylor", terms), value, quotient, zero, scale="norm", smooth=True)
+    value, quotient = (Partial(f, coefficients, 1) for f in (formulas.horner, formulas.horner_difference))
+    return _approximate_root(write_call("taylor", terms), value, quotient, "norm")
 
 
 def pade_function() -> SpectralFunction:
@@ -132,20 +123,15 @@ def pade_function() -> SpectralFunction:
 
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    zero = sum(formulas.PADE_NUMERATOR) / sum(formulas.PADE_DENOMINATOR)
-    return SpectralFunction("pade", formulas.pade, formulas.pade_difference, zero, scale="norm", smooth=True)
+    return _approximate_root("pade", formulas.pade, formulas.pade_difference, "norm")
 
 
 FUNCTIONS: dict[str, SpectralFunction | Callable[..., SpectralFunction]] = {
-    "sqrt": SQRT,
-    "invsqrt": INVSQRT,
-    "identity": IDENTITY,
-    "log": LOG,
+    **{fn.name: fn for fn in (SQRT, INVSQRT, IDENTITY, LOG, pade_function())},
     "power": power,
     "newton_schulz": newton_schulz_function,
     "accelerated": accelerated_function,
     "taylor": taylor_function,
-    "pade": pade_function(),
 }
 
 

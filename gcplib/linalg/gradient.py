@@ -92,7 +92,7 @@ def geometric_sum(degree: int, a: Tensor, b: Tensor) -> Tensor:
 def pade_quotient(degree: int, digits: int, a: Tensor, b: Tensor) -> Tensor:
     first, ratio = _larger_and_ratio(a, b)
     numerator, denominator = _pade_coefficients(degree, digits)
-    return first * horner(numerator, ratio) / horner(denominator, ratio)
+    return first * horner(numerator, 0, ratio) / horner(denominator, 0, ratio)
 
 
 @cache

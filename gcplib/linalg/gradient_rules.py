@@ -5,8 +5,6 @@ A rule is first of all the matrix W of ``gradient``. Some change the forward pas
 truncations, unless they are of the ``backward`` pass alone. All raise a ValueError at a setting out of range.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -18,20 +16,6 @@ from gcplib.linalg.calls import Partial, check_count, resolve, unknown, write_ca
 from gcplib.linalg.eigenvalue_sets import EigenvalueSet, all_but_smallest, get_eigenvalue_set
 from gcplib.linalg.functions import SpectralFunction, newton_schulz_function
 
-__all__ = [
-    "GradientRule",
-    "clip",
-    "get_rule",
-    "list_rules",
-    "newton",
-    "pade",
-    "pade_released",
-    "power_iteration",
-    "taylor",
-    "top_n",
-    "truncate",
-]
-
 PASSES = ("both", "forward", "backward")
 
 
@@ -42,9 +26,7 @@ def _check_pass(where: str) -> None:
 
 @dataclass(frozen=True)
 class GradientRule:
-    """How to differentiate a spectral map, and whether its forward pass is changed.
-
-    A plain value, as ``SpectralFunction`` is.
+    """How to differentiate a spectral map, and whether its forward pass is changed; a plain value.
 
     Args:
         name: shown in errors and plots; of those in the library the text that ``get_rule`` reads.
@@ -205,18 +187,12 @@ def pade_released(degree: int = 50, digits: int = 20) -> GradientRule:
 # iterative solver for `C X + X C = G` converges to: exact for the square root, and how MPA and MTP are published.
 # `original` (MPN-COV) trusts K; where eigenvalues coincide it takes the largest finite entry, on both sides.
 EXACT = GradientRule("exact", gradient.exact_weights, clamps_forward=False)
+LYAPUNOV = GradientRule("lyapunov", gradient.lyapunov_weights, clamps_forward=False, through_scale=False)
+ORIGINAL = GradientRule("original", _from_k(gradient.inverse_difference))
+PI_RELEASED = GradientRule("power_iteration_released", gradient.no_weights)
 RULES: dict[str, GradientRule | Callable[..., GradientRule]] = {
-    "exact": EXACT,
-    "lyapunov": GradientRule("lyapunov", gradient.lyapunov_weights, clamps_forward=False, through_scale=False),
-    "original": GradientRule("original", _from_k(gradient.inverse_difference)),
-    "clip": clip,
-    "top_n": top_n,
-    "power_iteration": power_iteration,
-    "power_iteration_released": GradientRule("power_iteration_released", gradient.no_weights),
-    "newton": newton,
-    "taylor": taylor,
-    "pade": pade,
-    "pade_released": pade_released,
+    **{rule.name: rule for rule in (EXACT, LYAPUNOV, ORIGINAL, PI_RELEASED)},
+    **{make.__name__: make for make in (clip, top_n, power_iteration, newton, taylor, pade, pade_released)},
 }
 
 

@@ -1,6 +1,8 @@
 """Square roots by matrix products alone: Newton-Schulz and its accelerated forms, MPA, MTP, and the Lyapunov solver.
 
-What each computes, eigenvalue by eigenvalue, is in ``functions``.
+What each computes, eigenvalue by eigenvalue, is in ``functions``. All take symmetric positive semi-definite matrices
+``(..., d, d)`` and raise a ValueError where they are not square or a setting is out of range, and a NonFiniteError at
+NaN or infinity. A zero matrix stays zero.
 """
 
 from collections.abc import Callable
@@ -14,13 +16,10 @@ from torch.autograd.function import once_differentiable
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg.calls import check_count
 from gcplib.linalg.covariance import symmetric
-from gcplib.linalg.divided_differences import Step
 from gcplib.linalg.tolerance import check_matrices, raise_non_finite, require
 
-__all__ = ["accelerated_newton_schulz", "lyapunov", "newton_schulz", "pade_root", "taylor_root"]
 
-
-def _cubic(step: Step) -> tuple[float, float, float, float]:
+def _cubic(step: formulas.Step) -> tuple[float, float, float, float]:
     """Return the coefficients of ``1 - (1 - v) (a + b v)^2`` by rising powers of v."""
     a, b = step
     return 1 - a * a, a * a - 2 * a * b, 2 * a * b - b * b, b * b
@@ -118,7 +117,7 @@ def _check(s: Tensor) -> None:
     require(torch.isfinite(s.detach()).all(), "matrices are not finite", partial(raise_non_finite, "matrices", s))
 
 
-def _iterate(s: Tensor, steps: tuple[Step, ...]) -> Tensor:
+def _iterate(s: Tensor, steps: tuple[formulas.Step, ...]) -> Tensor:
     _check(s)
     with torch.autocast(s.device.type, enabled=False):
         return _Iteration.apply(s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0), steps).view(s.shape)
@@ -133,15 +132,8 @@ def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
     too large first (24 % at 3 %), and too small below 0.6 % (53 % at 0.1 %).
 
     Args:
-        s: symmetric positive semi-definite ``(..., d, d)``, floating point.
+        s: ``(..., d, d)``.
         steps: number of iterations; the papers use 5.
-
-    Returns:
-        ``(..., d, d)``; a zero matrix stays zero.
-
-    Raises:
-        ValueError: not square or fewer than one step.
-        NonFiniteError: NaN or infinity in ``s``.
 
     Source: iSQRT-COV (Li et al., CVPR 2018), eqs. 1-6.
     """
@@ -155,13 +147,9 @@ def accelerated_newton_schulz(s: Tensor, steps: int = 4, smallest: float = 1e-3)
     the trace: same products per step, fewer steps (``accelerated_function`` tells the error).
 
     Args:
-        s: symmetric positive semi-definite ``(..., d, d)``.
+        s: ``(..., d, d)``.
         steps: number of iterations.
         smallest: the smallest eigenvalue over the trace that should come out right, between 0 and 1.
-
-    Raises:
-        ValueError: not square, fewer than one step, or ``smallest`` out of range.
-        NonFiniteError: NaN or infinity in ``s``.
 
     Source: Polar Express (Amsel et al., 2025), degree 3, whose optimum is that of Chen and Chow (2014), in closed form.
     """
@@ -177,7 +165,7 @@ def _about_identity(s: Tensor, root: Callable[[Tensor], Tensor]) -> Tensor:
         return root(_plus_identity(s / t, -1.0)) * (t.sqrt() * nonzero)
 
 
-def _matrix_polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     """Return the polynomial of a matrix with these coefficients, of the highest power first, by Horner's rule."""
     value = _plus_identity(coefficients[0] * x, coefficients[1])
     for coefficient in coefficients[2:]:
@@ -185,10 +173,10 @@ def _matrix_polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     return value
 
 
-def _pade_of(rest: Tensor) -> Tensor:
-    numerator = _matrix_polynomial(formulas.PADE_NUMERATOR, -rest)
+def _pade(x: Tensor) -> Tensor:
+    numerator, denominator = (_polynomial(c, x) for c in (formulas.PADE_NUMERATOR, formulas.PADE_DENOMINATOR))
     # The denominator is positive definite, and everything commutes.
-    return torch.cholesky_solve(numerator, torch.linalg.cholesky(_matrix_polynomial(formulas.PADE_DENOMINATOR, -rest)))
+    return torch.cholesky_solve(numerator, torch.linalg.cholesky(denominator))
 
 
 def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
@@ -196,13 +184,9 @@ def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
 
     The same function as ``spectral_map(s, taylor_function(terms))``; differentiated by autograd.
 
-    Raises:
-        ValueError: not square, no term.
-        NonFiniteError: NaN or infinity.
-
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    return _about_identity(s, partial(_matrix_polynomial, formulas.taylor_coefficients(terms)))
+    return _about_identity(s, partial(_polynomial, formulas.taylor_coefficients(terms)))
 
 
 def pade_root(s: Tensor) -> Tensor:
@@ -210,13 +194,9 @@ def pade_root(s: Tensor) -> Tensor:
 
     The same function as ``spectral_map(s, pade_function())``; differentiated by autograd.
 
-    Raises:
-        ValueError: not square.
-        NonFiniteError: NaN or infinity.
-
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    return _about_identity(s, _pade_of)
+    return _about_identity(s, _pade)
 
 
 def lyapunov(root: Tensor, g: Tensor, steps: int = 8) -> Tensor:
@@ -229,13 +209,9 @@ def lyapunov(root: Tensor, g: Tensor, steps: int = 8) -> Tensor:
     ``G_ij / (c_i + c_j)``, which is the rule ``lyapunov``.
 
     Args:
-        root: symmetric positive semi-definite C, ``(..., d, d)``.
+        root: C, ``(..., d, d)``.
         g: symmetric ``(..., d, d)``.
         steps: number of iterations; the paper uses 8.
-
-    Raises:
-        ValueError: shapes that differ, not square, or fewer than one step.
-        NonFiniteError: NaN or infinity.
 
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """

@@ -5,15 +5,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gcplib.linalg.autograd import FullMap, ThinMap, from_gram, from_svd
+from gcplib.linalg.autograd import SpectralMap
 from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
 from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
 from gcplib.linalg.gradient_rules import EXACT, GradientRule, get_rule
 from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance, require
-
-__all__ = ["ROUTES", "check_map", "covariance_map", "invsqrtm", "logm", "powm", "spectral_map", "sqrtm"]
 
 ROUTES = ("auto", "full", "thin", "svd")
 
@@ -47,7 +45,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     rank_tolerance(s.dtype)
     try:
         with torch.autocast(s.device.type, enabled=False):
-            return FullMap.apply(symmetric(_batch(s)), fn, rule, None).view(s.shape)
+            return SpectralMap.apply(symmetric(_batch(s)), fn, rule, "matrix", False).view(s.shape)
     except NonFiniteError:
         if torch.isfinite(s).all():
             raise
@@ -87,12 +85,7 @@ def _batch(x: Tensor) -> Tensor:
 def check_map(
     fn: str | SpectralFunction, rule: str | GradientRule, route: str, channels: int
 ) -> tuple[SpectralFunction, GradientRule]:
-    """Return the spectral function and the gradient rule, or say what cannot work together.
-
-    Raises:
-        ValueError: unknown function, rule or route; a route the function or rule cannot take; a rule of the square root
-            for another function, or one that keeps more eigenvalues than there are.
-    """
+    """Return the spectral function and the gradient rule, or raise a ValueError about what cannot work together."""
     fn, rule = get_function(fn), get_rule(rule)
     if route not in ROUTES:
         raise ValueError(unknown("route", route, ROUTES))
@@ -105,9 +98,7 @@ def check_map(
     if (rule.clamps_forward and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
     if rule.weights == lyapunov_weights and not root and (fn.scale is None or fn.zero == 0 or fn.base is not None):
-        raise ValueError(
-            f"gradient rule lyapunov is one of the square root, and of mpa and mtp, not of {fn}; use exact"
-        )
+        raise ValueError(f"gradient rule {rule} is one of the square root, and of mpa and mtp, not of {fn}; use exact")
     if rule.clamps_forward and fn.positive:
         raise ValueError(f"gradient rule {rule} sets eigenvalues to eps and cannot take {fn}; use exact")
     if rule.keep is not None:
@@ -140,10 +131,9 @@ def covariance_map(
 
     Raises:
         ValueError: bad shape, unknown function, rule or route, or ``f(0) != 0`` on a route that needs it.
-        NonFiniteError: NaN or infinity in the features, with their place.
-        TypeError: half precision or integers.
+        NonFiniteError, TypeError: as ``spectral_map``.
 
-    Source: MPN-COV (Li et al., ICCV 2017); the thin gradient is derived in ``ThinMap``.
+    Source: MPN-COV (Li et al., ICCV 2017); the thin gradient is in ``SpectralMap``.
 
     >>> covariance_map(torch.tensor([[1.0, 5.0], [2.0, 2.0]])).round(decimals=4)
     tensor([[2., 0.],
@@ -162,11 +152,7 @@ def covariance_map(
                 out, bad = moment(x), partial(raise_non_finite, "features", x, made)
                 require(torch.isfinite(out.detach()).all(), "features are not finite", bad)
                 return out
-            if route == "full":
-                out = FullMap.apply(_batch(x), fn, rule, centered)
-            else:
-                out = ThinMap.apply(_batch(x), fn, rule, from_svd if route == "svd" else from_gram, centered)
-            return out.view(*x.shape[:-1], channels)
+            return SpectralMap.apply(_batch(x), fn, rule, route, centered).view(*x.shape[:-1], channels)
     except NonFiniteError:
         if torch.isfinite(x).all() and torch.isfinite(moment(x)).all():
             raise

@@ -6,8 +6,6 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-__all__ = ["SPECTRAL_DTYPES", "NonFiniteError", "raise_non_finite", "rank_tolerance", "spectral_dtype"]
-
 # In units of machine epsilon times the largest eigenvalue (or singular value, where the features themselves are
 # decomposed). Measured at 48 to 256 channels: rounding noise of null eigenvalues stays below 4 for every size, and
 # a factor of 40 already costs more gradient accuracy at condition 1e6 than noise does. tests/linalg holds both ends.
