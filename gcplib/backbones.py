@@ -94,7 +94,7 @@ def create_network(
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
-            f"no pretrained weights of {name!r} ({reason}); without a network pass pretrained=<path of a state dict>, or "
+            f"no pretrained weights of {name!r} ({reason}); without a network pass pretrained=<path of a state dict>, "
             f"pretrained=False, or take {OFFLINE_BACKBONE}, whose weights are a package of their own"
         ) from error
     if pretrained is True and name == OFFLINE_BACKBONE:
