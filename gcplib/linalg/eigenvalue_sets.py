@@ -144,7 +144,7 @@ def _random_order(seed: int, lam: Tensor) -> Tensor:
 # A random generator cannot be made inside a compiled graph.
 @torch.compiler.assume_constant_result
 def _priorities(seed: int) -> Tensor:
-    return torch.rand(MOST_CHANNELS, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(MOST_CHANNELS, generator=torch.Generator().manual_seed(seed), device="cpu", dtype=torch.float32)
 
 
 # By name and settings, so that a set is a plain value and can stand in a file.

@@ -100,7 +100,7 @@ def _iteration(name: str, steps: tuple[formulas.Step, ...]) -> SpectralFunction:
 
 
 def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str) -> SpectralFunction:
-    zero = float(value(torch.zeros((), dtype=torch.float64)))
+    zero = float(value(torch.zeros((), dtype=torch.float64, device="cpu")))
     return SpectralFunction(name, value, quotient, zero, scale, smooth=True)
 
 

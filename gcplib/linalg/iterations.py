@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg.calls import check_count
 from gcplib.linalg.covariance import symmetric
-from gcplib.linalg.tolerance import check_matrices, raise_non_finite, require
+from gcplib.linalg.tolerance import check_matrices, raise_non_finite, rank_tolerance, require
 
 
 def _cubic(step: formulas.Step) -> tuple[float, float, float, float]:
@@ -196,6 +196,7 @@ def pade_root(s: Tensor) -> Tensor:
 
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
+    rank_tolerance(s.dtype)  # the solver has no half precision
     return _about_identity(s, _pade)
 
 

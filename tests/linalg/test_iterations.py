@@ -194,6 +194,8 @@ def test_bad_input():
         accelerated_newton_schulz(torch.eye(2), smallest=2)
     with pytest.raises(ValueError, match="terms must be an integer from 1"):
         taylor_root(torch.eye(2), 0)
+    with pytest.raises(TypeError, match=r"bfloat16; convert .* to one of torch.float32"):
+        pade_root(torch.eye(2, dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="one shape"):
         lyapunov(torch.eye(2), torch.eye(3))
     off_diagonal = torch.eye(3).expand(2, 4, 3, 3).clone()

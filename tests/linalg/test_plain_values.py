@@ -111,6 +111,22 @@ def test_text_is_read_back_to_an_equal_object(get, text):
     assert get(str(made)) == made == get(made)
 
 
+def test_another_default_device_or_dtype_changes_nothing():
+    values = objects()
+    try:
+        torch.set_default_dtype(torch.float16)
+        with torch.device("meta"):
+            made = objects()
+        assert made == values
+        random = get_eigenvalue_set("random(3, 1)")
+        lam = torch.arange(1.0, 7.0, dtype=torch.float64, device="cpu")
+        with torch.device("meta"):
+            drawn = random.mask(lam)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(drawn, random.mask(lam))
+
+
 def test_objects_of_other_settings_differ():
     values = objects()
     for number, value in enumerate(values):
