@@ -83,9 +83,9 @@ def equal_width(channels: int, parameters: int) -> int:
     >>> equal_width(112, 114016)
     506
     """
-    a_unit = 2 * channels + 1
-    hidden = max(1, round((parameters - channels) / a_unit))
-    found = hidden * a_unit + channels
+    per_unit = 2 * channels + 1
+    hidden = max(1, round((parameters - channels) / per_unit))
+    found = hidden * per_unit + channels
     if abs(found - parameters) > EQUAL * parameters:
         raise ValueError(
             f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within {EQUAL:.0%}; "
