@@ -118,7 +118,7 @@ def test_several_reductions_are_one_field(spec):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"systems": {"gates": {}}}, "unknown system 'gates'; did you mean 'gate'. known: gate, views, diversify, coarse2fine"),
+        ({"systems": {"gates": {}}}, "unknown system 'gates'; did you mean 'gate'. known: gate, views, diversify"),
         ({"systems": {"gate": ["features"]}}, "systems.gate must be a mapping of options"),
         ({"systems": {"gate": {"stages": ["blocks.4"]}}}, "has a frozen backbone; gate .'features'. there"),
         ({"systems": {"coarse2fine": {}}}, "needs the stage 'full'"),
