@@ -180,8 +180,9 @@ def models_from_one_start(
     models = {}
     for name, fields in pools.items():
         options = dict(fields)
+        pool = options.pop("pool")
         torch.manual_seed(seed)  # a reduction is drawn first, so it is the same with every pool
-        models[name] = create_model(copy.deepcopy(backbone), options.pop("pool"), classes, reduction, **options)
+        models[name] = create_model(copy.deepcopy(backbone), pool, classes, reduction=reduction, **options)
     return models
 
 
