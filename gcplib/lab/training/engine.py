@@ -128,8 +128,7 @@ def agree(fabric: Fabric, totals: Tensor, broken: bool, stop: bool) -> dict:
 
     A device that left the step by itself would leave the others waiting for its gradient.
     """
-    flags = torch.tensor([float(broken), float(stop)], device=totals.device)
-    facts = torch.cat([totals, flags])
+    facts = torch.cat([totals, totals.new_tensor([broken, stop])])
     if fabric.world_size > 1:
         facts = fabric.all_reduce(facts, reduce_op="sum")
     loss, correct, broken, stop = facts.tolist()

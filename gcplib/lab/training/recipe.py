@@ -23,14 +23,9 @@ from gcplib.nn import get_loss, list_pools
 __all__ = ["PoolName", "PoolSwitch", "Recipe", "learning_rate_factor"]
 
 
-def _known_loss(name: str) -> str:
-    get_loss(name)
-    return name
-
-
 PoolName = one_of("pool", list_pools)
 Schedule = one_of("schedule", SCHEDULES.keys)
-Loss = Annotated[str, AfterValidator(_known_loss)]
+Loss = Annotated[str, AfterValidator(lambda name: get_loss(name) and name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -77,8 +77,8 @@ class RunSpec:
         problems = []
         try:
             check_systems(self.systems, self.stage)
-        except ValueError as error:
-            problems.append(str(error))
+        except SpecError as error:
+            problems += error.problems
         first = self.systems.get("coarse2fine", {}).get("first", 1)
         if "coarse2fine" in self.systems and isinstance(first, int) and first >= self.recipe.epochs:
             problems.append(

@@ -56,20 +56,27 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
     writer = RunWriter(spec, directory, state, fabric, engine)
     with _asked_to_stop() as stop:
         outcome, reason, last, best = "finished", "", None, None
+        epochs = range(state.epoch, spec.recipe.epochs)
+        if fabric.is_global_zero:
+            epochs = track(epochs, f"{spec.pool}, {spec.labels} labels, seed {spec.seed}", unit="epoch")
         try:
-            with _last_checkpoint(writer, fabric):
-                for epoch in _epochs(spec, state, fabric):
-                    enter_epoch(state, epoch)
-                    wanted = (state, fabric, source, places["train"], spec.recipe, spec.seed)
-                    row = train_epoch(*wanted, writer.watch, writer.after_step, stop)
-                    _finish_epoch(state, row | _validation(logits_of("validation"), labels["validation"]), spec)
-                    if spec.pool_at(epoch + 1) != spec.pool_at(epoch):
-                        switch_pool(state, spec, epoch + 1)  # before the checkpoint, which is one of the next epoch
-                    writer.after_epoch()
+            for epoch in epochs:
+                enter_epoch(state, epoch)
+                wanted = (state, fabric, source, places["train"], spec.recipe, spec.seed)
+                row = train_epoch(*wanted, writer.watch, writer.after_step, stop)
+                _finish_epoch(state, row | _validation(logits_of("validation"), labels["validation"]), spec)
+                if spec.pool_at(epoch + 1) != spec.pool_at(epoch):
+                    switch_pool(state, spec, epoch + 1)  # before the checkpoint, which is one of the next epoch
+                writer.after_epoch()
             last = logits_of("test")
             best = _with_best_weights(state, spec, lambda: logits_of("test")) if spec.recipe.report_best else None
         except Diverged as error:
             outcome, reason = "diverged", str(error)
+        except Stopped:
+            writer.save()
+            fabric.barrier()  # the others wait for the one that writes
+            # Only that one ends with an error: Fabric kills it at once when another does.
+            raise Stopped(143 if fabric.is_global_zero else 0) from None
         gpu = torch.cuda.get_device_name(source.device) if source.device.type == "cuda" else None
         result = {
             "outcome": outcome,
@@ -87,27 +94,6 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
         writer.finish(result, last, places["test"], source.labels)
         if stop():  # asked during the last evaluation: this run is whole, but no other may begin
             raise Stopped(143 if fabric.is_global_zero else 0)
-
-
-@contextlib.contextmanager
-def _last_checkpoint(writer: RunWriter, fabric: Fabric) -> Iterator[None]:
-    """Write a checkpoint before a process ends that was asked to; the others wait for the one that writes.
-
-    Only that one ends with an error: Fabric kills it at once when another does.
-    """
-    try:
-        yield
-    except Stopped:
-        writer.save()
-        fabric.barrier()
-        raise Stopped(143 if fabric.is_global_zero else 0) from None
-
-
-def _epochs(spec: RunSpec, state: TrainingState, fabric: Fabric) -> Iterator[int]:
-    epochs = range(state.epoch, spec.recipe.epochs)
-    if not fabric.is_global_zero:
-        return iter(epochs)
-    return track(epochs, f"{spec.pool}, {spec.labels} labels, seed {spec.seed}", unit="epoch")
 
 
 def _validation(logits: Tensor, labels: Tensor) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 import warnings
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
@@ -65,7 +65,7 @@ class RunWriter:
         if not self.fabric.is_global_zero:
             return
         row = self.state.history[-1]
-        self._try(lambda: write_rows(self.directory / "metrics.csv", self.state.history))
+        self._try(self._write_metrics)
         if self.tensorboard is not None:
             for name, value in row.items():
                 self.tensorboard.add_scalar(name, value, row["epoch"])
@@ -84,6 +84,10 @@ class RunWriter:
         self.saved = time.perf_counter()
         self.cost = self.saved - begin
 
+    def _write_metrics(self) -> None:
+        table = pd.DataFrame(self.state.history) if self.state.history else pd.DataFrame(columns=["epoch"])
+        _write_table(self.directory / "metrics.csv", table)
+
     def _try(self, write: Callable[[], None]) -> None:
         try:
             write()
@@ -94,11 +98,10 @@ class RunWriter:
     def finish(self, result: dict, logits: Tensor | None, test: Tensor, labels: Tensor) -> None:
         """Write the results; ``result.json`` last, for its presence says that the run is whole."""
         if self.fabric.is_global_zero:
-            write_rows(self.directory / "metrics.csv", self.state.history)
+            self._write_metrics()
             if logits is not None:
                 found = {"image": test, "label": labels[test], "prediction": logits.argmax(1)}
-                rows = zip(*(column.tolist() for column in found.values()), strict=True)
-                write_rows(self.directory / "predictions.csv", [dict(zip(found, row, strict=True)) for row in rows])
+                _write_table(self.directory / "predictions.csv", pd.DataFrame(found))
                 weights = {name: value.contiguous() for name, value in self.state.evaluated.state_dict().items()}
                 with write_atomic(self.directory / "model.safetensors") as temporary:
                     save_file(weights, temporary)
@@ -111,12 +114,9 @@ class RunWriter:
         self.fabric.barrier()
 
 
-def write_rows(path: Path, rows: list[dict]) -> None:
-    """Write a table, atomically."""
-    with write_atomic(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys() if rows else ["epoch"])
-        writer.writeheader()
-        writer.writerows(rows)
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    with write_atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def _say(row: dict, epochs: int) -> None:

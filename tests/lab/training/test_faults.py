@@ -392,3 +392,20 @@ def test_loaders_that_die_again_and_again_stop_the_run(impatient):
     with pytest.warns(UserWarning, match="a loader died") as caught, pytest.raises(RuntimeError, match=message):
         list(source.batches(batches))
     assert len(caught) == MOST_RESTARTS
+
+
+class _Odd:
+    """A data set whose images do not fit the network."""
+
+    def images(self, indices):
+        return torch.zeros(len(indices), 2, 2, 3, dtype=torch.uint8).numpy()
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_error_in_this_process_is_no_dead_loader(loaders):
+    def prepare(images):
+        raise RuntimeError("the DataLoader worker has nothing to do with this")
+
+    source = ImageSource(_Odd(), prepare, torch.zeros(6), torch.device("cpu"), loaders)
+    with pytest.raises(RuntimeError, match="has nothing to do with this"):
+        list(source.batches([Batch(torch.tensor([n])) for n in range(6)]))
