@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import os
 import re
 import sys
@@ -24,7 +25,17 @@ PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors about choices have the nearest one."""
+    """A parser whose errors about options and choices have the nearest one."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse, after a look at the options in front of a command's own."""
+        commands = {name for action in self._actions if action.nargs == argparse.PARSER for name in action.choices}
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        words = sys.argv[1:] if args is None else args
+        for word in itertools.takewhile(lambda word: word not in commands and word != "--", words):
+            if word.startswith("--") and not any(name.startswith(word.split("=")[0]) for name in options):
+                self.error(_unknown("option", word, options))
+        return super().parse_known_args(args, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -37,11 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # names that a terminal has no letters for are shown in escapes
             stream.reconfigure(errors="backslashreplace")
     os.environ["MPLBACKEND"] = "agg"  # commands write files; the caller's backend may need a display or a kernel
-    parser = make_parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if rest:
-        options = [name for name in arguments.parser._option_string_actions if name.startswith("--")]
-        arguments.parser.error(_unknown("option" if rest[0].startswith("-") else "argument", rest[0], options))
+    arguments = make_parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
@@ -73,7 +80,7 @@ def add_command(commands: Any, module: Any) -> argparse.ArgumentParser:
     """Add a command to those of a parser: a module, or anything with the same names."""
     layout = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": f"example:\n  {module.EXAMPLE}"}
     parser = commands.add_parser(module.NAME, help=module.SUMMARY, description=module.DETAIL, **layout)
-    parser.set_defaults(run=module.run, parser=parser)
+    parser.set_defaults(run=module.run)
     module.add_options(parser)
     return parser
 

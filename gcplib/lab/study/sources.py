@@ -29,8 +29,8 @@ class Library:
         data: folder of the small data; its ``evidence`` holds the tables that notebooks name.
     """
 
-    def __init__(self, package: Path = PACKAGE, data: Path | None = None) -> None:
-        self.package, self.data = package, data or project_root() / "data"
+    def __init__(self, package: Path | None = None, data: Path | None = None) -> None:
+        self.package, self.data = package or PACKAGE, data or project_root() / "data"
         self._trees: dict[Path, ast.Module] = {}
         self._used: dict[Path, list[Path]] = {}
         self._digests: dict[Path, str] = {}
