@@ -18,7 +18,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the parser of the command its options."""
     profile_option(parser)
     parser.add_argument("--cores", type=_count(1), metavar="N", help="cores to use (default: all)")
-    parser.add_argument("--gpus", type=_count(0), metavar="N", help="GPUs, one per job that asks for one (default: all)")
+    parser.add_argument(
+        "--gpus", type=_count(0), metavar="N", help="GPUs, one per job that asks for one (default: all)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="run these notebooks only")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from gcplib.lab.files import write_atomic, write_text
 from gcplib.lab.machine import describe_machine, machine_line
+from gcplib.lab.progress import counted, duration
 from gcplib.lab.study.claims import assess_records, read_records
 from gcplib.lab.study.plan import Job, Plan
 from gcplib.lab.study.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, claims, count_verdicts
-from gcplib.lab.study.watch import counted, duration
 
 __all__ = ["build_report", "report_path"]
 

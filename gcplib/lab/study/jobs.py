@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gcplib.lab.files import locked
+from gcplib.lab.files import locked, read_json, write_json
 from gcplib.lab.study.alive import end_with_study
-from gcplib.lab.study.plan import Job, Plan, read_json, read_plan, write_json
+from gcplib.lab.study.plan import Job, Plan, read_plan
 
 __all__ = ["USER_CACHE", "main"]
 

@@ -114,7 +114,10 @@ class Page:
                 caption = _plain(next(filter(None, heads[-1]))) if heads else caption
             for output in cell.outputs if cell.cell_type == "code" and (not chosen or cell in chosen) else ():
                 if png := output.get("data", {}).get("image/png"):
-                    text = {"name": f"{self.name}-{len(found) + 1:02d}", "caption": cell.metadata.get("caption", caption)}
+                    text = {
+                        "name": f"{self.name}-{len(found) + 1:02d}",
+                        "caption": cell.metadata.get("caption", caption),
+                    }
                     found.append(text | {"png": png.strip(), "link": f"notebooks/{self.name}.html#{_anchor(cell)}"})
         return found
 

@@ -28,7 +28,27 @@ INSTALL_KERNEL = "python -m ipykernel install --sys-prefix --name python3"
 TYPES = {"Any": Any, "Literal": Literal} | {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 # What a notebook may call on its way from parameters to the first thing that has to be imported.
-PURE = (abs, all, any, dict, float, int, isinstance, len, list, max, min, range, round, set, sorted, str, sum, tuple, zip)
+PURE = (
+    abs,
+    all,
+    any,
+    dict,
+    float,
+    int,
+    isinstance,
+    len,
+    list,
+    max,
+    min,
+    range,
+    round,
+    set,
+    sorted,
+    str,
+    sum,
+    tuple,
+    zip,
+)
 
 
 def notebooks_dir() -> Path:

@@ -96,7 +96,9 @@ def make_plan(profile: str | Path) -> Plan:
     library, notebooks = Library(), _notebooks(entries, problems)
     declared = {name for notebook in notebooks.values() for name in notebook.parameters} - {"profile"}
     if len(notebooks) == len(entries):
-        problems += [f"shared: {unknown('parameter', name, sorted(declared))}" for name in shared if name not in declared]
+        problems += [
+            f"shared: {unknown('parameter', name, sorted(declared))}" for name in shared if name not in declared
+        ]
     jobs = {}
     if data is not None:
         values = {name: shared[name] for name in DATA_FIELDS if name in shared}
@@ -112,11 +114,16 @@ def make_plan(profile: str | Path) -> Plan:
         # Infinities have no JSON.
         key = digest([notebook.text, sorted(map(repr, values.items())), library.digest_of(*notebook.code)])
         needs = [*(["data"] if data is not None and taken.keys() & jobs["data"].values.keys() else []), *sweeps]
-        options = {"threads": entry.threads, "timeout": entry.timeout, "first": entry.first, "source": str(notebook.path)}
+        options = {
+            "threads": entry.threads,
+            "timeout": entry.timeout,
+            "first": entry.first,
+            "source": str(notebook.path),
+        }
         jobs[f"notebooks/{name}"] = Job(f"notebooks/{name}", key, values, tuple(needs), **options)
     if problems:
         raise SpecError(f"profile {path.stem!r} ({path})", problems)
-    return Plan(path.stem, str(path), runs_dir() / path.stem, found.description or "", shared, jobs)
+    return Plan(path.stem, runs_dir() / path.stem, found.description or "", shared, jobs)
 
 
 def _data(shared: Mapping[str, Any], problems: list[str]) -> Any:

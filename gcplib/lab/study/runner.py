@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gcplib.lab.files import cache_dir, runs_dir
 from gcplib.lab.machine import cpu_count
+from gcplib.lab.progress import counted
 from gcplib.lab.study.alive import PIPE, kill_tree, only_study
 from gcplib.lab.study.devices import VISIBLE, usable_devices
 from gcplib.lab.study.index_page import build_report, report_path
@@ -21,7 +22,7 @@ from gcplib.lab.study.jobs import USER_CACHE
 from gcplib.lab.study.notebooks import check_kernel, notebooks_dir
 from gcplib.lab.study.plan import Plan, write_plan
 from gcplib.lab.study.profiles import make_plan
-from gcplib.lab.study.watch import Watch, counted
+from gcplib.lab.study.watch import Watch
 from gcplib.lab.validation import unknown
 
 __all__ = ["run_study"]
@@ -45,7 +46,6 @@ def run_study(
 
     Raises:
         ValueError: profile, parameters, kernel, GPUs or free space are not in order; nothing has run.
-        FileNotFoundError: there is no such profile, or no Snakefile.
         StudyRunning: a study of the profile is running.
     """
     plan = make_plan(profile)
@@ -61,8 +61,8 @@ def run_study(
     for folder in (runs_dir(), cache_dir()):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         if (free := shutil.disk_usage(existing).free) < FREE_BYTES:
-            text = "a study needs at least 1 GB (free some, or set GCPLIB_RUNS and GCPLIB_CACHE)"
-            raise ValueError(f"only {free / 1e9:.2f} GB are free for {folder}; {text}")
+            least = "a study needs 1 GB (free some, or set GCPLIB_RUNS and GCPLIB_CACHE)"
+            raise ValueError(f"only {free / 1e9:.2f} GB are free for {folder}; {least}")
     devices = _devices(plan, gpus)
     try:
         with only_study(plan.folder), _terminable():
@@ -121,16 +121,12 @@ def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None
         command += ["--prioritize", *first]
     # A file is there or not, and nothing else counts. The lock of only_study replaces Snakemake's own, which a killed
     # run would leave behind.
-    command += ["--rerun-triggers", "params", "--ignore-incomplete", "--nolock", "--keep-going"]
-    command += ["--nocolor", "--quiet", "progress", "rules", "host"]
-    package = str(Path(__file__).resolve().parents[3])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
-        PIPE: "1",
-        # Snakemake would make a folder in the user's cache; its jobs get the user's setting back.
-        "XDG_CACHE_HOME": str(plan.folder / ".snakemake" / "cache"),
-        USER_CACHE: os.environ.get("XDG_CACHE_HOME", ""),
-    }
+    command += ["--rerun-triggers", "params", "--ignore-incomplete", "--nolock", "--keep-going", "--nocolor", "--quiet"]
+    paths = (str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH"))
+    environment = os.environ | {PIPE: "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # Snakemake would make a folder in the user's cache; its jobs get the user's setting back.
+    environment[USER_CACHE] = os.environ.get("XDG_CACHE_HOME", "")
+    environment["XDG_CACHE_HOME"] = str(plan.folder / ".snakemake" / "cache")
     environment |= {} if devices is None else {VISIBLE: ",".join(devices)}
     log = plan.folder / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)

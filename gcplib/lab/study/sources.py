@@ -100,7 +100,9 @@ class Library:
         if path not in self._trees:
             tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
             for node in ast.walk(tree):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+                    node, clean=False
+                ):
                     del node.body[0]
             self._trees[path] = tree
         return self._trees[path]
@@ -122,6 +124,8 @@ def _walk(tree: ast.AST, lazy: bool) -> Iterator[ast.AST]:
     stack: list[ast.AST] = [tree]
     while stack:
         node = stack.pop()
-        if lazy or not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+        if lazy or not (
+            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        ):
             yield node
             stack.extend(ast.iter_child_nodes(node))

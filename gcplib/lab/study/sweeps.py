@@ -115,7 +115,9 @@ def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, d
     for chosen in itertools.product(*lines):
         try:
             leaves = _leaves(known, *chosen)
-            fields = _nested({path: value for path, value in _leaves(known, grid.base).items() if path not in leaves} | leaves)
+            fields = _nested(
+                {path: value for path, value in _leaves(known, grid.base).items() if path not in leaves} | leaves
+            )
             specs.append((_build(fields), fields))
         except (TypeError, ValueError) as error:
             # The same mistake in many combinations is one problem.
@@ -168,7 +170,9 @@ def _nested(leaves: Leaves) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for path, value in leaves.items():
         if inside := next((other for other in leaves if other != path and other[: len(path)] == path), None):
-            raise ValueError(f"{'.'.join(path)} is a single value in one place, and {'.'.join(inside)} is given in another")
+            raise ValueError(
+                f"{'.'.join(path)} is a single value in one place, and {'.'.join(inside)} is given in another"
+            )
         inner = values
         for part in path[:-1]:
             inner = inner.setdefault(part, {})

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import yaml
-from tests.lab.study.conftest import SNAKEFILE
 
 from gcplib.lab.study.index_page import build_report
 from gcplib.lab.study.profiles import make_plan
+from tests.lab.study.conftest import SNAKEFILE
 
 # A cluster of this machine: a job begins at once, and its number is that of its process.
 SUBMIT = """#!/bin/sh

@@ -109,7 +109,9 @@ def test_options_are_checked_as_the_notebook_calls_for_them(world):
 def test_a_cell_tagged_check_runs_with_the_values(world):
     check = "import math\nif math.gcd(a, b) > 1:\n    raise ValueError(f'{a} and {b} have a factor in common')"
     assert problems(world, parameters="a: int = 2\nb: int = 3", check=check, b=5) == []
-    assert problems(world, parameters="a: int = 2\nb: int = 3", check=check, b=4) == ["a: 2 and 4 have a factor in common"]
+    assert problems(world, parameters="a: int = 2\nb: int = 3", check=check, b=4) == [
+        "a: 2 and 4 have a factor in common"
+    ]
 
 
 def test_options_take_defaults_for_what_is_left_out():

@@ -102,7 +102,9 @@ def test_data_are_prepared_once_before_what_needs_them(world):
     assert "60" in world.runs("study", "notebooks", "a.ipynb").read_text()
 
     path = package / "data.py"
-    path.write_text(path.read_text().replace("    open('made'", "    raise ImportError('no fonts here')\n    open('made'"))
+    path.write_text(
+        path.read_text().replace("    open('made'", "    raise ImportError('no fonts here')\n    open('made'")
+    )
     code, output = world.study("--profile", "study")
     assert code == 1, output
     assert "FAILED   data" in output
@@ -237,8 +239,7 @@ def test_a_full_disk_is_noticed_before_anything_runs(world, monkeypatch):
 
 
 def test_a_second_study_is_refused_while_one_runs(tmp_path):
-    with only_study(tmp_path):
-        with pytest.raises(StudyRunning, match="already running"), only_study(tmp_path):
-            pass
+    with only_study(tmp_path), pytest.raises(StudyRunning, match="already running"), only_study(tmp_path):
+        pass
     with only_study(tmp_path):
         pass
