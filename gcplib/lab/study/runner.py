@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -87,9 +86,7 @@ def run_study(
 def _devices(plan: Plan, gpus: int | None) -> list[str] | None:
     """Return the GPUs that the jobs may use, or None if nobody asked for any: they see what there is."""
     wanted = sum(job.gpus for job in plan.jobs.values())
-    if not wanted and gpus is None:
-        return None
-    devices = usable_devices(gpus)
+    devices = usable_devices(gpus) if wanted or gpus is not None else None
     if wanted and not devices:
         print(f"No GPU to use: {counted(wanted, 'job')} of training runs will use the CPU.", flush=True)
     return devices
@@ -102,13 +99,11 @@ def _terminable() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, interrupt) if is_main else None
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None, watch: Watch) -> int:
