@@ -52,16 +52,9 @@ def execute(
 ) -> Path:
     """Run a notebook; the executed copy appears at ``output`` whole, or not at all.
 
-    Beside it, ``<name>.json`` tells status, seconds, date, parameters and machine. A notebook that fails is kept as
-    ``<name>.failed.ipynb``, and the copy of an earlier success is removed: nothing stale is shown as current.
-
-    Args:
-        notebook: the notebook's file.
-        profile: name of the profile; the claims that this notebook recorded under it are removed first.
-        parameters: values for the parameters cell, already checked.
-        output: where the executed copy goes.
-        timeout: seconds that one cell may take.
-        tell: called with the position when a cell begins.
+    Beside it, ``<name>.json`` tells status, seconds, date, parameters and machine. What this notebook recorded before
+    under the profile is removed first, and so is the copy of an earlier success; one that fails is kept as
+    ``<name>.failed.ipynb``. A cell may take ``timeout`` seconds, and ``tell`` is called when one begins.
 
     Raises:
         NotebookFailed: a cell raised an error, took too long, or its kernel died.

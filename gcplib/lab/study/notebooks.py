@@ -128,7 +128,10 @@ class Notebook:
         """Return a value as the notebook should receive it: an integer given for a float becomes one."""
         kind = self.parameters[name][1]
         try:
-            return TypeAdapter(eval(kind, {"__builtins__": {}}, TYPES), config=STRICT).validate_python(value)
+            found = TypeAdapter(eval(kind, {"__builtins__": {}}, TYPES), config=STRICT).validate_python(value)
+            if json.loads(json.dumps(found)) != found:
+                raise ValueError(f"keys of a mapping must be text, put them in quotes; got {value!r}")
+            return found
         except ValidationError:
             got = "null" if value is None else f"{value!r} ({type(value).__name__})"
             raise ValueError(f"expected {kind}, got {got}") from None

@@ -19,6 +19,7 @@ Everything is checked, and every problem is listed at once, before anything runs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +89,10 @@ def make_plan(profile: str | Path) -> Plan:
     if not isinstance(document := read_yaml(path), dict):
         raise SpecError(str(path), [f"expected a mapping with 'notebooks' or 'runs', got {document!r}"])
     checked(Profile, document, "profile", problems)
+    if not re.fullmatch(
+        r"\w[\w.-]*", path.stem
+    ):  # it names the folder of the results, and claims are recorded under it
+        problems.append(f"a profile's name may have letters, digits, '_', '-' and '.', got {path.stem!r}")
     shared, entries, runs = (_mapping(document, key) for key in ("shared", "notebooks", "runs"))
     if not entries and not runs:
         problems.append("profile: name at least one notebook under 'notebooks', or a grid under 'runs'")

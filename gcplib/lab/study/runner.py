@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gcplib.lab.files import cache_dir, runs_dir
@@ -63,8 +63,10 @@ def run_study(
             least = "a study needs 1 GB (free some, or set GCPLIB_RUNS and GCPLIB_CACHE)"
             raise ValueError(f"only {free / 1e9:.2f} GB are free for {folder}; {least}")
     devices = _devices(plan, gpus)
+    # Like Ctrl-C; not by way of SIGINT, which a script's background jobs ignore.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with only_study(plan.folder), _terminable():
+        with only_study(plan.folder):
             write_plan(plan)
             # The data are prepared if something needs them that is due.
             selected = wanted or [name for name in plan.jobs if name != "data"]
@@ -81,6 +83,8 @@ def run_study(
     except KeyboardInterrupt:
         print(f"\nInterrupted. What is finished is kept: the same command continues ({plan.folder}).", flush=True)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _devices(plan: Plan, gpus: int | None) -> list[str] | None:
@@ -90,20 +94,6 @@ def _devices(plan: Plan, gpus: int | None) -> list[str] | None:
     if wanted and not devices:
         print(f"No GPU to use: {counted(wanted, 'job')} of training runs will use the CPU.", flush=True)
     return devices
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C; not by way of SIGINT, which a script's background jobs ignore."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None, watch: Watch) -> int:
@@ -131,8 +121,7 @@ def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None
         process = subprocess.Popen(command, env=environment, **options)
         try:
             while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.5)
+                time.sleep(0.3)
                 watch.look()
             return process.returncode
         finally:

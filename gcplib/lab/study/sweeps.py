@@ -57,13 +57,7 @@ def checked(kind: type[T], values: Any, where: str, problems: list[str]) -> T | 
 
 
 def plan_sweeps(section: Mapping[str, Any], data: Any, problems: list[str]) -> dict[str, Job]:
-    """Return the jobs of a profile's section ``runs``, by name.
-
-    Args:
-        section: the grids by name.
-        data: the images that the study prepares, or None.
-        problems: what does not fit is added here.
-    """
+    """Return the jobs of a profile's section ``runs``; those that use ``data``, which the study prepares, need it."""
     jobs: dict[str, Job] = {}
     seen: set[str] = set()
     images: dict[str, Any] = {}
@@ -96,13 +90,7 @@ def _run_name(spec: RunSpec) -> str:
 
 
 def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, dict[str, Any]]]:
-    """Return the runs of one grid with their fields as they are written, the last line varying fastest.
-
-    Args:
-        grid: what to spell out.
-        where: its place, for the messages.
-        problems: what does not fit is added here.
-    """
+    """Return the runs of one grid with their fields as they are written, the last line varying fastest."""
     from gcplib.lab.training import RunSpec  # torch takes seconds to import; a profile without runs does not need it
 
     known, found, specs = [field.name for field in dataclasses.fields(RunSpec)], {}, []
