@@ -20,8 +20,10 @@ __all__ = [
     "locked",
     "mark_verified",
     "project_root",
+    "read_json",
     "runs_dir",
     "write_atomic",
+    "write_json",
     "write_text",
 ]
 
@@ -109,6 +111,19 @@ def write_text(path: str | Path, text: str) -> Path:
     with write_atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a file holds; nothing if it is not there, or only half."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path: Path, values: Any) -> Path:
+    """Write values as JSON, whole or not at all, and return the path."""
+    return write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager

@@ -24,13 +24,11 @@ def cpu_count() -> int:
 
 @functools.cache
 def describe_machine() -> dict:
-    """Return processor, cores, GPU (if torch is loaded and sees one), versions and git commit."""
-    torch = sys.modules.get("torch")
-    gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None
+    """Return processor, cores, GPU (the first that this process may use), versions and git commit."""
     return {
         "cpu": _cpu_model(),
         "cores": cpu_count(),
-        "gpu": gpu,
+        "gpu": _gpu(),
         "system": platform.platform(terse=True),
         "versions": {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name))},
         "commit": _commit(),
@@ -47,6 +45,20 @@ def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str | None:
+    """The name of the GPU that torch would take; without torch, which takes seconds to import, the driver says it."""
+    if torch := sys.modules.get("torch"):
+        return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if first in ("", "-1"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={first}"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):  # no driver, or no such device
         return None
 
 

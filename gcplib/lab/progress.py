@@ -8,9 +8,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["progress_wanted", "track"]
+__all__ = ["counted", "duration", "progress_wanted", "track"]
 
 T = TypeVar("T")
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as a person says it: ``42 s``, ``3 min 05 s``, ``1 h 20 min``; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 job`` or ``3 jobs``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def progress_wanted() -> bool:

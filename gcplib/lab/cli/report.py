@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-tables", action="store_true", help=tables)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     """Write the report, and keep what is asked for."""
     from gcplib.lab.study.evidence import keep_evidence
     from gcplib.lab.study.index_page import build_report
@@ -34,4 +34,3 @@ def run(arguments: argparse.Namespace) -> int:
     kept += keep_tables(plan.profile) if arguments.keep_tables else []
     for path in kept:
         print(f"Kept: {path}")
-    return 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import re
 import sys
 import time
@@ -18,7 +16,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from gcplib.lab.files import write_atomic
+from gcplib.lab.files import read_json, write_atomic, write_json
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.study.claims import forget_claims
 from gcplib.lab.study.notebooks import KERNEL
@@ -31,19 +29,17 @@ KERNEL_STARTS = 3
 class NotebookFailed(RuntimeError):
     """A notebook stopped with an error; ``failure`` has number, id and source of the cell, error and traceback."""
 
-    def __init__(self, name: str, failure: dict) -> None:
-        super().__init__(f"{name} failed in cell [{failure['number']}]: {failure['error']}")
+    def __init__(self, name: str, failure: dict[str, Any]) -> None:
+        super().__init__(f"{name} failed in cell [{failure['number']}]: {failure['error']}\n{failure['traceback']}")
         self.failure = failure
 
 
 class _Client(NotebookClient):
-    """Prints what cells print, as they print it."""
-
-    def output(self, *arguments: Any) -> Any:
-        """Keep one output of a cell."""
-        if (found := super().output(*arguments)) and found.output_type == "stream":
-            print(arguments[1]["content"]["text"], end="", flush=True)
-        return found
+    def output(self, outs: list, msg: dict, *arguments: Any) -> Any:
+        """Print what a cell prints, as it prints it."""
+        if msg["msg_type"] == "stream":
+            print(msg["content"]["text"], end="", flush=True)
+        return super().output(outs, msg, *arguments)
 
 
 def execute(
@@ -51,22 +47,14 @@ def execute(
     profile: str,
     parameters: Mapping[str, Any],
     output: Path,
-    *,
     timeout: int = 3600,
     tell: Callable[..., None] = lambda where: None,
 ) -> Path:
     """Run a notebook; the executed copy appears at ``output`` whole, or not at all.
 
-    Beside it, ``<name>.json`` tells status, seconds, date, parameters and machine. A notebook that fails is kept as
-    ``<name>.failed.ipynb``, and the copy of an earlier success is removed: nothing stale is shown as current.
-
-    Args:
-        notebook: the notebook's file.
-        profile: name of the profile; the claims that this notebook recorded under it are removed first.
-        parameters: values for the parameters cell, already checked.
-        output: where the executed copy goes.
-        timeout: seconds that one cell may take.
-        tell: called with the position when a cell begins.
+    Beside it, ``<name>.json`` tells status, seconds, date, parameters and machine. What this notebook recorded before
+    under the profile is removed first, and so is the copy of an earlier success; one that fails is kept as
+    ``<name>.failed.ipynb``. A cell may take ``timeout`` seconds, and ``tell`` is called when one begins.
 
     Raises:
         NotebookFailed: a cell raised an error, took too long, or its kernel died.
@@ -76,55 +64,47 @@ def execute(
     forget_claims(profile, notebook.stem)
     output.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
-    document = load_notebook_node(str(notebook))
-    document = parameterize_notebook(document, dict(parameters), kernel_name=KERNEL, language="python")
+    options = {"kernel_name": KERNEL, "language": "python"}  # a notebook without its metadata does not say
+    document = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters), **options)
     failure = _run(document, notebook.parent, timeout, tell)
     seconds = round(time.monotonic() - started, 1)
     with write_atomic(failed if failure else output) as temporary:
         nbformat.write(document, temporary)
-    usual = seconds
-    if failure:  # half-way, it says nothing about how long the next run takes
-        with contextlib.suppress(OSError, ValueError):
-            usual = json.loads(facts.read_text(encoding="utf-8")).get("usual_seconds")
-    entry = {"status": "failed" if failure else "ok", "date": date, "seconds": seconds, "usual_seconds": usual}
-    entry |= {"failure": failure, "parameters": dict(parameters), "machine": describe_machine()}
-    with write_atomic(facts) as temporary:
-        temporary.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+    # Half-way, it says nothing about how long the next run takes.
+    entry = {"usual_seconds": read_json(facts).get("usual_seconds") if failure else seconds, "seconds": seconds}
+    entry |= {"status": "failed" if failure else "ok", "failure": failure, "date": date}
+    write_json(facts, entry | {"parameters": dict(parameters), "machine": describe_machine()})
     if failure:
         raise NotebookFailed(output.stem, failure)
     return output
 
 
-def _run(document: nbformat.NotebookNode, folder: Path, timeout: int, tell: Callable[..., None]) -> dict | None:
+def _run(document: Any, folder: Path, timeout: int, tell: Callable[..., None]) -> dict[str, Any] | None:
     """Run the cells in place, and return what went wrong, and where."""
-    begun: list[int] = []
+    cells, begun = document.cells, []
 
     def begin(cell: nbformat.NotebookNode, cell_index: int) -> None:
         begun.append(cell_index)
-        tell(where=f"cell {cell_index + 1} of {len(document.cells)}")
+        tell(where=f"cell {cell_index + 1} of {len(cells)}")
 
-    where = {"metadata": {"path": str(folder)}}
-    for start in range(1, KERNEL_STARTS + 1):
-        options = {"timeout": timeout, "startup_timeout": 120, "resources": where, "on_cell_execute": begin}
+    options = {"timeout": timeout, "startup_timeout": 120, "resources": {"metadata": {"path": str(folder)}}}
+    for start in range(KERNEL_STARTS):
         try:
-            _Client(document, kernel_name=KERNEL, **options).execute()
-        except Exception as error:
+            _Client(document, kernel_name=KERNEL, on_cell_execute=begin, **options).execute()
+            return None
+        except Exception as caught:
+            error = caught
             # Kernels that start at the same moment may choose the same port, and one of them then ends at once.
-            if isinstance(error, RuntimeError) and not begun and start < KERNEL_STARTS:
-                print(f"{error}; starting another kernel", file=sys.stderr, flush=True)
-                continue
-            cell = document.cells[begun[-1]] if begun else {"id": None, "source": ""}
-            number = sum(c.cell_type == "code" for c in document.cells[: begun[-1] + 1]) if begun else 0
-            return {"number": number, "id": cell["id"], "source": cell["source"]} | _told(error, timeout)
-        return None
-    raise AssertionError("the last start returns")
-
-
-def _told(error: Exception, timeout: int) -> dict[str, str]:
-    text = {"error": f"{type(error).__name__}: {error}", "traceback": str(error)}
+            if begun or not isinstance(error, RuntimeError) or start == KERNEL_STARTS - 1:
+                break
+            print(f"{error}; starting another kernel", file=sys.stderr, flush=True)
+    found = {"error": f"{type(error).__name__}: {error}", "traceback": str(error)}
     if isinstance(error, CellExecutionError):
-        text = {"error": f"{error.ename}: {error.evalue}", "traceback": error.traceback}
+        found = {"error": f"{error.ename}: {error.evalue}", "traceback": error.traceback}
     elif isinstance(error, CellTimeoutError):
-        text["error"] = f"the cell took longer than the {timeout} s that the profile allows"
-    plain = {key: re.sub(r"\x1b\[[0-9;]*m", "", value).strip() for key, value in text.items()}
-    return plain | {"error": plain["error"].split("\n")[0]}
+        found["error"] = f"the cell took longer than the {timeout} s that the profile allows"
+    found = {key: re.sub(r"\x1b\[[0-9;]*m", "", text).strip() for key, text in found.items()}
+    number = sum(cell.cell_type == "code" for cell in cells[: begun[-1] + 1]) if begun else 0
+    cell = cells[begun[-1]] if begun else {"id": None, "source": ""}
+    where = {"number": number, "id": cell["id"], "source": cell["source"]}
+    return found | where | {"error": found["error"].split("\n")[0]}

@@ -7,17 +7,20 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from gcplib.lab.files import write_atomic, write_text
 from gcplib.lab.machine import describe_machine, machine_line
+from gcplib.lab.progress import counted, duration
 from gcplib.lab.study.claims import assess_records, read_records
 from gcplib.lab.study.plan import Job, Plan
 from gcplib.lab.study.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, claims, count_verdicts
-from gcplib.lab.study.watch import counted, duration
 
 __all__ = ["build_report", "report_path"]
 
 # Colors of verdicts and of notebooks; the others show nothing, and are gray.
 CSS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", "ok": "holds", "out of date": "partly", "failed": "fails"}
+JINJA = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
 
 
 def report_path(plan: Plan) -> Path:
@@ -30,28 +33,23 @@ def build_report(plan: Plan) -> Path:
 
     The pages and figures are written first and ``index.html`` last, each whole or not at all.
     """
-    import jinja2
-
     folder = report_path(plan).parent
     notebooks = [_notebook(plan, job, folder) for job in plan.of("notebooks")]
-    kept = {f"{item['name']}.html" for item in notebooks if item["page"]}
+    kept = {Path(item["page"]).name for item in notebooks if item["page"]}
     kept |= {f"{figure['name']}.png" for item in notebooks for figure in item["figures"]}
     for path in [*folder.glob("notebooks/*.html"), *folder.glob("figures/*.png")]:
         if path.name not in kept:  # of an earlier report
             path.unlink()
-    rows = _claims(plan)
-    template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
-    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    page = jinja2.Environment(**options).from_string(template)
-    tested = [row for row in rows if row["effects"]]
-    values = {"plan": plan, "notebooks": notebooks, "tested": tested, "summary": _summary(plan, rows), "css": CSS}
-    values |= {"untested": [row for row in rows if not row["effects"]], "provenance": _provenance(plan)}
-    values |= {"counts": plan.count_runs(), "unfinished": plan.runs("failed", "diverged")}
-    return write_text(report_path(plan), page.render(values, made=_when(None)))
+    rows, template = _claims(plan), Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
+    values = {"plan": plan, "notebooks": notebooks, "claims": rows, "summary": _summary(plan, rows), "css": CSS}
+    values |= {"counts": plan.count_runs(), "unfinished": plan.runs("failed", "diverged"), "facts": _provenance(plan)}
+    return write_text(report_path(plan), jinja2.Environment(**JINJA).from_string(template).render(values))
 
 
 def _notebook(plan: Plan, job: Job, folder: Path) -> dict[str, Any]:
     """Write the page and the figures of one notebook, and return what the report shows of it."""
+    from gcplib.lab.study.notebook_page import Page
+
     status, facts = plan.status(job), plan.facts(job)
     found = {"name": job.label, "title": job.label, "status": status, "figures": [], "page": None, "failure": None}
     found |= {"time": duration(facts.get("seconds")), "date": _when(facts["date"]) if facts else ""}
@@ -62,8 +60,6 @@ def _notebook(plan: Plan, job: Job, folder: Path) -> dict[str, Any]:
     executed = plan.file(job, ".failed.ipynb" if status == "failed" else ".ipynb")
     if not executed.is_file():
         return found
-    from gcplib.lab.study.notebook_page import Page
-
     page = Page(executed, found["failure"])
     write_text(folder / "notebooks" / f"{job.label}.html", page.html)
     for figure in page.figures:
@@ -76,23 +72,21 @@ def _claims(plan: Plan) -> list[dict[str, Any]]:
     records, rows = read_records(plan.profile), []
     for claim in claims().values():
         own = [record for record in records if record["claim"] == claim.id]
-        found = assess_records(claim.id, own)
-        origin = {item["name"]: record for record in own for item in record["evidence"]}
+        found, origin = assess_records(claim.id, own), {e["name"]: record for record in own for e in record["evidence"]}
         effects = [(item, primary, p, origin[item.name]) for item, primary, p in found.effects]
-        notes = [record["note"] for record in own if record.get("note")]
+        notes = [record["note"] for record in own if record["note"]]
         rows.append({"claim": claim, "verdict": found.verdict, "effects": effects, "notes": notes})
     return rows
 
 
 def _summary(plan: Plan, rows: list[dict[str, Any]]) -> str:
-    statuses = [plan.status(job) for job in plan.of("notebooks")]
-    text = f"{statuses.count('ok')} of {counted(len(statuses), 'notebook')} ran through" if statuses else ""
-    text += f", {statuses.count('failed')} failed. " if "failed" in statuses else ". " if statuses else ""
-    total, words = plan.count_runs()
-    text += f"Of {counted(total, 'training run')}, {words}. " if total else ""
+    statuses, (total, words) = [plan.status(job) for job in plan.of("notebooks")], plan.count_runs()
+    parts = [f"{statuses.count('ok')} of {counted(len(statuses), 'notebook')} ran through"] if statuses else []
+    parts = [f"{parts[0]}, {statuses.count('failed')} failed"] if "failed" in statuses else parts
+    parts += [f"Of {counted(total, 'training run')}, {words}"] if total else []
     tested = [row["verdict"] for row in rows if row["verdict"] != UNTESTED]  # some have secondary effects alone
-    text += f"Of {len(rows)} claims, {len(tested)} {'was' if len(tested) == 1 else 'were'} tested in this profile"
-    return text + (f": {count_verdicts(tested)}." if tested else ".")
+    text = f"Of {len(rows)} claims, {len(tested)} {'was' if len(tested) == 1 else 'were'} tested in this profile"
+    return ". ".join([*parts, text + (f": {count_verdicts(tested)}." if tested else ".")])
 
 
 def _provenance(plan: Plan) -> list[tuple[str, str]]:
@@ -110,5 +104,5 @@ def _provenance(plan: Plan) -> list[tuple[str, str]]:
     return rows
 
 
-def _when(date: str | None) -> str:
-    return f"{datetime.datetime.fromisoformat(date) if date else datetime.datetime.now():%Y-%m-%d %H:%M}"
+def _when(date: str) -> str:
+    return f"{datetime.datetime.fromisoformat(date):%Y-%m-%d %H:%M}"

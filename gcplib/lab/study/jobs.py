@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gcplib.lab.files import locked
+from gcplib.lab.files import locked, read_json, write_json
 from gcplib.lab.study.alive import end_with_study
-from gcplib.lab.study.plan import Job, Plan, read_json, read_plan, write_json
+from gcplib.lab.study.plan import Job, Plan, read_plan
 
 __all__ = ["USER_CACHE", "main"]
 
@@ -34,9 +34,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", default="1", help="numeric threads: two jobs that both use every core are slow")
     arguments = parser.parse_args(argv)
     end_with_study()
-    if (cache := os.environ.pop(USER_CACHE, None)) is not None:  # Snakemake was given another
-        os.environ.pop("XDG_CACHE_HOME", None)
-        os.environ |= {"XDG_CACHE_HOME": cache} if cache else {}
     plan = read_plan(Path.cwd())
     job = plan.jobs[arguments.job]
     log, loop, state = (plan.file(job, suffix) for suffix in (".log", ".loop", ".state"))
@@ -44,9 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     with open(log, "wb") as file:  # also the output of what this process starts
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    # Loops say how far they are in a file: thousands of redrawn bars do not belong into a log.
     loop.unlink(missing_ok=True)
-    os.environ |= dict.fromkeys(THREADS, arguments.threads) | {"GCPLIB_PROGRESS": "0", "GCPLIB_STATUS": str(loop)}
+    if (cache := os.environ.pop(USER_CACHE, None)) is not None:  # Snakemake was given another
+        os.environ.pop("XDG_CACHE_HOME", None)
+        os.environ |= {"XDG_CACHE_HOME": cache} if cache else {}
+    os.environ.pop("MPLBACKEND", None)  # with a backend set, a kernel shows no figures
+    # Loops say how far they are in a file: thousands of redrawn bars do not belong into a log.
+    os.environ |= {"GCPLIB_STUDY": "1", "GCPLIB_PROGRESS": "0", "GCPLIB_STATUS": str(loop)}
+    os.environ |= dict.fromkeys(THREADS, arguments.threads)
     before, known = read_json(state), {"state": "running", "begun": time.time()}
 
     def tell(**values: Any) -> None:
@@ -63,7 +65,10 @@ def main(argv: list[str] | None = None) -> int:
             # A process that died, of memory perhaps, did so in this run.
             train_runs(plan, job, tell, before.get("run") if before.get("state") == "running" else None)
         else:
-            _run_notebook(plan, job, tell)
+            from gcplib.lab.study.execute import execute
+
+            with locked(output := plan.file(job, ".ipynb")):  # a job of a killed study may be on its way out
+                execute(Path(job.source), plan.profile, job.values, output, job.timeout, tell)
     except Exception:
         traceback.print_exc()
         tell(state="failed")
@@ -71,17 +76,6 @@ def main(argv: list[str] | None = None) -> int:
     plan.finish(job)
     tell(state="done")
     return 0
-
-
-def _run_notebook(plan: Plan, job: Job, tell: Callable[..., None]) -> None:
-    from gcplib.lab.study.execute import execute
-
-    os.environ["GCPLIB_STUDY"] = "1"
-    os.environ.pop("MPLBACKEND", None)  # with a backend set, the kernel would show no figures
-    output = plan.file(job, ".ipynb")
-    # The lock waits for a job of a killed study that is still on its way out.
-    with locked(output):
-        execute(Path(job.source), plan.profile, job.values, output, timeout=job.timeout, tell=tell)
 
 
 def train_runs(plan: Plan, job: Job, tell: Callable[..., None], last: str | None = None) -> None:

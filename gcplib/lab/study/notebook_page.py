@@ -31,14 +31,15 @@ STYLE = """
 </style>
 """
 # The lab template without its scripts: nothing is fetched, and nothing needs to be.
-TEMPLATE = f"""
-{{%- extends 'lab/index.html.j2' -%}}
-{{%- block html_head_js -%}}{{%- endblock -%}}
-{{%- block html_head_js_mathjax -%}}{{% if resources.mathjax_url %}}{{{{ super() }}}}{{% endif %}}{{%- endblock -%}}
-{{%- block html_head_js_mermaidjs -%}}{{%- endblock -%}}
-{{%- block html_head_css -%}}{STYLE}{{%- endblock -%}}
-{{%- block body_header -%}}{{{{ super() }}}}{{{{ resources.gcp_top }}}}{{%- endblock -%}}
-"""
+BLOCKS = {
+    "html_head_js": "",
+    "html_head_js_mathjax": "{% if resources.mathjax_url %}{{ super() }}{% endif %}",
+    "html_head_js_mermaidjs": "",
+    "html_head_css": STYLE,
+    "body_header": "{{ super() }}{{ resources.gcp_top }}",
+}
+TEMPLATE = "{% extends 'lab/index.html.j2' %}"
+TEMPLATE += "".join(f"{{%- block {name} -%}}{body}{{%- endblock -%}}" for name, body in BLOCKS.items())
 
 
 class _Renderer(IPythonRenderer):
@@ -70,32 +71,29 @@ class _Exporter(HTMLExporter):
 
 
 class Page:
-    """An executed notebook, with the failing cell marked if there is one."""
+    """An executed notebook: its title, its page with the failing cell marked, and its figures."""
 
     def __init__(self, path: Path, failure: dict[str, Any] | None = None) -> None:
         self.name, self.failure = path.name.split(".")[0], failure
         self.document = nbformat.read(path, as_version=4)
-        self.document.metadata.pop("widgets", None)  # they would need a script from the network; their text stays
-        self.document.metadata["title"] = self.title
-
-    @functools.cached_property
-    def title(self) -> str:
-        """The first heading, or the name."""
         sources = [cell.source for cell in self.document.cells if cell.cell_type == "markdown"]
-        found = re.search(r"^#+\s+(.+)$", "\n".join(sources), re.MULTILINE)
-        return _plain(found[1]) if found else self.name
+        heading = re.search(r"^#+\s+(.+)$", "\n".join(sources), re.MULTILINE)
+        self.title = _plain(heading[1]) if heading else self.name
 
     @property
     def html(self) -> str:
         """The whole page."""
+        self.document.metadata.pop("widgets", None)  # they would need a script from the network; their text stays
+        self.document.metadata["title"] = self.title
         exporter = _Exporter(extra_loaders=[DictLoader({"gcp.html.j2": TEMPLATE})], template_file="gcp.html.j2")
         exporter.mathjax_url = "" if to_mathml else exporter.mathjax_url
         top = '<div class="gcp-top"><a href="../index.html">← report</a></div>'
         if self.failure:
             anchor = _anchor(self.failure)
-            cell = f'<a href="#{anchor}">cell [{self.failure["number"]}]</a>'
-            text = f"This notebook <b>failed</b> in {cell}: {escape(self.failure['error'])}"
-            top = f'<div class="gcp-top failed"><a href="../index.html">← report</a> · {text}</div>'
+            cell = f'<a href="#{anchor}">cell [{self.failure["number"]}]</a>: {escape(self.failure["error"])}'
+            top = top.replace('top">', 'top failed">').replace(
+                "</div>", f" · This notebook <b>failed</b> in {cell}</div>"
+            )
             top += f'<style>[id="{anchor}"] {{ border-left: 6px solid #c62828; background: #fdecea; }}</style>'
         return exporter.from_notebook_node(self.document, resources={"gcp_top": top})[0]
 
@@ -106,19 +104,17 @@ class Page:
         A caption is the cell's metadata ``caption``, else the last heading or bold beginning of a paragraph above it.
         If any cell carries the tag ``headline``, only such cells count.
         """
-        found, caption, cells = [], self.name, self.document.cells
-        chosen = [cell for cell in cells if "headline" in cell.metadata.get("tags", [])]
+        found, above, cells = [], self.name, self.document.cells
+        chosen = [cell for cell in cells if "headline" in cell.metadata.get("tags", [])] or cells
         for cell in cells:
             if cell.cell_type == "markdown":
                 heads = re.findall(r"^\s*(?:#+\s+(.+)|\*\*(.+?)\*\*.*)$", cell.source, re.MULTILINE)
-                caption = _plain(next(filter(None, heads[-1]))) if heads else caption
-            for output in cell.outputs if cell.cell_type == "code" and (not chosen or cell in chosen) else ():
+                above = _plain(next(filter(None, heads[-1]))) if heads else above
+            for output in cell.outputs if cell.cell_type == "code" and cell in chosen else ():
                 if png := output.get("data", {}).get("image/png"):
-                    text = {
-                        "name": f"{self.name}-{len(found) + 1:02d}",
-                        "caption": cell.metadata.get("caption", caption),
-                    }
-                    found.append(text | {"png": png.strip(), "link": f"notebooks/{self.name}.html#{_anchor(cell)}"})
+                    name, caption = f"{self.name}-{len(found) + 1:02d}", cell.metadata.get("caption", above)
+                    link = f"notebooks/{self.name}.html#{_anchor(cell)}"
+                    found.append({"name": name, "caption": caption, "png": png.strip(), "link": link})
         return found
 
 

@@ -13,37 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gcplib.lab.files import write_atomic
+from gcplib.lab.files import read_json, write_json
 from gcplib.lab.study.notebooks import discover
 
-__all__ = ["Job", "Plan", "read_json", "read_plan", "write_json", "write_plan"]
+__all__ = ["Job", "Plan", "read_plan", "write_plan"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a study.
-
-    Args:
-        name: its place below the folder of the study: ``data``, ``sweeps/<grid>-<number>`` or ``notebooks/<name>``.
-        key: changes with anything that the result depends on.
-        values: settings of the data, parameters of a notebook, or the fields of each run by the run's name.
-        needs: names of the jobs that have to be over before.
-        threads: cores that it uses.
-        gpus: 1 for a GPU of its own, where there is one.
-        first: start before the others.
-        timeout: seconds that a cell may take.
-        source: file of a notebook.
-    """
+    """One job of a study; its name is a place below the folder, such as ``notebooks/07_train_fine_grained``."""
 
     name: str
     key: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)  # settings, parameters, or fields of each run by its name
+    needs: tuple[str, ...] = ()  # jobs that have to be over before
     threads: int = 1
     gpus: int = 0
     first: bool = False
-    timeout: int = 0
-    source: str = ""
+    timeout: int = 0  # seconds that a cell may take
+    source: str = ""  # file of a notebook
 
     @property
     def kind(self) -> str:
@@ -61,7 +49,6 @@ class Plan:
     """A checked profile: where it writes, and its jobs by their names."""
 
     profile: str
-    path: str
     folder: Path
     description: str = ""
     shared: Mapping[str, Any] = field(default_factory=dict)
@@ -108,10 +95,8 @@ class Plan:
 
     def status(self, job: Job) -> str:
         """Return what is known of a notebook: ``ok``, ``failed``, ``not run``, or ``out of date`` after a change."""
-        if self.is_done(job):
-            return "ok"
-        if self.file(job, ".ipynb").is_file():
-            return "out of date"
+        if self.is_done(job) or self.file(job, ".ipynb").is_file():
+            return "ok" if self.is_done(job) else "out of date"
         return "failed" if self.facts(job).get("status") == "failed" else "not run"
 
     def runs(self, *outcomes: str, of: Job | None = None) -> list[dict[str, Any]]:
@@ -132,7 +117,7 @@ class Plan:
 def write_plan(plan: Plan) -> None:
     """Write ``plan.json`` in the folder of the study, and forget what is no more, or was not finished."""
     for job in plan.jobs.values():
-        made = plan.file(job, {"notebooks": ".ipynb", "sweeps": ".json"}.get(job.kind, ""))
+        made = plan.file(job, ".json" if job.kind == "sweeps" else ".ipynb")
         # Training runs that failed are tried again.
         if (job.kind != "data" and not made.is_file()) or plan.runs("failed", of=job):
             plan.begin(job)
@@ -150,17 +135,3 @@ def read_plan(folder: Path) -> Plan:
     values = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     jobs = {name: Job(**job) for name, job in values["jobs"].items()}
     return Plan(**values | {"folder": Path(values["folder"]), "jobs": jobs})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a file holds; nothing if it is not there, or only half."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a file whole, or not at all."""
-    with write_atomic(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ Everything is checked, and every problem is listed at once, before anything runs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,24 +86,26 @@ def make_plan(profile: str | Path) -> Plan:
         SpecError: anything does not fit; the message lists every problem.
     """
     path, problems = profile_path(profile), []
-    document = read_yaml(path)
-    if not isinstance(document, dict):
+    if not isinstance(document := read_yaml(path), dict):
         raise SpecError(str(path), [f"expected a mapping with 'notebooks' or 'runs', got {document!r}"])
-    found = checked(Profile, document, "profile", problems)
+    checked(Profile, document, "profile", problems)
+    if not re.fullmatch(
+        r"\w[\w.-]*", path.stem
+    ):  # it names the folder of the results, and claims are recorded under it
+        problems.append(f"a profile's name may have letters, digits, '_', '-' and '.', got {path.stem!r}")
     shared, entries, runs = (_mapping(document, key) for key in ("shared", "notebooks", "runs"))
     if not entries and not runs:
         problems.append("profile: name at least one notebook under 'notebooks', or a grid under 'runs'")
-    data = _data(shared, problems)
-    library, notebooks = Library(), _notebooks(entries, problems)
-    declared = {name for notebook in notebooks.values() for name in notebook.parameters} - {"profile"}
+    library, notebooks, data, jobs = Library(), _notebooks(entries, problems), None, {}
+    declared = sorted({name for notebook in notebooks.values() for name in notebook.parameters} - {"profile"})
     if len(notebooks) == len(entries):
-        problems += [
-            f"shared: {unknown('parameter', name, sorted(declared))}" for name in shared if name not in declared
-        ]
-    jobs = {}
-    if data is not None:
-        values = {name: shared[name] for name in DATA_FIELDS if name in shared}
-        jobs["data"] = Job("data", digest([values, library.digest_of(DATA_CODE)]), values)
+        problems += [f"shared: {unknown('parameter', name, declared)}" for name in shared if name not in declared]
+    values = {name: shared[name] for name in DATA_FIELDS if name in shared}
+    if values and shared.get("dataset", "typefaces") == "typefaces":  # others are not drawn, but on the user's disk
+        from gcplib.lab.data import TypefacesSpec
+
+        if data := checked(TypefacesSpec, values, "shared", problems):
+            jobs["data"] = Job("data", digest([values, library.digest_of(DATA_CODE)]), values)
     jobs |= (sweeps := plan_sweeps(runs, data, problems))
     for name, notebook in notebooks.items():
         entry = checked(Entry, entries[name], f"notebooks: {name}", problems) or Entry()
@@ -110,34 +113,15 @@ def make_plan(profile: str | Path) -> Plan:
         if "profile" in own:
             problems.append(f"{name}: 'profile' is set by the study; remove it")
         given = {key: value for key, value in shared.items() if key in taken} | own
-        values = notebook.take({**given, "profile": path.stem} if "profile" in taken else given, problems)
-        # Infinities have no JSON.
+        given |= {"profile": path.stem} if "profile" in taken else {}
+        values = notebook.take(given, problems)
         key = digest([notebook.text, sorted(map(repr, values.items())), library.digest_of(*notebook.code)])
-        needs = [*(["data"] if data is not None and taken.keys() & jobs["data"].values.keys() else []), *sweeps]
-        options = {
-            "threads": entry.threads,
-            "timeout": entry.timeout,
-            "first": entry.first,
-            "source": str(notebook.path),
-        }
-        jobs[f"notebooks/{name}"] = Job(f"notebooks/{name}", key, values, tuple(needs), **options)
+        needs = ("data", *sweeps) if data and taken.keys() & jobs["data"].values.keys() else (*sweeps,)
+        options = {"threads": entry.threads, "timeout": entry.timeout, "first": entry.first}
+        jobs[f"notebooks/{name}"] = Job(f"notebooks/{name}", key, values, needs, source=str(notebook.path), **options)
     if problems:
         raise SpecError(f"profile {path.stem!r} ({path})", problems)
-    return Plan(path.stem, str(path), runs_dir() / path.stem, found.description or "", shared, jobs)
-
-
-def _data(shared: Mapping[str, Any], problems: list[str]) -> Any:
-    """Return the typefaces that a profile asks for, or None; images from the user's disk need no drawing."""
-    values = {name: shared[name] for name in DATA_FIELDS if name in shared}
-    if not values or shared.get("dataset", "typefaces") != "typefaces":
-        return None
-    from gcplib.lab.data import TypefacesSpec
-
-    try:
-        return TypefacesSpec(**values)
-    except (TypeError, ValueError) as error:
-        problems += [f"shared: {problem}" for problem in getattr(error, "problems", [error])]
-        return None
+    return Plan(path.stem, runs_dir() / path.stem, document.get("description") or "", shared, jobs)
 
 
 def _notebooks(names: Mapping[str, Any], problems: list[str]) -> dict[str, Notebook]:

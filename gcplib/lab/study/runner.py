@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gcplib.lab.files import cache_dir, runs_dir
 from gcplib.lab.machine import cpu_count
+from gcplib.lab.progress import counted
 from gcplib.lab.study.alive import PIPE, kill_tree, only_study
 from gcplib.lab.study.devices import VISIBLE, usable_devices
 from gcplib.lab.study.index_page import build_report, report_path
@@ -21,7 +21,7 @@ from gcplib.lab.study.jobs import USER_CACHE
 from gcplib.lab.study.notebooks import check_kernel, notebooks_dir
 from gcplib.lab.study.plan import Plan, write_plan
 from gcplib.lab.study.profiles import make_plan
-from gcplib.lab.study.watch import Watch, counted
+from gcplib.lab.study.watch import Watch
 from gcplib.lab.validation import unknown
 
 __all__ = ["run_study"]
@@ -45,7 +45,6 @@ def run_study(
 
     Raises:
         ValueError: profile, parameters, kernel, GPUs or free space are not in order; nothing has run.
-        FileNotFoundError: there is no such profile, or no Snakefile.
         StudyRunning: a study of the profile is running.
     """
     plan = make_plan(profile)
@@ -61,11 +60,13 @@ def run_study(
     for folder in (runs_dir(), cache_dir()):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         if (free := shutil.disk_usage(existing).free) < FREE_BYTES:
-            text = "a study needs at least 1 GB (free some, or set GCPLIB_RUNS and GCPLIB_CACHE)"
-            raise ValueError(f"only {free / 1e9:.2f} GB are free for {folder}; {text}")
+            least = "a study needs 1 GB (free some, or set GCPLIB_RUNS and GCPLIB_CACHE)"
+            raise ValueError(f"only {free / 1e9:.2f} GB are free for {folder}; {least}")
     devices = _devices(plan, gpus)
+    # Like Ctrl-C; not by way of SIGINT, which a script's background jobs ignore.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with only_study(plan.folder), _terminable():
+        with only_study(plan.folder):
             write_plan(plan)
             # The data are prepared if something needs them that is due.
             selected = wanted or [name for name in plan.jobs if name != "data"]
@@ -82,33 +83,17 @@ def run_study(
     except KeyboardInterrupt:
         print(f"\nInterrupted. What is finished is kept: the same command continues ({plan.folder}).", flush=True)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _devices(plan: Plan, gpus: int | None) -> list[str] | None:
     """Return the GPUs that the jobs may use, or None if nobody asked for any: they see what there is."""
     wanted = sum(job.gpus for job in plan.jobs.values())
-    if not wanted and gpus is None:
-        return None
-    devices = usable_devices(gpus)
+    devices = usable_devices(gpus) if wanted or gpus is not None else None
     if wanted and not devices:
         print(f"No GPU to use: {counted(wanted, 'job')} of training runs will use the CPU.", flush=True)
     return devices
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C; not by way of SIGINT, which a script's background jobs ignore."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, interrupt) if is_main else None
-    try:
-        yield
-    finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None, watch: Watch) -> int:
@@ -121,16 +106,12 @@ def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None
         command += ["--prioritize", *first]
     # A file is there or not, and nothing else counts. The lock of only_study replaces Snakemake's own, which a killed
     # run would leave behind.
-    command += ["--rerun-triggers", "params", "--ignore-incomplete", "--nolock", "--keep-going"]
-    command += ["--nocolor", "--quiet", "progress", "rules", "host"]
-    package = str(Path(__file__).resolve().parents[3])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
-        PIPE: "1",
-        # Snakemake would make a folder in the user's cache; its jobs get the user's setting back.
-        "XDG_CACHE_HOME": str(plan.folder / ".snakemake" / "cache"),
-        USER_CACHE: os.environ.get("XDG_CACHE_HOME", ""),
-    }
+    command += ["--rerun-triggers", "params", "--ignore-incomplete", "--nolock", "--keep-going", "--nocolor", "--quiet"]
+    paths = (str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH"))
+    environment = os.environ | {PIPE: "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # Snakemake would make a folder in the user's cache; its jobs get the user's setting back.
+    environment[USER_CACHE] = os.environ.get("XDG_CACHE_HOME", "")
+    environment["XDG_CACHE_HOME"] = str(plan.folder / ".snakemake" / "cache")
     environment |= {} if devices is None else {VISIBLE: ",".join(devices)}
     log = plan.folder / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -140,8 +121,7 @@ def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None
         process = subprocess.Popen(command, env=environment, **options)
         try:
             while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.5)
+                time.sleep(0.3)
                 watch.look()
             return process.returncode
         finally:

@@ -7,6 +7,7 @@ everything in the package. Of a module the syntax counts, not its comments, docs
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 import re
@@ -22,18 +23,12 @@ DATA = (".csv", ".json", ".txt", ".yaml")
 
 
 class Library:
-    """The sources of the package and its small data, each read once.
+    """The sources of the package and its small data, as they are now; each file is read once."""
 
-    Args:
-        package: folder of the package.
-        data: folder of the small data; its ``evidence`` holds the tables that notebooks name.
-    """
-
-    def __init__(self, package: Path = PACKAGE, data: Path | None = None) -> None:
-        self.package, self.data = package, data or project_root() / "data"
-        self._trees: dict[Path, ast.Module] = {}
-        self._used: dict[Path, list[Path]] = {}
-        self._digests: dict[Path, str] = {}
+    def __init__(self, package: Path | None = None, data: Path | None = None) -> None:
+        self.package, self.data = package or PACKAGE, data or project_root() / "data"
+        for name in ("_tree", "_digest", "_used"):
+            setattr(self, name, functools.cache(getattr(self, name)))
 
     def digest_of(self, *code: str) -> str:
         """Return a digest of everything that pieces of code depend on."""
@@ -46,30 +41,32 @@ class Library:
         while queue:
             if (path := queue.pop()) not in found:
                 found.add(path)
-                if path.suffix == ".py":
-                    if path not in self._used:
-                        names = path.name == "__init__.py"
-                        self._used[path] = list(self._uses(self._tree(path), path.parent, lazy=names))
-                    queue += self._used[path]
+                queue += self._used(path)
         return sorted(found)
 
-    def _uses(self, tree: ast.Module, folder: Path, lazy: bool = True) -> Iterator[Path]:
-        """Yield the files that a piece of code names.
+    def _used(self, path: Path) -> list[Path]:
+        return list(self._uses(self._tree(path), path.parent, path.name)) if path.suffix == ".py" else []
 
-        Args:
-            tree: the code. folder: where the data lie that it names. lazy: imports for type checkers count, because
-                they stand for names that are imported when asked for.
-        """
-        for node in _walk(tree, lazy):
-            match node:
+    def _uses(self, tree: ast.Module, folder: Path, name: str = "__init__.py") -> Iterator[Path]:
+        """Yield the files that code names: modules, by imports or by text, and data of a folder."""
+        stack: list[ast.AST] = [tree]
+        while stack:
+            match stack.pop():
+                # Imports for type checkers are none, but in a list of names they stand for those made when asked for.
+                case ast.If(test=ast.Name(id="TYPE_CHECKING")) if name != "__init__.py":
+                    continue
                 case ast.Import(names=names):
                     yield from filter(None, (self._module(alias.name) for alias in names))
                 case ast.ImportFrom(module=str(module), names=names) if self._module(module):
                     yield from (self._place(module, alias.name) for alias in names)
                 case ast.Constant(value=str(text)) if re.fullmatch(r"[\w-][\w.-]*", text):
-                    if "." in text and (path := self._module(text)):  # a module that is imported by its name
-                        yield path
-                    yield from self._data(text, folder)
+                    paths = [folder / text, folder / f"{text}.csv", self.data / text]
+                    if (folder / text).is_dir() and not (folder / text / "__init__.py").exists():
+                        paths += (folder / text).iterdir()
+                    yield from (path for path in paths if path.suffix in DATA and path.is_file())
+                    yield from filter(None, [self._module(text) if "." in text else None])
+                case node:
+                    stack += ast.iter_child_nodes(node)
 
     def _module(self, name: str) -> Path | None:
         head, *parts = name.split(".")
@@ -89,43 +86,18 @@ class Library:
                         return self._place(node.module, alias.name)
         return home
 
-    def _data(self, name: str, folder: Path) -> Iterator[Path]:
-        for path in (folder / name, folder / f"{name}.csv", self.data / name):
-            if path.suffix in DATA and path.is_file():
-                yield path
-        if (folder / name).is_dir() and not (folder / name / "__init__.py").exists():
-            yield from (path for path in (folder / name).iterdir() if path.suffix in DATA)
-
     def _tree(self, path: Path) -> ast.Module:
-        if path not in self._trees:
-            tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-                    node, clean=False
-                ):
-                    del node.body[0]
-            self._trees[path] = tree
-        return self._trees[path]
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+                del node.body[0]
+        return tree
 
     def _digest(self, path: Path) -> str:
-        if path not in self._digests:
-            content = ast.dump(self._tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
-            self._digests[path] = hashlib.sha256(content).hexdigest()
-        return self._digests[path]
+        content = ast.dump(self._tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
+        return hashlib.sha256(content).hexdigest()
 
 
 def parse_cell(source: str) -> ast.Module:
     """Return the syntax tree of a notebook's cell; lines for IPython (``%matplotlib``, ``!ls``) do nothing."""
     return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
-
-
-def _walk(tree: ast.AST, lazy: bool) -> Iterator[ast.AST]:
-    """Yield the nodes of a tree, without imports for type checkers unless these are wanted."""
-    stack: list[ast.AST] = [tree]
-    while stack:
-        node = stack.pop()
-        if lazy or not (
-            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        ):
-            yield node
-            stack.extend(ast.iter_child_nodes(node))

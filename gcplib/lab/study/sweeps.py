@@ -33,6 +33,9 @@ def _spell_out(grid: Any) -> Any:
     return grid | {"seed": list(range(seeds))} if type(seeds) is int else grid
 
 
+Lines = Annotated[dict[str, Annotated[list, Field(min_length=1)]], BeforeValidator(_spell_out)]
+
+
 @specification
 class Grid:
     """One grid: runs per job, cores and GPUs per job, fields of all runs, and lists of those that vary."""
@@ -41,9 +44,7 @@ class Grid:
     threads: PositiveInt = 1
     gpus: Annotated[int, Field(ge=0, le=1)] = 0
     base: dict[str, Any] = dataclasses.field(default_factory=dict)
-    grid: Annotated[dict[str, Annotated[list, Field(min_length=1)]], BeforeValidator(_spell_out)] = dataclasses.field(
-        default_factory=dict
-    )
+    grid: Lines = dataclasses.field(default_factory=dict)
 
 
 def checked(kind: type[T], values: Any, where: str, problems: list[str]) -> T | None:
@@ -56,13 +57,7 @@ def checked(kind: type[T], values: Any, where: str, problems: list[str]) -> T | 
 
 
 def plan_sweeps(section: Mapping[str, Any], data: Any, problems: list[str]) -> dict[str, Job]:
-    """Return the jobs of a profile's section ``runs``, by name.
-
-    Args:
-        section: the grids by name.
-        data: the images that the study prepares, or None.
-        problems: what does not fit is added here.
-    """
+    """Return the jobs of a profile's section ``runs``; those that use ``data``, which the study prepares, need it."""
     jobs: dict[str, Job] = {}
     seen: set[str] = set()
     images: dict[str, Any] = {}
@@ -73,10 +68,10 @@ def plan_sweeps(section: Mapping[str, Any], data: Any, problems: list[str]) -> d
         for spec, fields in expand(grid, f"runs: {name}", problems):
             # One object for all runs on the same images: their digest reads the list of a data set's files once.
             spec = dataclasses.replace(spec, data=images.setdefault(repr(spec.data), spec.data))
-            runs.setdefault(_run_name(spec), (spec, fields))
-        names = [run for run in runs if run not in seen]  # what two grids ask for is trained by the first
-        seen.update(names)
-        groups = [names[start : start + grid.batch] for start in range(0, len(names), grid.batch)]
+            if (run := _run_name(spec)) not in seen:  # what two grids ask for is trained by the first
+                seen.add(run)
+                runs[run] = (spec, fields)
+        groups = [list(runs)[start : start + grid.batch] for start in range(0, len(runs), grid.batch)]
         for number, group in enumerate(groups, 1):
             job = f"sweeps/{name}-{number:0{len(str(len(groups)))}d}"
             needs = ("data",) if any(runs[run][0].data == data for run in group) else ()
@@ -95,13 +90,7 @@ def _run_name(spec: RunSpec) -> str:
 
 
 def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, dict[str, Any]]]:
-    """Return the runs of one grid with their fields as they are written, the last line varying fastest.
-
-    Args:
-        grid: what to spell out.
-        where: its place, for the messages.
-        problems: what does not fit is added here.
-    """
+    """Return the runs of one grid with their fields as they are written, the last line varying fastest."""
     from gcplib.lab.training import RunSpec  # torch takes seconds to import; a profile without runs does not need it
 
     known, found, specs = [field.name for field in dataclasses.fields(RunSpec)], {}, []
@@ -114,10 +103,7 @@ def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, d
     ]
     for chosen in itertools.product(*lines):
         try:
-            leaves = _leaves(known, *chosen)
-            fields = _nested(
-                {path: value for path, value in _leaves(known, grid.base).items() if path not in leaves} | leaves
-            )
+            fields = _nested(_leaves(known, grid.base) | _leaves(known, *chosen))
             specs.append((_build(fields), fields))
         except (TypeError, ValueError) as error:
             # The same mistake in many combinations is one problem.
@@ -159,22 +145,20 @@ def _leaves(known: list[str], *parts: Mapping[str, Any]) -> Leaves:
 
 
 def _flat(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat((*path, *str(key).split(".")), inner)
-    else:
+    if not isinstance(value, dict):
         yield path, value
+        return
+    for key, inner in value.items():
+        yield from _flat((*path, *str(key).split(".")), inner)
 
 
 def _nested(leaves: Leaves) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for path, value in leaves.items():
-        if inside := next((other for other in leaves if other != path and other[: len(path)] == path), None):
-            raise ValueError(
-                f"{'.'.join(path)} is a single value in one place, and {'.'.join(inside)} is given in another"
-            )
+    for path in sorted(leaves, key=len):
         inner = values
         for part in path[:-1]:
             inner = inner.setdefault(part, {})
-        inner[path[-1]] = value
+            if not isinstance(inner, dict):
+                raise ValueError(f"{part} is a single value in one place, and {'.'.join(path)} is given in another")
+        inner[path[-1]] = leaves[path]
     return values

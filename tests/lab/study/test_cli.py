@@ -4,16 +4,15 @@ import sys
 import pytest
 
 from gcplib.lab.cli import main
-from gcplib.lab.cli.train import read_spec
 
 
-@pytest.mark.parametrize("command", ["data", "train", "study", "report"])
+@pytest.mark.parametrize("command", ["data", "data check", "train", "study", "report", "bench", "docs"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert f"python -m gcplib {command}" in text
+    assert f"gcplib {command}" in text
     assert "example:" in text
 
 
@@ -39,24 +38,70 @@ print([name for name in {heavy} if name in sys.modules])
 def test_known_errors_are_one_line_and_code_2(world, capsys):
     assert main(["study", "--profile", "nowhere"]) == 2
     captured = capsys.readouterr().err
-    assert captured.startswith("gcplib: error: no profile 'nowhere'")
+    assert captured.startswith("gcplib: error: ")
+    assert "unknown profile 'nowhere'" in captured
     with pytest.raises(FileNotFoundError):
         main(["--traceback", "report", "--profile", "nowhere"])
 
 
-def test_settings_of_a_run_come_from_a_file_and_the_command_line(tmp_path):
-    config = tmp_path / "run.yaml"
-    config.write_text("pool: cov\nrecipe: {epochs: 3, rate: 0.5}\n")
-    changes = ["recipe.rate=1e-3", "seed=4", "labels=coarse", "recipe.fast=true", "limit=null"]
-    assert read_spec(config, changes) == {
-        "pool": "cov",
-        "recipe": {"epochs": 3, "rate": 0.001, "fast": True},
-        "seed": 4,
-        "labels": "coarse",
-        "limit": None,
-    }
-    for change, message in (("seed", "KEY=VALUE"), ("pool.x=1", "'pool' is a value")):
-        with pytest.raises(ValueError, match=message):
-            read_spec(config, [change])
-    with pytest.raises(FileNotFoundError, match="no configuration file"):
-        read_spec(tmp_path / "other.yaml", [])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "--familys", "3"], "unknown option '--familys'; did you mean '--families'?"),
+        (["data", "check", "x", "--laiout", "cub"], "unknown option '--laiout'; did you mean '--layout'?"),
+        (["stdy"], "unknown value 'stdy'; did you mean 'study'?"),
+        (["train", "--accelerator", "cude"], "did you mean 'cuda'?"),
+        (["study", "--cores", "0"], "must be at least 1, got 0"),
+    ],
+)
+def test_unknown_options_and_commands_have_the_nearest_one(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+class Ours(RuntimeError):
+    """As the library raises it."""
+
+    __module__ = "gcplib.somewhere"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (Ours("one reason"), "gcplib: error: one reason"),
+        (KeyError("no such name"), "gcplib: error: no such name"),
+        (PermissionError(13, "Permission denied", "/x"), "Permission denied: '/x'"),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "pip install 'gcplib["),
+    ],
+)
+def test_what_is_raised_on_purpose_is_one_line(error, message, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("gcplib.lab.study.runner.run_study", fail)
+    assert main(["study"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def fail(*arguments, **options):
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr("gcplib.lab.study.runner.run_study", fail)
+    with pytest.raises(TypeError):
+        main(["study"])
+
+
+def test_a_terminal_without_the_letters_and_a_backend_of_the_caller_do_no_harm(world):
+    world.notebook("b")
+    world.profile("notebooks: {Löwe: }")
+    own = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "MPLBACKEND": "module://nowhere"}
+    code = "from gcplib.lab.cli import main; import matplotlib.pyplot, sys; sys.exit(main(['study']))"
+    code = code.replace("import matplotlib.pyplot, ", "import ")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=world.root, env=world.environment() | own
+    )
+    assert done.returncode == 2
+    assert b"unknown notebook 'L\\xf6we'" in done.stderr

@@ -81,6 +81,11 @@ def test_values_that_do_not_fit_are_named_with_what_is_expected(world, kind, def
     assert problem == f"a: parameter 'p': expected {kind}, got {got}"
 
 
+def test_keys_that_a_plan_would_change_are_refused(world):
+    (problem,) = problems(world, parameters="p: dict = {}", p={"a": {1: 2}})
+    assert problem.startswith("a: parameter 'p': keys of a mapping must be text")
+
+
 def test_an_integer_given_for_a_float_becomes_one(world):
     notebook = Notebook(world.notebook("a", parameters=CELL))
     values = notebook.take({"rate": 3, "sizes": [1, 2]}, [])

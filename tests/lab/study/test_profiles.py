@@ -67,6 +67,7 @@ def test_a_shared_name_must_be_declared_somewhere_and_fit_everywhere(world):
         ("- a", "expected a mapping"),
         ("notebooks: [a]", "notebooks: .*valid dict"),
         ("notebooks: {a: 3}", "notebooks: a: "),
+        ("notebooks: {a: {parameters: {profil: {1: 2}}}}", "unknown parameter 'profil'"),
         ("runs: {two words: {base: {seed: 1}}}", "two words"),
         ("notebooks: {a: {parameters: {seeds: 1, seeds: 2}}}", "given twice: seeds"),
         ("notebooks: {", "not valid YAML"),
@@ -90,3 +91,9 @@ def test_the_profiles_of_the_repository_are_in_form(name):
     plan = make_plan(PROFILES / f"{name}.yaml")
     assert len(plan.of("notebooks")) >= 3
     assert bool(plan.of("sweeps")) == (name == "evidence")
+
+
+def test_a_profile_has_a_name_for_a_folder(world):
+    world.notebook("a")
+    with pytest.raises(SpecError, match="a profile's name may have letters"):
+        make_plan(world.profile("notebooks: {a: }", "my {x}#"))

@@ -7,9 +7,10 @@ import os
 import pytest
 import torch
 
+from gcplib.lab.files import read_json, write_json
 from gcplib.lab.study.devices import VISIBLE, own_device, usable_devices, visible_devices
 from gcplib.lab.study.jobs import main, train_runs
-from gcplib.lab.study.plan import Job, Plan, read_json, write_json, write_plan
+from gcplib.lab.study.plan import Job, Plan, write_plan
 from gcplib.lab.study.sweeps import plan_sweeps
 from gcplib.lab.study.watch import Watch
 from gcplib.lab.training import RunSpec
@@ -30,7 +31,7 @@ def plan(tiny_spec, tmp_path, monkeypatch):
     problems = []
     jobs = plan_sweeps({"tiny": grid}, None, problems)
     assert problems == []
-    return Plan("tiny", "tiny.yaml", tmp_path / "tiny", jobs=jobs)
+    return Plan("tiny", tmp_path / "tiny", jobs=jobs)
 
 
 def tell(**values):
@@ -102,7 +103,7 @@ def ten_each(tmp_path):
     """Two jobs of ten runs each and a notebook, of which nothing is on disk."""
     jobs = [Job(f"sweeps/all-{n}", f"{n}", {f"{name}-{i}": {} for i in range(10)}) for n, name in ((1, "a"), (2, "b"))]
     jobs.append(Job("notebooks/last", "3"))
-    return Plan("x", "x.yaml", tmp_path, jobs={job.name: job for job in jobs})
+    return Plan("x", tmp_path, jobs={job.name: job for job in jobs})
 
 
 def write_entries(plan, name, outcomes):

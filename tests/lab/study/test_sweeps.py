@@ -130,8 +130,8 @@ runs:
     with pytest.raises(SpecError, match="has 7 problems") as caught:
         make_plan("smoke")
     for text in (
-        "notebooks: a: threads", "runs: one: stage", "runs: one: labels", "runs: one: recipe.epochs", "runs: two: batch",
-        "runs: three: unknown field of a run 'pools'", "two words",
+        "notebooks: a: threads", "runs: one: stage", "runs: one: labels", "runs: one: recipe.epochs",
+        "runs: two: batch", "runs: three: unknown field of a run 'pools'", "two words",
     ):  # fmt: skip
         assert sum(text in problem for problem in caught.value.problems) == 1, text
 

@@ -1,0 +1,29 @@
+"""``gcplib data check``: look through a data set on disk."""
+
+from __future__ import annotations
+
+import argparse
+
+NAME = "check"
+SUMMARY = "decode every image of a data set on your disk and report what is missing or corrupt"
+DETAIL = """Decode every image of a data set on your disk; print what is there beside the published counts, and which
+images are missing or corrupt. The exit code is 0 if none is, and 1 otherwise."""
+EXAMPLE = "gcplib data check ~/data/CUB_200_2011"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of the command its options."""
+    parser.add_argument("path", nargs="?", default="", metavar="PATH", help="folder (none for elpv as it is installed)")
+    parser.add_argument("--layout", metavar="NAME", help="layout, such as cub or folder (default: what it looks like)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the images, and return 1 if any is missing or corrupt."""
+    from gcplib.lab.data import ImagesSpec, check_images
+    from gcplib.lab.data.layouts import guess_layout
+
+    if not (arguments.path or arguments.layout):
+        raise ValueError("give the folder of the data set: gcplib data check PATH")
+    report = check_images(ImagesSpec(arguments.layout or guess_layout(arguments.path), arguments.path))
+    print(report, flush=True)
+    return 0 if report.whole else 1
