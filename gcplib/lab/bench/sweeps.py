@@ -24,7 +24,13 @@ SWEPT += ("Newton-Schulz, products", "Newton-Schulz, eigenvalues", "Newton-Schul
 def sweep_table(rows: Sequence[dict]) -> pd.DataFrame:
     """Return the quartiles of all sweeps, of the rows of ``measure``: a row per sweep, size, method and quartile."""
     return pd.DataFrame(
-        {"sweep": axis, "size": row[axis], "method": row["method"], "ms": value, "of gcplib": row["ours"]}
+        {
+            "sweep": axis,
+            "size": row[axis],
+            "method": row["method"],
+            "ms": value,
+            "whose": "gcplib" if row["ours"] else "others",
+        }
         for axis, sizes in SWEEPS.items()
         for row in rows
         if tuple(row[key] for key in AXES) in sizes
@@ -39,12 +45,18 @@ def plot_sweeps(rows: Sequence[dict], path: Path, where: str) -> Path:
 
     # The median of the quartiles is the median, and all of them reach from the lowest to the highest.
     style = {"estimator": "median", "errorbar": ("pi", 100), "err_style": "bars", "palette": "colorblind"}
-    looks = {"hue": "method", "hue_order": SWEPT, "style": "of gcplib", "style_order": (True, False), "markers": True}
+    looks = {
+        "hue": "method",
+        "hue_order": SWEPT,
+        "style": "whose",
+        "style_order": ("gcplib", "others"),
+        "markers": True,
+    }
     names = {"x": "size", "y": "ms", "col": "sweep"}
     grid = sns.relplot(sweep_table(rows), kind="line", **names, **looks, **style, facet_kws={"sharex": False})
     grid.set(xscale="log", yscale="log", xlabel="", ylabel="forward + backward, ms")
     for (axis, ax), sizes in zip(grid.axes_dict.items(), SWEEPS.values(), strict=True):
-        fixed = ", ".join(f"{n} {key}" for key, n in zip(AXES, sizes[0], strict=True) if key != axis)
+        fixed = ", ".join(f"{key} {n}" for key, n in zip(AXES, sizes[0], strict=True) if key != axis)
         ax.set_title(f"against {axis}: {fixed}")
         ax.set_xticks(ticks := [size[AXES.index(axis)] for size in sizes], map(str, ticks))
         ax.minorticks_off()
