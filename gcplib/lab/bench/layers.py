@@ -19,8 +19,6 @@ from gcplib.lab.markdown import page, table
 
 __all__ = ["Report", "cells", "keep", "kept_reports", "report_path", "shape", "speed_page"]
 
-READING = "How it is measured, and what the columns say: [benchmarks.md](benchmarks.md)."
-
 
 def _peer_versions() -> dict[str, str]:
     packages = sorted({method.package for method in METHODS if method.package})
@@ -129,7 +127,7 @@ def kept_reports() -> list[Report]:
 
 def speed_page(reports: Iterable[Report] | None = None) -> str:
     """Return the page that shows the kept benchmarks: for each device a table per size."""
-    parts = []
+    parts = ["How it is measured, and what the columns say: [benchmarks.md](benchmarks.md)."]
     for report in kept_reports() if reports is None else reports:
         packages = {"torch": report.machine["versions"]["torch"]} | report.peers
         versions = ", ".join(f"{name} {version}" for name, version in packages.items())
@@ -138,4 +136,4 @@ def speed_page(reports: Iterable[Report] | None = None) -> str:
         for _, rows in itertools.groupby(report.rows, shape):
             found = cells(rows := list(rows))
             parts += [f"### {shape(rows[0])}", table(list(found[0]), [list(cell.values()) for cell in found])]
-    return page("Speed and exactness of the layers", READING, *(parts or ["Nothing is kept yet."]))
+    return page("Speed and exactness of the layers", *parts)

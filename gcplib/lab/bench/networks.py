@@ -109,7 +109,7 @@ def measure_training(
 
 def training_speed_page() -> str:
     """Return the page that shows what is kept: for each device a table with a row per network."""
-    parts = []
+    parts = ["From the encoded image to the optimizer's step; how it is measured: [benchmarks.md](benchmarks.md)."]
     for path in sorted((project_root() / "data" / "evidence").glob("training_speed_*.csv")):
         found = pd.read_csv(path).to_dict("records")
         rows = [
@@ -125,7 +125,4 @@ def training_speed_page() -> str:
             "{threads} threads; torch {torch}, commit `{commit}`."
         ).format(**found[0])
         parts += [table(["network", "images per second [quartiles]", "its speed"], rows), text]
-    lead = (
-        "Images per second in training, from the encoded image to the optimizer's step: [benchmarks.md](benchmarks.md)."
-    )
-    return page("Speed of whole networks in training", lead, *(parts or ["Nothing is kept yet."]))
+    return page("Speed of whole networks in training", *parts)

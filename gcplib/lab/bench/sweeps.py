@@ -1,4 +1,4 @@
-"""Cost of the layers against channels, positions and batch size, as images."""
+"""Cost of the layers against channels, positions and batch size, as an image."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from gcplib.lab.bench.measure import Size
 from gcplib.lab.files import write_atomic
 
-__all__ = ["SWEEPS", "SWEPT", "plot_sweep", "sweep_table"]
+__all__ = ["SWEEPS", "SWEPT", "plot_sweeps", "sweep_table"]
 
-AXES = {"batch": "batch size B", "channels": "channels d", "positions": "positions M"}
-SWEEPS: dict[str, tuple[Size, ...]] = {
+AXES = ("batch", "channels", "positions")
+SWEEPS = {
     "channels": tuple((8, channels, 196) for channels in (32, 64, 128, 256, 512)),
     "positions": tuple((8, 256, positions) for positions in (16, 49, 100, 196, 400, 784)),
     "batch": tuple((batch, 256, 49) for batch in (1, 2, 4, 8, 16, 32)),
@@ -22,42 +21,47 @@ SWEPT = ("covariance", "exact root, auto route", "exact root, torch eigh", "exac
 SWEPT += ("Newton-Schulz, products", "Newton-Schulz, eigenvalues", "Newton-Schulz, pytorchcv")
 
 
-def sweep_table(rows: Sequence[dict], axis: str) -> pd.DataFrame:
-    """Return the quartiles of one sweep: a row per method, size and quartile, of the rows of ``measure``."""
-    found = [row for row in rows if tuple(row[key] for key in AXES) in SWEEPS[axis] and row["method"] in SWEPT]
+def sweep_table(rows: Sequence[dict]) -> pd.DataFrame:
+    """Return the quartiles of all sweeps, of the rows of ``measure``: a row per sweep, size, method and quartile."""
     return pd.DataFrame(
-        [
-            {"method": row["method"], axis: row[axis], "ms": value, "whose": "gcplib" if row["ours"] else "others"}
-            for row in sorted(found, key=lambda row: (SWEPT.index(row["method"]), row[axis]))
-            for value in row["total_ms"].values()
-        ]
+        {
+            "sweep": axis,
+            "size": row[axis],
+            "method": row["method"],
+            "ms": value,
+            "whose": "gcplib" if row["ours"] else "others",
+        }
+        for axis, sizes in SWEEPS.items()
+        for row in rows
+        if tuple(row[key] for key in AXES) in sizes
+        for value in row["total_ms"].values()
     )
 
 
-def plot_sweep(rows: Sequence[dict], axis: str, path: Path, where: str) -> None:
-    """Draw medians of forward plus backward with bars at the quartiles, both axes logarithmic, into a PNG file.
-
-    Args:
-        rows: of ``measure``, at the sizes of ``SWEEPS[axis]`` and any others.
-        axis: what is swept: a key of ``SWEEPS``.
-        path: of the file.
-        where: the machine, for the title.
-    """
+def plot_sweeps(rows: Sequence[dict], path: Path, where: str) -> Path:
+    """Draw medians of forward plus backward with bars at the quartiles into a PNG file; ``where`` is for the title."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    figure, ax = plt.subplots(figsize=(9.5, 5))
     # The median of the quartiles is the median, and all of them reach from the lowest to the highest.
     style = {"estimator": "median", "errorbar": ("pi", 100), "err_style": "bars", "palette": "colorblind"}
-    data = sweep_table(rows, axis)
-    sns.lineplot(data, x=axis, y="ms", hue="method", style="whose", markers=True, ax=ax, **style)
-    fixed = ", ".join(f"{AXES[key]} = {n}" for key, n in zip(AXES, SWEEPS[axis][0], strict=True) if key != axis)
-    title = f"Cost against {axis}: {fixed}\nmedian and quartiles; {where}"
-    ax.set(xscale="log", yscale="log", xlabel=AXES[axis], ylabel="forward + backward, ms", title=title)
-    ax.set_xticks(ticks := sorted(data[axis].unique()), map(str, ticks))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.minorticks_off()
-    sns.move_legend(ax, "center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    looks = {
+        "hue": "method",
+        "hue_order": SWEPT,
+        "style": "whose",
+        "style_order": ("gcplib", "others"),
+        "markers": True,
+    }
+    names = {"x": "size", "y": "ms", "col": "sweep"}
+    grid = sns.relplot(sweep_table(rows), kind="line", **names, **looks, **style, facet_kws={"sharex": False})
+    grid.set(xscale="log", yscale="log", xlabel="", ylabel="forward + backward, ms")
+    for (axis, ax), sizes in zip(grid.axes_dict.items(), SWEEPS.values(), strict=True):
+        fixed = ", ".join(f"{key} {n}" for key, n in zip(AXES, sizes[0], strict=True) if key != axis)
+        ax.set_title(f"against {axis}: {fixed}")
+        ax.set_xticks(ticks := [size[AXES.index(axis)] for size in sizes], map(str, ticks))
+        ax.minorticks_off()
+    grid.figure.suptitle(f"Median and quartiles; {where}", y=1.03)
     with write_atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150, bbox_inches="tight")
-    plt.close(figure)
+        grid.savefig(temporary, dpi=150)
+    plt.close(grid.figure)
+    return path

@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     layers.add_argument("--rounds", type=int, default=15, help="timed passes of each method (default: %(default)s)")
     layers.add_argument("--sizes", type=_size, nargs="+", metavar="BxDxM", help="only these, for example 16x256x49")
     layers.add_argument("--methods", nargs="+", metavar="NAME", help="only methods with one of these in their names")
-    layers.add_argument("--sweep", action="store_true", help="cost against channels, positions and batch, as images")
+    layers.add_argument("--sweep", action="store_true", help="cost against channels, positions and batch, as an image")
     layers.add_argument("--keep", action="store_true", help="measure nothing; keep the last result of the device")
     training = kinds.add_parser("training", help="images per second of whole networks")
     training.set_defaults(what="training")
@@ -65,8 +65,8 @@ def _layers(arguments: argparse.Namespace) -> list:
 
     from gcplib.lab.bench.layers import Report, cells, keep, report_path, shape
     from gcplib.lab.bench.measure import SIZES, measure
-    from gcplib.lab.bench.methods import choose_methods, load_methods
-    from gcplib.lab.bench.sweeps import SWEEPS, SWEPT, plot_sweep
+    from gcplib.lab.bench.methods import METHODS, choose_methods, load_methods
+    from gcplib.lab.bench.sweeps import SWEEPS, SWEPT, plot_sweeps
     from gcplib.lab.progress import track
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,7 +79,8 @@ def _layers(arguments: argparse.Namespace) -> list:
     sizes = arguments.sizes or SIZES
     if arguments.sweep:
         sizes = dict.fromkeys(size for sweep in SWEEPS.values() for size in sweep)
-    functions, skipped = load_methods(choose_methods(SWEPT if arguments.sweep else arguments.methods))
+    swept = [method for method in METHODS if method.name in SWEPT]
+    functions, skipped = load_methods(swept if arguments.sweep else choose_methods(arguments.methods))
     report = Report(device, torch.get_num_threads(), arguments.rounds, [], skipped)
     print(f"{report.processor}; torch {report.machine['versions']['torch']}, commit {report.machine['commit']}")
     for name, reason in skipped.items():
@@ -88,11 +89,9 @@ def _layers(arguments: argparse.Namespace) -> list:
         report.rows.extend(measure(size, functions, arguments.rounds, device))
         rows = report.rows[-len(functions) :]
         print(f"\n{shape(rows[0])}; milliseconds, float32", pd.DataFrame(cells(rows)).to_string(index=False), sep="\n")
-    written = [report_path(device + "_sweep" * arguments.sweep)]
-    report.write(written[0])
-    for axis in SWEEPS if arguments.sweep else ():
-        written.append(written[0].with_name(f"{device}_{axis}.png"))
-        plot_sweep(report.rows, axis, written[-1], report.processor)
+    written = [report.write(report_path(device + "_sweep" * arguments.sweep))]
+    if arguments.sweep:
+        written.append(plot_sweeps(report.rows, written[0].with_suffix(".png"), report.processor))
     return written
 
 
