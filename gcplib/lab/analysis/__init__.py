@@ -6,7 +6,7 @@ What is the subject of one notebook stands in that notebook. The rest is here, a
 from importlib import import_module
 
 _HOMES = {
-    "attribution": "class_specificity grad_cam_map gradient_map position_map",
+    "attribution": "differentiable_scores",
     "descriptors": "spectra",
     "gating": "between_share factors_replaced gate_overhead participation_ratio",
     "landscape": "PUBLISHED_STEPS band_summary loss_landscape models_from_one_start relative_steps train_and_look",
@@ -15,7 +15,7 @@ _HOMES = {
     "plots": "POOL_LABELS interval_plot legend_below pool_palette use_style",
     "robustness": "RelativeScore corruption_error flip_rate relative_flip_rate",
     "smoothness": "Smoothness effective_smoothness gradient_field smoothness_while_training",
-    "spectral_scores": "eigenvalue_evidence set_scores shuffle_classifier",
+    "spectral_scores": "class_matrices get_spectrum set_scores",
     "speed": "censored_mean epochs_to seconds_to",
     "spread": "attention_entropy class_evidence positions_holding",
     "statistics": "Interval crossed_interval holm mean_interval paired_difference paired_p_value",
