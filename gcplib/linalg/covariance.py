@@ -1,7 +1,5 @@
 """Second moments of a set of feature vectors, and their vectors for a classifier."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -81,7 +79,8 @@ def covariance(x: Tensor) -> Tensor:
         ``(..., d, d)``, positive semi-definite, rank at most ``min(d, M - 1)``, same dtype and device.
 
     Raises:
-        ValueError: no channel or no position. TypeError: not floating point.
+        ValueError: no channel or no position.
+        TypeError: not floating point.
 
     Source: MPN-COV (Li et al., ICCV 2017), eq. 1.
 

@@ -1,7 +1,5 @@
 """Eigendecomposition that never returns NaN without a word."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import torch

@@ -18,7 +18,7 @@ from gcplib.lab.bench.training import (
 )
 from gcplib.lab.files import project_root
 from gcplib.lab.training import Engine
-from gcplib.models import SYSTEMS
+from gcplib.lab.training.systems import SYSTEMS
 from gcplib.nn import DiversificationBlock
 
 

@@ -151,7 +151,7 @@ def _expand(name: str, grid: Any, problems: list[str]) -> list[RunSpec]:
 
 def _build(values: dict[str, Any], problems: list[str]) -> RunSpec | None:
     from gcplib.lab.training import RunSpec
-    from gcplib.models import build_head
+    from gcplib.lab.training.systems import build_head
     from gcplib.nn import create_pool
 
     try:
@@ -163,7 +163,7 @@ def _build(values: dict[str, Any], problems: list[str]) -> RunSpec | None:
         # Without a reduction the options may depend on the backbone's channels, which are not known here.
         if spec.reduction:
             width = spec.reduction if isinstance(spec.reduction, int) else spec.reduction[-1]
-            build_head(create_pool(spec.pool, width, spec.reduction, **spec.options), 2, spec.systems)
+            build_head(create_pool(spec.pool, width, reduction=spec.reduction, **spec.options), 2, spec.systems)
     except (TypeError, ValueError) as error:
         systems = f", systems {spec.systems!r}" if spec.systems else ""
         problems.append(f"options {spec.options!r}{systems}: {error}")

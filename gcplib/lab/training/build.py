@@ -14,7 +14,8 @@ from gcplib.lab.training.features import cache_features
 from gcplib.lab.training.sources import ImageSource, Source, default_loaders
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
-from gcplib.models import build_head, build_model, create_backbone
+from gcplib.lab.training.systems import build_head, build_model
+from gcplib.models import create_backbone
 from gcplib.nn import create_pool
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["enter_epoch", "features_of", "make_network", "make_pool", "network_a
 def make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
     """Return the pool of a run as it is from ``epoch`` on, untrained."""
     pool, options = spec.pool_at(epoch)
-    return create_pool(pool, channels, spec.reduction, **options)
+    return create_pool(pool, channels, reduction=spec.reduction, **options)
 
 
 def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True) -> nn.Module:

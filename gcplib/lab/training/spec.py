@@ -36,7 +36,7 @@ class RunSpec:
         seed: of the initial weights and the order of the images; the images have their own in ``data``.
         backbone, stride, pretrained: see ``gcplib.create_backbone``. backbone_options: its ``options``.
         data: the images, typefaces or a data set on disk. recipe: how to train.
-        systems: what else is built into the network, with its options; see ``gcplib.create_model``.
+        systems: what else is built into the network, with its options; see ``gcplib.lab.training.systems``.
 
     Raises:
         ValueError: an unknown pool, stage, kind of labels or system, images that change in the ``head`` stage, or
@@ -58,7 +58,7 @@ class RunSpec:
     systems: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"later": True})
 
     def __post_init__(self) -> None:
-        from gcplib.models import check_systems
+        from gcplib.lab.training.systems import check_systems
         from gcplib.nn import list_pools
 
         if isinstance(self.reduction, list):

@@ -15,7 +15,7 @@ positions_holding = notebook.positions_holding
 
 
 def head_of(pool="gap", classes=5):
-    return Head(create_pool(pool, 6, 4), classes).eval()
+    return Head(create_pool(pool, 6, reduction=4), classes).eval()
 
 
 def test_the_mean_of_the_evidence_is_the_difference_of_the_logits():

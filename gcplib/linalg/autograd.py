@@ -3,8 +3,6 @@
 All take one batch dimension, share it out over the CPU threads, and save what the gradient needs.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
@@ -14,19 +12,20 @@ from torch.autograd.function import once_differentiable
 
 from gcplib.linalg.covariance import center, twice_symmetric_product
 from gcplib.linalg.eigen import eigh
-from gcplib.linalg.eigenvalues import not_noise, outputs, weighted_gradient
+from gcplib.linalg.eigenvalues import not_noise, outputs
 from gcplib.linalg.functions import SpectralFunction
-from gcplib.linalg.gradients import GradientRule
+from gcplib.linalg.gradient import weighted_gradient
+from gcplib.linalg.gradient_rules import GradientRule
 from gcplib.linalg.parallel import batch_parts, over_batch
 from gcplib.linalg.tolerance import raise_non_finite, require
 
-__all__ = ["FullMap", "MatrixMap", "ThinMap", "from_gram", "from_svd"]
+__all__ = ["FullMap", "ThinMap", "from_gram", "from_svd"]
 
 
 def _decompose(s: Tensor, rank: int, fn: SpectralFunction, rule: GradientRule) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return U, lam and which directions are null (None: no one, or f is smooth there) of symmetric matrices."""
     lam, u = eigh(s)
-    if rule.released:
+    if rule.clamps_forward:
         lam = lam.clamp(min=torch.finfo(lam.dtype).eps)
     elif not fn.smooth:
         keep = not_noise(lam, rank, fn)
@@ -40,63 +39,34 @@ def _compose(u: Tensor, f: Tensor, out: Tensor | None) -> Tensor:
     return torch.bmm(u * f.unsqueeze(-2), u.mT, out=out)
 
 
-def _matrix_gradient(
-    fn: SpectralFunction, rule: GradientRule, g: Tensor, u: Tensor, lam: Tensor, null: Tensor | None, rank: int
-) -> Tensor:
-    """Return ``U [(U^T G U) * W] U^T``; its symmetric part is ``dl/dS``."""
-    return u @ weighted_gradient(fn, rule, u.mT @ (g @ u), lam, null, rank) @ u.mT
-
-
-class MatrixMap(Function):
-    """``C = U f(lam) U^T`` of symmetric matrices."""
-
-    @staticmethod
-    def forward(ctx, s, fn, rule):
-        s, rank = s.detach(), s.shape[-1]
-
-        def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            u, lam, null = _decompose(s[part], rank, fn, rule)
-            return _compose(u, outputs(fn, rule, lam, rank), out), u, lam, null
-
-        ctx.parts, ctx.fn, ctx.rule = batch_parts(s, rank), fn, rule
-        out, saved = over_batch(work, ctx.parts, s, s.shape)
-        ctx.save_for_backward(*saved)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        saved, fn, rule = ctx.saved_tensors, ctx.fn, ctx.rule
-
-        def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            grad = _matrix_gradient(fn, rule, g[part], *saved[3 * index : 3 * index + 3], g.shape[-1])
-            return (torch.add(grad, grad.mT, out=out).mul_(0.5),)
-
-        with torch.autocast(g.device.type, enabled=False):
-            return over_batch(work, ctx.parts, g, g.shape)[0], None, None
-
-
 class FullMap(Function):
-    """The covariance's spectral function from the covariance itself: ``dl/dX = 2 sym(dl/dS) X_c / M``.
+    """``C = U f(lam) U^T`` of symmetric matrices S, or from features X with ``S = X X^T / M``.
 
-    Not ``centered``, it is that of the second moment ``X X^T / M``, with X in place of the centered ``X_c``.
+    ``dl/dS = U [(U^T sym(G) U) * W] U^T`` and ``dl/dX = 2 sym(dl/dS) X / M``.
+
+    Args:
+        x: S, or X.
+        centered: None for S; of X whether to subtract its mean, which makes S the covariance.
     """
 
     @staticmethod
     def forward(ctx, x, fn, rule, centered):
         x = x.detach()
         batch, channels, positions = x.shape
-        rank = min(channels, positions - 1 if centered else positions)
+        rank = channels if centered is None else min(channels, positions - 1 if centered else positions)
 
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            features = center(x[part]) if centered else x[part]
-            s = (features @ features.mT).div_(positions)
+            features, s = None, x[part]
+            if centered is not None:
+                features = center(s) if centered else s
+                s = (features @ features.mT).div_(positions)
             u, lam, null = _decompose(s, rank, fn, rule)
             return _compose(u, outputs(fn, rule, lam, rank), out), features, u, lam, null
 
         ctx.parts, ctx.fn, ctx.rule, ctx.rank = batch_parts(x, channels), fn, rule, rank
         out, saved = over_batch(work, ctx.parts, x, (batch, channels, channels))
         ctx.save_for_backward(*saved)
+        ctx.shape = x.shape
         return out
 
     @staticmethod
@@ -105,12 +75,14 @@ class FullMap(Function):
         saved, fn, rule = ctx.saved_tensors, ctx.fn, ctx.rule
 
         def work(index: int, part: slice, out: Tensor | None) -> tuple:
-            features, *spectrum = saved[4 * index : 4 * index + 4]
-            grad = _matrix_gradient(fn, rule, g[part], *spectrum, ctx.rank)
+            features, u, lam, null = saved[4 * index : 4 * index + 4]
+            grad = u @ weighted_gradient(fn, rule, u.mT @ (g[part] @ u), lam, null, ctx.rank) @ u.mT
+            if features is None:
+                return (torch.add(grad, grad.mT, out=out).mul_(0.5),)
             return (torch.bmm((grad + grad.mT).div_(features.shape[-1]), features, out=out),)
 
         with torch.autocast(g.device.type, enabled=False):
-            return over_batch(work, ctx.parts, g, (*g.shape[:-1], saved[0].shape[-1]))[0], None, None, None
+            return over_batch(work, ctx.parts, g, ctx.shape)[0], None, None, None
 
 
 def from_gram(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -160,7 +132,7 @@ class ThinMap(Function):
                 back = center(back)  # over positions, here and once; then so is the gradient
             return c, u, lam, to_null, None if fn.smooth else ~keep, back
 
-        ctx.parts, ctx.fn, ctx.rule, ctx.rank = batch_parts(x, positions), fn, rule, rank
+        ctx.parts, ctx.fn, ctx.rule, ctx.rank, ctx.shape = batch_parts(x, positions), fn, rule, rank, x.shape
         out, saved = over_batch(work, ctx.parts, x, (batch, channels, channels))
         ctx.save_for_backward(*saved)
         return out
@@ -179,5 +151,4 @@ class ThinMap(Function):
             return (torch.bmm(torch.baddbmm(gu.mul_(to_null), u, weighted), back, out=out),)
 
         with torch.autocast(g.device.type, enabled=False):
-            shape = (g.shape[0], g.shape[-1], saved[4].shape[-1])
-            return over_batch(work, ctx.parts, g, shape)[0], None, None, None, None
+            return over_batch(work, ctx.parts, g, ctx.shape)[0], None, None, None, None
