@@ -1,81 +1,93 @@
 """One validator for everything that people write: specifications, profiles, sweeps, parameters and ``--set``.
 
-pydantic checks names, types and ranges, strictly and all at once; here is how its files are read and its errors told.
+pydantic checks names, types and ranges, strictly and all at once; here is how its errors are told.
 """
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+import pydantic.dataclasses
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from gcplib.linalg.calls import unknown
+from gcplib.lab.plain import SpecError, plain, read_yaml
 
-__all__ = ["CONFIG", "SpecError", "apply_changes", "problems_of", "read_yaml", "validated"]
+__all__ = [
+    "CONFIG",
+    "Items",
+    "SpecError",
+    "apply_changes",
+    "one_of",
+    "problems_of",
+    "read_yaml",
+    "specification",
+    "unknown",
+    "validated",
+]
 
 T = TypeVar("T")
 
 # For every specification: no coercion of text, no unknown keys, no infinite numbers.
 CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-
-class SpecError(ValueError):
-    """What somebody wrote does not fit; the message lists every problem."""
-
-    def __init__(self, where: str, problems: Sequence[str]):
-        self.problems = tuple(dict.fromkeys(problems))
-        count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
-        super().__init__(f"{where} has {count}:\n  - " + "\n  - ".join(self.problems))
+# A tuple, which YAML writes as a list.
+Items = Annotated[tuple[T, ...], Field(strict=False)]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: a key given twice is refused, and 1e-3 is a number."""
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """Return the message of ``gcplib.linalg.calls.unknown``, whose package takes seconds to import."""
+    from gcplib.linalg.calls import unknown
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"given twice: {', '.join(twice)}", node.start_mark)
-        return super().construct_mapping(node, deep)
+    return unknown(what, name, known)
 
 
-# PyYAML follows YAML 1.1, which wants a dot in the mantissa and a sign in the exponent.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+def one_of(what: str, known: Callable[[], Iterable[str]]) -> Any:
+    """Return the type of a text that is one of some names; they are asked for when a text is checked."""
+
+    def check(value: str) -> str:
+        if value not in (names := list(known())):
+            raise ValueError(unknown(what, value, names))
+        return value
+
+    return Annotated[str, AfterValidator(check)]
 
 
-def read_yaml(source: Path | str) -> Any:
-    """Return what a YAML file holds, or a text.
+def specification(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose fields are checked, whether it is made by hand or by ``validated``.
 
-    Raises:
-        FileNotFoundError: there is no such file. SpecError: it is not valid YAML, or gives a key twice.
+    Numbers of NumPy become Python's, and paths text. Whatever does not fit is a ``SpecError``.
     """
-    text, where = (
-        (source.read_text(encoding="utf-8-sig"), str(source)) if isinstance(source, Path) else (source, "text")
-    )
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SpecError(where, [f"not valid YAML: {error}"]) from error
 
+    def takes_mappings(kind: type, source: Any, handler: Any) -> Any:
+        # Strictness is about the fields; pydantic would refuse a mapping for the whole as well.
+        schema = inner = handler(source)
+        inner = handler.resolve_ref_schema(inner)
+        while inner["type"] != "dataclass":
+            inner = inner["schema"]
+        inner["strict"] = False
+        return schema
 
-def problems_of(error: ValidationError, known: Sequence[str] = ()) -> list[str]:
-    """Return one sentence per problem of a pydantic error: its path, what is wrong, and what was given."""
-    found = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"])
-        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            found.append(unknown("key", path, known) if known else f"unknown key {path!r}")
-        elif item["type"] in ("value_error", "assertion_error"):
-            found.append(": ".join(filter(None, (path, str(item["ctx"]["error"])))))
-        else:
-            found.append(f"{path or 'value'}: {item['msg']}, got {item['input']!r}")
-    return found
+    cls.__get_pydantic_core_schema__ = classmethod(takes_mappings)
+    made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
+    check, names = made.__init__, [field.name for field in dataclasses.fields(made)]
+
+    @functools.wraps(check)
+    def __init__(self: Any, *args: Any, **fields: Any) -> None:
+        if len(args) > len(names) or fields.keys() & set(names[: len(args)]):
+            raise TypeError(f"{made.__name__} takes each of these once: {', '.join(names)}")
+        try:
+            check(self, **plain(dict(zip(names, args, strict=False)) | fields))
+        except ValidationError as error:
+            raise SpecError(made.__name__, problems_of(error, made)) from None
+
+    made.__init__ = __init__
+    return made
 
 
 def validated(kind: type[T], values: Any, where: str) -> T:
@@ -85,25 +97,91 @@ def validated(kind: type[T], values: Any, where: str) -> T:
         SpecError: anything does not fit.
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(plain(values))
     except ValidationError as error:
-        raise SpecError(where, problems_of(error)) from None
+        raise SpecError(where, problems_of(error, kind)) from None
 
 
-def apply_changes(values: dict[str, Any], changes: Sequence[str], is_text: Any = lambda path: False) -> dict[str, Any]:
+def problems_of(error: ValidationError, kind: Any = None) -> list[str]:
+    """Return one sentence per problem of a pydantic error: its path, what is wrong, and what was given.
+
+    Args:
+        error: what pydantic raised.
+        kind: the type that was checked; with it the names that are known are told.
+    """
+    found: list[str] = []
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for item in error.errors(include_url=False):
+        is_key = item["type"] in ("extra_forbidden", "unexpected_keyword_argument")
+        path, here = _place(kind, item["loc"][:-1] if is_key else item["loc"])
+        names = [name for branch in here for name in getattr(branch, "__pydantic_fields__", ())]
+        texts = [text for branch in here if typing.get_origin(branch) is Literal for text in typing.get_args(branch)]
+        if is_key:
+            key = item["loc"][-1]
+            told = [unknown("key", key, names) if names else f"unknown key {key!r}"]
+        elif "error" in item.get("ctx", {}):
+            cause = item["ctx"]["error"]
+            told = cause.problems if isinstance(cause, SpecError) else [str(cause)]
+        elif item["type"] == "missing":
+            told = ["is missing"]
+        elif item["type"] == "literal_error" and isinstance(item["input"], str) and texts:
+            told = [unknown("name", item["input"], texts)]
+        else:
+            told, message = [], item["msg"].removeprefix("Input ")
+            if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+                message += " (in YAML, put it in quotes)"
+            wrong.setdefault((path or "value", repr(item["input"])), []).append(message)
+        found += [f"{path}: {text}" if path else text for text in told]
+    return found + [f"{path}: {', or '.join(texts)}; got {given}" for (path, given), texts in wrong.items()]
+
+
+def _place(kind: Any, loc: Sequence[str | int]) -> tuple[str, list[Any]]:
+    """Return a problem's path, without pydantic's marks for branches of a union, and the types there."""
+    path, here = "", _branches(kind)
+    for part in loc:
+        if inside := _inside(here, part):
+            path, here = f"{path}[{part}]" if isinstance(part, int) else f"{path}.{part}", inside
+        elif len(here) > 1:
+            here = [branch for branch in here if getattr(branch, "__name__", "") == part] or here
+        else:
+            path += f".{part}"
+    return path.removeprefix("."), here
+
+
+def _branches(kind: Any) -> list[Any]:
+    if typing.get_origin(kind) is Annotated:
+        return _branches(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return [branch for one in typing.get_args(kind) for branch in _branches(one)]
+    return [kind]
+
+
+def _inside(here: Iterable[Any], part: str | int) -> list[Any]:
+    """Return the types of a field, a value or an item of what is here."""
+    for kind in here:
+        origin, inner = typing.get_origin(kind), typing.get_args(kind)
+        if part in (fields := getattr(kind, "__pydantic_fields__", {})):
+            return _branches(fields[part].annotation)
+        if inner and (origin in (tuple, list) if isinstance(part, int) else origin in (dict, Mapping)):
+            return _branches(inner[0 if isinstance(part, int) else -1])
+    return []
+
+
+def apply_changes(values: Mapping[str, Any], changes: Sequence[str], kind: Any = None) -> dict[str, Any]:
     """Return nested values changed by texts ``KEY=VALUE`` with dots in the key.
 
-    Text stays text: only what reads as a number, truth value, null, list or mapping becomes one.
+    Text stays text: only what reads as a number, truth value, null, list or mapping becomes one, and nothing does
+    where a field takes text alone.
 
     Args:
         values: nested mappings; not changed.
         changes: the texts.
-        is_text: says of a path such as ``data.root`` whether its field takes text, which is then kept as it is.
+        kind: the specification whose fields the values are.
 
     Raises:
         SpecError: a text without ``=``, a key given twice, or a path through a value.
     """
-    values, problems, seen = copy.deepcopy(values), [], set()
+    values, problems, seen = copy.deepcopy(dict(values)), [], set()
     for change in changes:
         key, equals, text = change.partition("=")
         if not (key and equals):
@@ -120,7 +198,9 @@ def apply_changes(values: dict[str, Any], changes: Sequence[str], is_text: Any =
                 problems.append(f"{change}: {part!r} is a value, not a group of fields")
                 break
         else:
-            target[last] = text if is_text(key) else _meaning(text)
+            here = functools.reduce(_inside, key.split("."), _branches(kind))
+            is_text = here and all(one is str or typing.get_origin(one) is Literal for one in here)
+            target[last] = text if is_text else _meaning(text)
     if problems:
         raise SpecError("--set", problems)
     return values

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
+from gcplib.lab.data.image_spec import choice
 from gcplib.lab.data.images import Images, ImagesSpec, load_images
 from gcplib.lab.data.layouts import LAYOUTS
 from gcplib.lab.data.typefaces import Typefaces, TypefacesSpec, load_typefaces
@@ -33,10 +32,13 @@ def choose_data(
 
     Args:
         dataset: ``typefaces``, or a data set on disk: a name of ``gcplib.lab.data.layouts.LAYOUTS``, such as ``cub`` or
-            ``folder`` (any folder of images). root: its folder; typefaces have none, and ``elpv`` needs none where
-            its package is installed.
-        families, train, validation, test: counts of typefaces and of images of each. They say nothing about data
-            from disk, which has its own classes and images; a tenth of its training images is held out.
+            ``folder`` (any folder of images).
+        root: its folder; typefaces have none, and ``elpv`` needs none where its package is installed.
+        families: count of typefaces. It and the next three say nothing about data from disk, which has its own
+            classes and images; a tenth of its training images is held out.
+        train: training images per typeface.
+        validation: validation images per typeface.
+        test: test images per typeface.
         pixels: side of an image.
 
     Raises:
@@ -45,10 +47,7 @@ def choose_data(
     >>> choose_data("cub", "~/data", families=12, train=10, validation=4, test=6, pixels=448)
     ImagesSpec(layout='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
     """
-    if dataset not in DATASETS:
-        near = difflib.get_close_matches(str(dataset).lower(), DATASETS, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"unknown data set {dataset!r}: {hint}known: {', '.join(map(repr, DATASETS))}")
+    choice("data set", dataset, DATASETS)
     if dataset == "typefaces":
         if root:
             raise ValueError(
@@ -56,6 +55,4 @@ def choose_data(
                 f"or give another dataset: {', '.join(map(repr, LAYOUTS))}"
             )
         return TypefacesSpec(families=families, train=train, validation=validation, test=test, pixels=pixels)
-    if not root and not LAYOUTS[dataset].installed:
-        raise ValueError(f"the data set {dataset!r} is on your disk; give root: {LAYOUTS[dataset].expected}")
     return ImagesSpec(dataset, root, pixels)

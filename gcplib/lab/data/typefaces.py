@@ -6,65 +6,69 @@ import functools
 import hashlib
 import io
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from PIL import Image, features
+from pydantic import AfterValidator, Field
 
 from gcplib.lab.data import rendering
 from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, pinned_families
+from gcplib.lab.data.image_spec import Seed, choice
 from gcplib.lab.data.rendering import SPLITS
 from gcplib.lab.data.workers import draw_all
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
+from gcplib.lab.machine import cpu_count
+from gcplib.lab.validation import specification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Typefaces", "TypefacesSpec", "load_typefaces"]
 
-_PIXELS = (64, 512)
+
+def _no_more_than_are_pinned(families: int) -> int:
+    if families > (most := len(pinned_families())):
+        raise ValueError(f"data/typefaces.txt pins {most} families, got {families}")
+    return families
 
 
-@dataclass(frozen=True)
+# A classifier needs two classes, every split an image of every family, and letters room to be read.
+Families = Annotated[int, Field(ge=2), AfterValidator(_no_more_than_are_pinned)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Pixels = Annotated[int, Field(ge=64, le=512)]
+
+
+@specification
 class TypefacesSpec:
-    """The settings of the benchmark; ``train``, ``validation`` and ``test`` count the images of each family.
+    """The settings of the benchmark.
+
+    Args:
+        families: typeface families, the classes.
+        train: training images per family.
+        validation: validation images per family.
+        test: test images per family.
+        pixels: side of an image.
+        seed: of everything random.
 
     Raises:
-        TypeError: a setting is not an integer.
-        ValueError: a setting is out of its range; the message gives the range.
+        SpecError: a setting is not an integer, or out of its range.
     """
 
-    families: int = 60
-    train: int = 40
-    validation: int = 10
-    test: int = 20
-    pixels: int = 224
-    seed: int = 0
+    families: Families = 60
+    train: Count = 40
+    validation: Count = 10
+    test: Count = 20
+    pixels: Pixels = 224
+    seed: Seed = 0
 
-    def __post_init__(self) -> None:
-        ranges = {
-            "families": (
-                2,
-                len(pinned_families()),
-                "a classifier needs two classes, and data/typefaces.txt pins no more",
-            ),
-            **dict.fromkeys(SPLITS, (1, 100_000, "every split needs an image of every family")),
-            "pixels": (*_PIXELS, "letters are unreadable below and larger than any use above"),
-            "seed": (0, 2**32 - 1, "any number in this range gives another set"),
-        }
-        for name, (low, high, why) in ranges.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise TypeError(f"TypefacesSpec.{name} is {value!r}, a {type(value).__name__}; give an integer")
-            if not low <= value <= high:
-                raise ValueError(f"TypefacesSpec.{name} is {value}; give {low} to {high}: {why}")
-            object.__setattr__(self, name, int(value))
+    # Whether the square may be cropped at different places of an image: it is all there is.
+    has_room: ClassVar = False
 
     @property
     def chosen(self) -> tuple[Family, ...]:
@@ -134,20 +138,20 @@ class Typefaces:
             for row in range(len(places)):
                 decode(row)
         else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(cpu_count()) as pool:
                 list(pool.map(decode, range(len(places))))
         return images
 
     def indices(self, split: str) -> np.ndarray:
         """Return the places of the images of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
-        _check("split", split, SPLITS)
+        choice("split", split, SPLITS)
         counts = [getattr(self.spec, name) * self.spec.families for name in SPLITS]
         start = sum(counts[: SPLITS.index(split)])
         return np.arange(start, start + counts[SPLITS.index(split)])
 
     def labels(self, kind: str = "fine") -> np.ndarray:
         """Return the class of every image, the family (``"fine"``) or its category (``"coarse"``): (n,) int64."""
-        _check("kind of labels", kind, ("fine", "coarse"))
+        choice("kind of labels", kind, ("fine", "coarse"))
         fine = np.concatenate([np.repeat(np.arange(self.spec.families), getattr(self.spec, name)) for name in SPLITS])
         if kind == "fine":
             return fine
@@ -156,7 +160,7 @@ class Typefaces:
 
     def class_names(self, kind: str = "fine") -> list[str]:
         """Return the names of the classes in the order of their numbers: families, or the categories they fall in."""
-        _check("kind of labels", kind, ("fine", "coarse"))
+        choice("kind of labels", kind, ("fine", "coarse"))
         if kind == "fine":
             return [family.name for family in self.spec.chosen]
         present = {family.category for family in self.spec.chosen}
@@ -169,7 +173,7 @@ class Typefaces:
 
     def show(self, split: str = "test", n: int = 24, labels: str = "fine", seed: int = 0) -> Figure:
         """Return a figure of ``n`` images of a split, drawn at random, each under the name of its class."""
-        import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure
 
         places = self.indices(split)
         if n < 1:
@@ -178,10 +182,9 @@ class Typefaces:
         columns = min(8, math.ceil(math.sqrt(len(places) * 1.5)))
         rows = math.ceil(len(places) / columns)
         size = (1.65 * columns, 1.85 * rows)
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-        axes = axes.ravel()
-        # A notebook shows the returned figure; one left open would be shown a second time.
-        plt.close(figure)
+        # Without pyplot, which would show it a second time in a notebook, and take the caller's backend for a file.
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
         names, classes = self.class_names(labels), self.labels(labels)
         for axis in axes:
             axis.axis("off")
@@ -213,11 +216,6 @@ def load_typefaces(spec: TypefacesSpec | None = None, progress: bool = True, wor
         with write_atomic(path) as temporary:
             np.savez(temporary, checksum=_checksum(arrays), **arrays)
     return Typefaces(spec, path, **arrays)
-
-
-def _check(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {what} {value!r}; choose {', '.join(map(repr, allowed))}")
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:

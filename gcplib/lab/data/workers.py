@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
-import os
 import sys
 import types
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from gcplib.lab.data import rendering
 from gcplib.lab.data.fonts import Family
+from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import progress_wanted
 
-__all__ = ["draw_all"]
+__all__ = ["draw_all", "main_hidden"]
 
 _CHUNK = 10
 # Starting processes takes longer than drawing this many images.
@@ -39,8 +40,7 @@ def draw_all(
     ]
     total = sum(counts.values()) * len(families)
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = 1 if total < _FEW else cores
+        workers = 1 if total < _FEW else cpu_count()
     results: list[list[tuple[str, bytes]]] = [[] for _ in tasks]
     hidden = not (progress and progress_wanted())
     with tqdm(total=total, desc="Rendering Typefaces", unit=" images", disable=hidden) as bar:
@@ -51,7 +51,8 @@ def draw_all(
         else:
             pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
             try:
-                futures = _submit(pool, tasks)
+                with main_hidden():
+                    futures = {pool.submit(rendering.draw_images, *task): place for place, task in enumerate(tasks)}
                 for future in as_completed(futures):
                     place = futures[future]
                     results[place] = future.result()
@@ -61,15 +62,16 @@ def draw_all(
     return [image for result in results for image in result]
 
 
-def _submit(pool: ProcessPoolExecutor, tasks: Sequence[tuple[int, str, Family, range, int]]) -> dict[Future, int]:
-    """Hand out the work. The processes start here, and they must not run the user's script again.
+@contextlib.contextmanager
+def main_hidden() -> Iterator[None]:
+    """Let processes start, as tasks are submitted to a pool, that do not run the user's script again.
 
-    ``spawn`` imports the main module in every process; a script without a main guard would load the set over and
+    ``spawn`` imports the main module in every process; a script without a main guard would do all its work over and
     over. The workers need nothing of it, so it is hidden while they start.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        return {pool.submit(rendering.draw_images, *task): place for place, task in enumerate(tasks)}
+        yield
     finally:
         sys.modules["__main__"] = main

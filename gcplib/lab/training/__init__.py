@@ -2,11 +2,9 @@
 
 from gcplib.lab.training.engine import Engine, PeerLost
 from gcplib.lab.training.features import cache_features
-from gcplib.lab.training.recipe import PoolSwitch, Recipe
-from gcplib.lab.training.runs import Run, ensure, ensure_all
-from gcplib.lab.training.schedules import learning_rate_factor
+from gcplib.lab.training.recipe import PoolSwitch, Recipe, learning_rate_factor
+from gcplib.lab.training.runs import Run, ensure, ensure_all, metrics_table, results_table
 from gcplib.lab.training.spec import RunSpec
-from gcplib.lab.training.tables import metrics_table, results_table
 
 __all__ = [
     "Engine",

@@ -31,10 +31,7 @@ def make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
 
 
 def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True) -> nn.Module:
-    """Return what a run of the ``full`` stage trains, as it is from ``epoch`` on, untrained.
-
-    Without ``load`` the backbone has no weights yet.
-    """
+    """Return what a run of the ``full`` stage trains from ``epoch`` on, without ``load`` with a backbone at random."""
     backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, spec.backbone_options, load)
     return build_model(backbone, make_pool(spec, backbone.out_channels, epoch), classes, spec.systems)
 
@@ -49,7 +46,7 @@ def network_and_source(
 ) -> tuple[nn.Module, Source | ImageSource]:
     classes, labels = len(dataset.class_names(spec.labels)), torch.as_tensor(dataset.labels(spec.labels))
     if spec.stage == "head":
-        features = cache_features(dataset, *features_of(spec))
+        features = cache_features(dataset, *features_of(spec), engine=Engine(device.type))
         torch.manual_seed(spec.seed)
         head = build_head(make_pool(spec, features.shape[-3]), classes, spec.systems)
         return head, Source(lambda batch: features[batch].to(device), labels, device)
@@ -71,7 +68,7 @@ def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
         fresh = make_pool(spec, head.pool.in_channels, epoch)
         if fresh.out_features != head.pool.out_features:
             raise ValueError(
-                f"recipe.switch: {spec.pool_at(epoch)[0]} has vectors of {fresh.out_features} numbers, the pool before "
+                f"recipe.switch: {spec.pool_at(epoch)[0]} has vectors of {fresh.out_features} entries, the pool before "
                 f"it {head.pool.out_features}; the classifier fits one length only"
             )
         for name, part in head.pool.named_children():
@@ -85,8 +82,7 @@ def set_up(
 ) -> tuple[TrainingState, Typefaces | Images, Source | ImageSource]:
     """Return network and optimizer of a run on their devices, its data, and where its batches come from.
 
-    Args:
-        resume: puts a checkpoint into the state, before the devices get it.
+    ``resume`` puts a checkpoint into the state, before the devices get it.
 
     Raises:
         ValueError: a pool of ``recipe.switch`` does not fit, or a batch has fewer images than there are devices.
@@ -98,7 +94,7 @@ def set_up(
     state.average = make_average(network, spec.recipe.ema)
     if spec.recipe.batch_size < fabric.world_size:
         raise ValueError(f"recipe.batch_size is {spec.recipe.batch_size}, fewer than the {fabric.world_size} devices")
-    for phase in sorted({0, *map(spec.recipe.switch_epoch, spec.recipe.switch)}, reverse=True):
+    for phase in reversed(spec.phases):
         switch_pool(state, spec, phase)  # a pool that does not fit shows now, not in its epoch
     resume(state)
     wrapped = torch.compile(network) if spec.recipe.compile else network

@@ -7,17 +7,28 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
+
+from gcplib.lab.validation import specification
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Engine", "PeerLost", "agree", "cached_fabric", "make_fabric", "share_buffers", "stop_with_parent"]
+__all__ = [
+    "Engine",
+    "PeerLost",
+    "agree",
+    "cached_fabric",
+    "has_lost_peer",
+    "make_fabric",
+    "share_buffers",
+    "stop_with_parent",
+]
 
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -30,38 +41,32 @@ class PeerLost(RuntimeError):
     """Another process of the same run has ended, and this one cannot go on alone."""
 
 
-@dataclass(frozen=True)
+@specification
 class Engine:
     """Where and how a run is computed.
 
     Args:
         accelerator: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
-        devices: processes on this machine, one a device. Under ``torchrun`` and ``fabric run`` theirs count.
+        devices: processes on this machine, one per device. Under ``torchrun`` and ``fabric run`` theirs count.
         loaders: processes that decode images, for each device; None chooses.
         tensorboard: also write event files for TensorBoard.
         checkpoint_seconds: at least so long between two checkpoints.
 
     Raises:
-        ValueError: unknown accelerator, or a number that makes no sense.
+        SpecError: unknown accelerator, one that is not there, or a number that makes no sense.
     """
 
-    accelerator: str = "auto"
-    devices: int = 1
-    loaders: int | None = None
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: PositiveInt = 1
+    loaders: NonNegativeInt | None = None
     tensorboard: bool = False
-    checkpoint_seconds: float = 20.0
+    checkpoint_seconds: NonNegativeFloat = 20.0
 
-    def __post_init__(self) -> None:
-        if self.accelerator not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"unknown accelerator {self.accelerator!r}; known: auto, cpu, cuda")
-        if self.devices < 1:
-            raise ValueError(f"devices must be at least 1, got {self.devices}")
-        if not self.checkpoint_seconds >= 0:
-            raise ValueError(f"checkpoint_seconds must be at least 0, got {self.checkpoint_seconds}")
-        if self.loaders is not None and self.loaders < 0:
-            raise ValueError(f"loaders must be at least 0, got {self.loaders}")
+    @model_validator(mode="after")
+    def _is_there(self) -> Engine:
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ValueError("accelerator 'cuda' was asked for, but torch sees no GPU; use auto or cpu")
+        return self
 
     @property
     def kind(self) -> str:
@@ -75,33 +80,33 @@ def make_fabric(engine: Engine, precision: str) -> Fabric:
     """Return a launched Fabric: with several devices, this process is one of theirs afterwards.
 
     Raises:
-        ValueError: ``fp16`` on a CPU.
+        ValueError: ``fp16`` on a CPU, or fewer processes than the devices that were asked for.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    def parallel() -> DDPStrategy:
-        return DDPStrategy(timeout=PATIENCE, process_group_backend="nccl" if engine.kind == "cuda" else "gloo")
-
     if precision == "fp16" and engine.kind == "cpu":
         # Fabric would take bf16, and the run would be filed as what it is not.
         raise ValueError("recipe.precision 'fp16' needs a GPU; on a CPU give bf16 or float32")
-    mixed = PRECISIONS[precision]
+    parent, mixed = os.getppid(), PRECISIONS[precision]
     if os.environ.get("LT_CLI_USED") == "1":
         # `fabric run` has set devices and strategy and starts the processes; Fabric refuses to be told twice.
         fabric = Fabric(precision=mixed)
-    elif "TORCHELASTIC_RUN_ID" in os.environ:
-        local, world = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-        fabric = Fabric(
-            accelerator=engine.kind, strategy=parallel(), devices=local, num_nodes=world // local, precision=mixed
-        )
-    elif engine.devices > 1:
-        fabric = Fabric(accelerator=engine.kind, strategy=parallel(), devices=engine.devices, precision=mixed)
     else:
-        fabric = Fabric(accelerator=engine.kind, devices=1, precision=mixed)
-    parent = os.getppid()
-    if os.environ.get("LT_CLI_USED") != "1":
+        devices, nodes, strategy = engine.devices, 1, "auto"
+        if is_torchrun := "TORCHELASTIC_RUN_ID" in os.environ:
+            devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            nodes = int(os.environ["WORLD_SIZE"]) // devices
+        if is_torchrun or devices > 1:
+            backend = "nccl" if engine.kind == "cuda" else "gloo"
+            strategy = DDPStrategy(timeout=PATIENCE, process_group_backend=backend)
+        fabric = Fabric(accelerator=engine.kind, strategy=strategy, devices=devices, num_nodes=nodes, precision=mixed)
         fabric.launch()
+        if fabric.world_size < devices:
+            raise ValueError(
+                f"{devices} devices were asked for, and the cluster's job has {fabric.world_size} process; "
+                "start one task per device (srun --ntasks-per-node), or use torchrun"
+            )
     if fabric.world_size > 1 and fabric.local_rank > 0:
         stop_with_parent(parent, "The process that started this one is gone; the same command continues the run.")
     return fabric
@@ -129,6 +134,15 @@ def agree(fabric: Fabric, totals: Tensor, broken: bool, stop: bool) -> dict:
         facts = fabric.all_reduce(facts, reduce_op="sum")
     loss, correct, broken, stop = facts.tolist()
     return {"loss": loss, "correct": correct, "broken": broken > 0, "stop": stop > 0}
+
+
+def has_lost_peer(error: RuntimeError) -> bool:
+    """Say whether an error of several processes is that another one has ended.
+
+    NCCL and the store of torch have types for it. Gloo raises plain RuntimeErrors, which begin with the file of its
+    sources that they are from: here alone a text is looked at.
+    """
+    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
 
 
 def stop_with_parent(parent: int, message: str = "") -> None:

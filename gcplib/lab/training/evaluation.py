@@ -1,4 +1,4 @@
-"""What a network makes of images it is judged by."""
+"""What a network makes of images that it is not trained on, and its scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from gcplib.linalg import NonFiniteError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["evaluate"]
+__all__ = ["BATCH", "accuracy", "evaluate", "top5"]
+
+# Images per batch, on each device.
+BATCH = 64
 
 
 @torch.inference_mode()
@@ -25,7 +28,7 @@ def evaluate(
     source: Source | ImageSource,
     indices: Tensor,
     flip: bool = False,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
 ) -> Tensor:
     """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over images and mirror images.
 
@@ -62,3 +65,13 @@ def _gather(fabric: Fabric, found: list[Tensor], source: Source | ImageSource, c
         mine[: len(own)] = own
     everyone = fabric.all_gather(mine)
     return everyone.transpose(0, 1).reshape(most * world, width)[:count].cpu()
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the fraction of images whose class is the likeliest one."""
+    return (logits.argmax(1) == labels).double().mean().item()
+
+
+def top5(logits: Tensor, labels: Tensor) -> float:
+    """Return the fraction of images whose class is among the five likeliest."""
+    return (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).any(1).double().mean().item()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -20,18 +19,20 @@ from torch import Tensor
 
 from gcplib.lab.data import Images, Typefaces, require_sound
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
+from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import track
+from gcplib.lab.training.engine import Engine
 from gcplib.linalg.parallel import use_threads
 from gcplib.models import create_backbone
 from gcplib.nn import d4_views
 
 __all__ = ["cache_features"]
 
-# Images a step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
+# Images per step. Larger batches were slower on a CPU: the activations no longer fit in its caches.
 BATCH = 16
 
 # The part of the free memory that features may take: the rest is for the backbone's activations and everyone else.
-MEMORY_SHARE = 0.9
+MEMORY_FRACTION = 0.9
 
 
 def _read(path: Path) -> Tensor | None:
@@ -39,20 +40,17 @@ def _read(path: Path) -> Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
             features = file.get_tensor("features")
-            stored = (file.metadata() or {}).get("checksum")
+            is_whole = is_verified(path) or (file.metadata() or {}).get("checksum") == _checksum(features)
     except (SafetensorError, OSError):
         return None
-    if not is_verified(path):
-        if stored != _checksum(features):
-            return None
+    if is_whole:
         mark_verified(path)
-    return features
+    return features if is_whole else None
 
 
 def _checksum(features: Tensor) -> str:
     # Reading every byte (a tenth of a second) is cheaper than training on altered features.
-    words = features.view(torch.int32) if features.dtype == torch.float32 else features.view(torch.int16)
-    return str(int(words.sum(dtype=torch.int64)))
+    return str(int(features.view(torch.int32).sum(dtype=torch.int64)))
 
 
 def cache_features(
@@ -62,25 +60,34 @@ def cache_features(
     pretrained: bool | str = True,
     options: Mapping[str, Any] | None = None,
     views: bool = False,
+    *,
+    engine: Engine | None = None,
 ) -> Tensor:
     """Return the features ``(images, C, H, W)`` of a data set, float32, in its order; computed at the first call.
 
-    With ``views`` they are ``(images, 8, C, H, W)``, of the eight views of ``gcplib.nn.d4_views``.
+    They are kept under ``data/cache`` in a file named by a hash of data set, backbone, stride and kind of device; a
+    truncated or altered file is noticed and made again.
 
-    They are kept under ``data/cache`` in a file named by a hash of data set, backbone and stride; a truncated or
-    altered file is noticed and made again.
+    Args:
+        dataset: the images.
+        backbone: see ``gcplib.create_backbone``.
+        stride: see ``gcplib.create_backbone``.
+        pretrained: see ``gcplib.create_backbone``.
+        options: see ``gcplib.create_backbone``.
+        views: return ``(images, 8, C, H, W)``, of the eight views of ``gcplib.nn.d4_views``.
+        engine: where they are computed; a GPU rounds otherwise than a CPU.
 
     Raises:
-        ValueError: unknown backbone or stride, or an untrained backbone, whose random weights would differ between
-            calls.
-        ValueError: images on disk are corrupt; all of them are listed.
+        ValueError: unknown backbone or stride; an untrained backbone, whose random weights would differ between
+            calls; or images on disk that are corrupt: all of them are listed.
         MemoryError, OSError: the features are larger than the free memory, or disk; known after the first batch.
     """
     if pretrained is False:
         raise ValueError("features of an untrained backbone differ at every call; give pretrained=True or a path")
+    device = (engine or Engine()).kind
     what = {"data": dataset.digest, "backbone": backbone, "stride": stride, "pretrained": str(pretrained)}
-    name = digest(what | ({"options": dict(options)} if options else {}) | ({"views": "D4"} if views else {}))
-    path = cache_dir() / f"features-{name}.safetensors"
+    what |= {"options": dict(options or {}), "views": views, "device": device}
+    path = cache_dir() / f"features-{digest(what)}.safetensors"
     with locked(path):
         if path.exists():
             if (features := _read(path)) is not None:
@@ -90,9 +97,8 @@ def cache_features(
         if isinstance(dataset, Images):
             require_sound(dataset)
         # On every core: whoever else needs these features is waiting for the lock, not computing.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cores,)) as all_cores:
-            network = create_backbone(backbone, pretrained, stride, options).eval()
+        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cpu_count(),)) as all_cores:
+            network = create_backbone(backbone, pretrained, stride, options).eval().to(device)
             features = all_cores.submit(_compute, dataset, network, views).result()
         with write_atomic(path) as temporary:
             save_file({"features": features}, temporary, {"checksum": _checksum(features), "data": dataset.digest})
@@ -101,8 +107,6 @@ def cache_features(
 
 @torch.no_grad()  # not inference_mode: its tensors could not be trained on
 def _compute(dataset: Typefaces | Images, backbone: torch.nn.Module, views: bool) -> Tensor:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    backbone.to(device)
     features, batch = None, BATCH // 8 if views else BATCH
     starts = range(0, len(dataset), batch)
     for start in track(starts, f"features of {len(dataset)} images", unit="batch"):
@@ -121,13 +125,13 @@ def _check_room(shape: tuple[int, ...]) -> None:
     """Refuse features that would fill memory or disk hours from now."""
     size = math.prod(shape) * torch.float32.itemsize
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(cache_dir()).free
-    images, *each = shape
-    problem = (
-        f"the features of {images} images, {' x '.join(map(str, each))} numbers each, take {size / 1e9:.3g} GB, "
-        "more than {room}. Train with stage='full', which keeps no features, or take fewer "
-        "pixels, a larger stride, or a backbone with fewer channels"
+    what = (
+        f"the features of {shape[0]} images, {' x '.join(map(str, shape[1:]))} entries each, take {size / 1e9:.3g} GB"
     )
-    if size > MEMORY_SHARE * memory:
-        raise MemoryError(problem.format(room=f"{MEMORY_SHARE:.0%} of the {memory / 1e9:.3g} GB of free memory"))
+    remedy = "Train with stage='full', which keeps none, or take fewer pixels, a larger stride, or fewer channels"
+    if size > MEMORY_FRACTION * memory:
+        room = f"{MEMORY_FRACTION:.0%} of the {memory / 1e9:.3g} GB of free memory"
+        raise MemoryError(f"{what}, more than {room}. {remedy}")
     if size > disk:
-        raise OSError(errno.ENOSPC, problem.format(room=f"the {disk / 1e9:.3g} GB that are free in {cache_dir()}"))
+        room = f"the {disk / 1e9:.3g} GB that are free in {cache_dir()}"
+        raise OSError(errno.ENOSPC, f"{what}, more than {room}. {remedy}")

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.lab.training.engine import agree
-from gcplib.lab.training.recipe import Recipe
-from gcplib.lab.training.schedules import learning_rate_factor
+from gcplib.lab.training.recipe import Recipe, learning_rate_factor
 from gcplib.lab.training.sources import Batch, ImageSource, Source
 from gcplib.lab.training.state import TrainingState
 from gcplib.linalg import NonFiniteError
@@ -44,7 +43,7 @@ def plan_epoch(indices: Tensor, recipe: Recipe, seed: int, epoch: int) -> list[B
     """
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(indices), generator=generator)
-    # Drawn after the order, and for the whole epoch: the order is the same with and without.
+    # Drawn after the order, and for the whole epoch: the order is the same with and without them.
     flips = torch.rand(len(indices), generator=generator).lt(0.5) if recipe.flip else None
     places = torch.rand(len(indices), 2, generator=generator) if recipe.crop == "random" else None
     whole = Batch(indices[order], flips, places)
@@ -68,25 +67,26 @@ def train_epoch(
 ) -> dict:
     """Train one epoch, or the rest of it, on the images ``indices`` and return its row of ``metrics.csv``.
 
-    With several devices each takes its share of every batch, and all have the same weights after every step.
+    With several devices each takes its part of every batch, and all have the same weights after every step.
 
     Args:
-        watch: goes through the steps, and may show how far it is. after_step: called after each step with their
-            number in the epoch. stop: asked in each step.
+        watch: goes through the steps, and may show how far it is.
+        after_step: called after each step with their number in the epoch.
+        stop: asked in each step.
 
     Raises:
-        Diverged: features, loss or gradient became non-finite. Stopped: ``stop`` said so, on any device.
+        Diverged: features, loss or gradient became non-finite.
+        Stopped: ``stop`` said so, on any device.
     """
-    batches = plan_epoch(indices, recipe, seed, state.epoch)
     rank, world = fabric.global_rank, fabric.world_size
-    batches = [batch for batch in batches if len(batch) >= world]
-    shares = [batch.take(slice(rank, None, world)).parts(recipe.accumulate) for batch in batches]
+    batches = [batch for batch in plan_epoch(indices, recipe, seed, state.epoch) if len(batch) >= world]
+    own = [batch.take(slice(rank, None, world)).parts(recipe.accumulate) for batch in batches]
     state.model.train()
     if recipe.freeze_batch_norm:
         freeze_batch_norm(state.model)
     state.sums = state.sums or dict.fromkeys(("loss", "correct", "norm", "seen", "seconds", "waited", "skipped"), 0.0)
     first = state.step
-    inputs = iter(source.batches([part for share in shares[first:] for part in share]))
+    inputs = iter(source.batches([part for parts in own[first:] for part in parts]))
     for step in watch(range(first, len(batches))):
         begin = time.perf_counter()
         factor = learning_rate_factor(recipe, state.epoch + step / len(batches))
@@ -94,25 +94,15 @@ def train_epoch(
             group["lr"] = group["base"] * factor
         # Dropout and its kin draw the same numbers in this step whenever it is done.
         _seed(fabric.device, seed, state.epoch, step, rank)
-        found = _take_step(state, fabric, source, shares[step], len(batches[step]), inputs, recipe, stop)
-        where = f"epoch {state.epoch}, step {step}"
-        if found["broken"]:
-            raise Diverged(f"{where}: {found['reason'] or 'features are not finite on another device'}")
-        skipped = recipe.precision == "fp16" and not math.isfinite(found["norm"])
-        if not math.isfinite(found["loss"]) or not (math.isfinite(found["norm"]) or skipped):
-            raise Diverged(f"{where}: loss {found['loss']}, gradient norm {found['norm']}")
-        if skipped and state.sums["skipped"] == MOST_SKIPPED_STEPS:
-            raise Diverged(f"{where}: the gradient overflowed fp16 in {MOST_SKIPPED_STEPS} steps; use bf16 or float32")
+        found = _take_step(state, fabric, source, own[step], len(batches[step]), inputs, recipe, stop)
+        skipped = _check_step(found, state, recipe)
         if state.average is not None:
             state.average.update_parameters(state.network)
         seen = len(batches[step])
-        state.sums["loss"] += found["loss"] * seen
-        state.sums["correct"] += found["correct"]
-        state.sums["norm"] += 0.0 if skipped else found["norm"] * seen
-        state.sums["skipped"] += skipped
-        state.sums["seen"] += seen
-        state.sums["waited"] += found["waited"]
-        state.sums["seconds"] += time.perf_counter() - begin
+        sums = {"loss": found["loss"] * seen, "norm": 0.0 if skipped else found["norm"] * seen, "seen": seen}
+        sums |= {"correct": found["correct"], "waited": found["waited"], "skipped": skipped}
+        for name, value in (sums | {"seconds": time.perf_counter() - begin}).items():
+            state.sums[name] += value
         state.step = step + 1
         if found["stop"]:
             raise Stopped(143)  # between two steps, where nothing is half done
@@ -128,6 +118,19 @@ def train_epoch(
         "images_per_second": sums["seen"] / sums["seconds"],
         "waiting_share": sums["waited"] / sums["seconds"],
     }
+
+
+def _check_step(found: dict, state: TrainingState, recipe: Recipe) -> bool:
+    """Say whether a step was skipped because its gradient overflowed fp16; other non-finite numbers are errors."""
+    where = f"epoch {state.epoch}, step {state.step}"
+    if found["broken"]:
+        raise Diverged(f"{where}: {found['reason'] or 'features are not finite on another device'}")
+    skipped = recipe.precision == "fp16" and not math.isfinite(found["norm"])
+    if not math.isfinite(found["loss"]) or not (math.isfinite(found["norm"]) or skipped):
+        raise Diverged(f"{where}: loss {found['loss']}, gradient norm {found['norm']}")
+    if skipped and state.sums["skipped"] == MOST_SKIPPED_STEPS:
+        raise Diverged(f"{where}: the gradient overflowed fp16 in {MOST_SKIPPED_STEPS} steps; use bf16 or float32")
+    return skipped
 
 
 def _seed(device: torch.device, *where: int) -> None:
@@ -173,8 +176,8 @@ def _take_step(
                     return found
             if not broken:
                 # The mean over the whole batch, however it is divided; Fabric averages over the devices.
-                share = len(part) * world / total
-                fabric.backward(loss if share == 1 else loss * share)
+                weight = len(part) * world / total
+                fabric.backward(loss if weight == 1 else loss * weight)
     norm = fabric.clip_gradients(
         state.model, state.optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
     )
@@ -186,11 +189,11 @@ def _take_step(
 
 
 def _loss(outputs: Tensor | tuple[Tensor, ...], target: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return logits and loss. A network may judge an image several times: the means over its judgements count."""
+    """Return logits and loss. A network may look at an image several times: the means over its logits count."""
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing)
-    if recipe.loss != "cross_entropy":
-        loss = get_loss(recipe.loss)
+    loss = get_loss(recipe.loss)
+    if recipe.label_smoothing:
+        loss = partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing)
     losses = [loss(logits.float(), target) for logits in outputs]
     return sum(outputs) / len(outputs), sum(losses) / len(losses)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -13,34 +13,34 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
 
 from gcplib.lab.data import load_data
+from gcplib.lab.data.workers import main_hidden
 from gcplib.lab.files import cache_dir, locked, runs_dir
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import features_of, make_network
-from gcplib.lab.training.engine import Engine, PeerLost, cached_fabric, stop_with_parent
+from gcplib.lab.training.engine import Engine, PeerLost, cached_fabric, has_lost_peer, stop_with_parent
 from gcplib.lab.training.features import cache_features
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.train import train
 
 if TYPE_CHECKING:
-    import pandas as pd
     from lightning_fabric import Fabric
 
-__all__ = ["Run", "ensure", "ensure_all", "run_directory"]
+__all__ = ["Run", "ensure", "ensure_all", "metrics_table", "results_table", "run_directory"]
 
 
 @dataclass(frozen=True)
 class Run:
     """A finished run on disk.
 
-    Attributes:
-        spec: what was run. directory: ``spec.yaml``, ``metrics.csv``, ``result.json``, ``model.safetensors``,
-        ``predictions.csv`` (image, true and predicted class on the test set).
+    Its directory has ``spec.yaml``, ``metrics.csv``, ``result.json``, ``model.safetensors``, and ``predictions.csv``
+    (image, true and predicted class on the test set).
     """
 
     spec: RunSpec
@@ -53,16 +53,12 @@ class Run:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row an epoch."""
-        import pandas as pd
-
+        """One row per epoch."""
         return pd.read_csv(self.directory / "metrics.csv")
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row a test image: ``image``, ``label``, ``prediction``."""
-        import pandas as pd
-
+        """One row per test image: ``image``, ``label``, ``prediction``."""
         return pd.read_csv(self.directory / "predictions.csv")
 
     def load_model(self) -> nn.Module:
@@ -87,12 +83,15 @@ def ensure(spec: RunSpec, engine: Engine | None = None) -> Run:
     A run that becomes non-finite ends with the outcome ``diverged`` and its history; it is not tried again.
 
     Args:
+        spec: the run.
         engine: on which devices; it is no part of what the run is.
 
     Raises:
         ValueError: the spec asks for something that does not exist, or its data set has corrupt images.
-        FileNotFoundError: its data set is not on disk. CheckpointError: what is there cannot be continued.
-        PeerLost: another process of the same run has ended. Stopped: this one was asked to (SIGTERM).
+        FileNotFoundError: its data set is not on disk.
+        CheckpointError: what is there cannot be continued.
+        PeerLost: another process of the same run has ended.
+        Stopped: this process was asked to end (SIGTERM).
     """
     run = Run(spec, run_directory(spec))
     if not _is_finished(run.directory):
@@ -128,7 +127,7 @@ def _alone(directory: Path, fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if any(word in str(error).lower() for word in ("peer", "gloo", "nccl", "socket")):
+        if has_lost_peer(error):
             raise PeerLost(
                 f"another of the {fabric.world_size} processes of this run has ended: {str(error).splitlines()[0]}; "
                 "the same command continues from the last checkpoint"
@@ -138,8 +137,8 @@ def _alone(directory: Path, fabric: Fabric) -> Iterator[None]:
         lock.release()
 
 
-def _ensure_quietly(spec: RunSpec) -> None:
-    ensure(spec)
+def _train_only(spec: RunSpec, engine: Engine) -> None:
+    ensure(spec, engine)  # a finished run is read by who asked for it
 
 
 def _start_worker(parent: int) -> None:
@@ -156,23 +155,34 @@ def _pool(workers: int, *_places: Path) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (os.getpid(),))
 
 
-def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
+def ensure_all(specs: list[RunSpec], workers: int = 1, engine: Engine | None = None) -> list[Run]:
     """Return the finished runs of ``specs``, in their order, training the missing ones.
 
     Args:
-        specs: may repeat. workers: processes with one thread each; several small runs side by side are faster than
-            one run on several cores, because batched eigendecompositions do not use them.
+        specs: may repeat.
+        workers: processes with one thread each; several small runs side by side are faster than one run on several
+            cores, because batched eigendecompositions do not use them.
+        engine: on which devices; they are all on one.
+
+    Raises:
+        ValueError: several workers with several devices each; see also ``ensure``.
     """
-    missing = _missing(specs)
+    engine = engine or Engine()
+    if workers > 1 and engine.devices > 1:
+        raise ValueError(f"{workers} workers with {engine.devices} devices each: give one of the two")
+    by_name = {spec.name: spec for spec in specs}
+    missing = [spec for spec in by_name.values() if not _is_finished(run_directory(spec))]
     if missing and all(spec.stage == "head" for spec in missing):
         # Once, on all cores, before the workers compete for them.
         for data, *backbone in {str((s.data, *features_of(s))): (s.data, *features_of(s)) for s in missing}.values():
-            cache_features(load_data(data), *backbone)
+            cache_features(load_data(data), *backbone, engine=engine)
     description = f"{len(missing)} runs to train, {len(specs) - len(missing)} on disk"
     if workers > 1 and len(missing) > 1:
         pool = _pool(workers, runs_dir(), cache_dir())
         # The longest first: a long one that begins last would leave the other workers idle.
-        futures = [pool.submit(_ensure_quietly, s) for s in sorted(missing, key=lambda s: -s.recipe.epochs)]
+        longest_first = sorted(missing, key=lambda spec: -spec.recipe.epochs)
+        with main_hidden():
+            futures = [pool.submit(_train_only, spec, engine) for spec in longest_first]
         try:
             for future in track(as_completed(futures), description, len(missing), "run"):
                 future.result()
@@ -182,10 +192,43 @@ def ensure_all(specs: list[RunSpec], workers: int = 1) -> list[Run]:
             raise
     else:
         for spec in track(missing, description, unit="run") if missing else ():
-            ensure(spec)
-    return [ensure(spec) for spec in specs]
+            ensure(spec, engine)
+    return [ensure(spec, engine) for spec in specs]
 
 
-def _missing(specs: list[RunSpec]) -> list[RunSpec]:
-    by_name = {spec.name: spec for spec in specs}
-    return [spec for spec in by_name.values() if not _is_finished(run_directory(spec))]
+def results_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return one row per run: what it was, its outcome, its accuracies in percent (missing where it diverged).
+
+    ``then`` names the pools of a hybrid run that take over, ``systems`` what else is built in; the best epoch is there
+    where the recipe asks for it.
+    """
+    keys = ("outcome", "reason", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds", "parameters")
+    keys += ("test_top5", "best_epoch", "best_test_accuracy", "device", "devices")
+    return pd.DataFrame([_describe(run) | {key: run.result[key] for key in keys if key in run.result} for run in runs])
+
+
+def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return one row per epoch of every run: what it was, and the columns of ``metrics.csv``.
+
+    A run that diverged in its first epoch has no row.
+    """
+    tables = []
+    for run in runs:
+        what = _describe(run)
+        del what["learning_rate"]  # the peak would hide the epoch's own
+        tables.append(run.metrics.assign(**what))
+    return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+
+def _describe(run: Run) -> dict:
+    spec = run.spec
+    return {
+        "pool": spec.pool,
+        **spec.options,
+        **({"then": "+".join(entry.pool for entry in spec.recipe.switch)} if spec.recipe.switch else {}),
+        **({"systems": "+".join(spec.systems)} if spec.systems else {}),
+        "labels": spec.labels,
+        "stage": spec.stage,
+        "seed": spec.seed,
+        "learning_rate": spec.recipe.learning_rate,
+    }

@@ -1,65 +1,32 @@
-"""Learning rates as functions of time alone, so that a resumed run needs no state of a scheduler."""
+"""Learning rates as functions of time alone, so that a resumed run needs no state of a scheduler.
+
+Each gives the rate over its peak after ``now`` of ``epochs`` epochs; only ``step`` looks at the milestones.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
-if TYPE_CHECKING:
-    from gcplib.lab.training.recipe import Recipe
-
-__all__ = ["SCHEDULES", "learning_rate_factor"]
-
-
-def _one_cycle(recipe: Recipe, epochs: float) -> float:
-    warm_up = 0.3 * recipe.epochs
-    if epochs < warm_up:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * epochs / warm_up)) / 2
-    return (1 + math.cos(math.pi * (epochs - warm_up) / (recipe.epochs - warm_up))) / 2
-
-
-def _step(recipe: Recipe, epochs: float) -> float:
-    return 0.1 ** sum(epochs >= milestone for milestone in recipe.milestones)
-
-
-def _cosine(recipe: Recipe, epochs: float) -> float:
-    return (1 + math.cos(math.pi * epochs / recipe.epochs)) / 2
-
+__all__ = ["SCHEDULES"]
 
 # Both are published for one number of epochs, all epoch long with the rate of its start. Stretched to any other number
-# they keep these steps, so that every rate has its published share of the training.
+# they keep these steps, so that every rate has its published fraction of the training.
 FAST_EPOCHS, ADJU_EPOCHS = 30, 50
 
 
-def _fast(recipe: Recipe, epochs: float) -> float:
-    return (1 - math.floor(epochs * FAST_EPOCHS / recipe.epochs) / 52) ** 11
+def _one_cycle(now: float, epochs: int, milestones: Sequence[int]) -> float:
+    warm_up = 0.3 * epochs
+    if now < warm_up:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * now / warm_up)) / 2
+    return (1 + math.cos(math.pi * (now - warm_up) / (epochs - warm_up))) / 2
 
 
-def _adju(recipe: Recipe, epochs: float) -> float:
-    return (1 - math.floor(epochs * ADJU_EPOCHS / recipe.epochs) / 49) ** 2
-
-
-SCHEDULES: Mapping[str, Callable[[Recipe, float], float]] = {
+SCHEDULES: Mapping[str, Callable[[float, int, Sequence[int]], float]] = {
     "one_cycle": _one_cycle,
-    "step": _step,
-    "cosine": _cosine,
-    "constant": lambda recipe, epochs: 1.0,
-    "fast": _fast,
-    "adju": _adju,
+    "step": lambda now, epochs, milestones: 0.1 ** sum(now >= milestone for milestone in milestones),
+    "cosine": lambda now, epochs, milestones: (1 + math.cos(math.pi * now / epochs)) / 2,
+    "constant": lambda now, epochs, milestones: 1.0,
+    "fast": lambda now, epochs, milestones: (1 - math.floor(now * FAST_EPOCHS / epochs) / 52) ** 11,
+    "adju": lambda now, epochs, milestones: (1 - math.floor(now * ADJU_EPOCHS / epochs) / 49) ** 2,
 }
-
-
-def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
-    """Return the learning rate over its peak after so many epochs (a fraction within an epoch).
-
-    ``one_cycle`` is 30 % warm-up, then a cosine to zero; ``cosine`` that without warm-up; ``step`` decays by 0.1 at
-    each milestone; ``constant`` stays; ``fast`` and ``adju`` are the short schedules of Wang et al. (CVPR 2020) for
-    ResNets, ``(1 - e / 52)^11`` over 30 and ``(1 - e / 49)^2`` over 50 epochs. Their ``norm`` is ``step`` with the
-    milestones 30, 60, 90. A linear warm-up of ``recipe.warm_up`` epochs, from a hundredth, multiplies all but the
-    first.
-    """
-    factor = SCHEDULES[recipe.schedule](recipe, epochs)
-    if epochs < recipe.warm_up:
-        factor *= 0.01 + 0.99 * epochs / recipe.warm_up
-    return factor

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
+import multiprocessing.connection
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from gcplib.lab.data import Images, Typefaces
+from gcplib.lab.machine import cpu_count
 
 __all__ = ["Batch", "ImageSource", "Source"]
 
@@ -23,16 +26,11 @@ MOST_RESTARTS = 3
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images of a step.
+    """Some images of a step."""
 
-    Attributes:
-        indices: their places in the data set (n,). flips: which are mirrored (n,), or None for none.
-        places: where each is cropped, (n, 2) from 0 (top, left) to 1, or None for the center.
-    """
-
-    indices: Tensor
-    flips: Tensor | None = None
-    places: Tensor | None = None
+    indices: Tensor  # their places in the data set (n,)
+    flips: Tensor | None = None  # which are mirrored (n,)
+    places: Tensor | None = None  # where each is cropped, (n, 2) from 0 (top, left) to 1; None for the center
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -63,27 +61,24 @@ class Source:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images of a data set, decoded by other processes ahead of time.
+    """Images of a data set, decoded by other processes ahead of time; ``labels`` are all labels (N,)."""
 
-    Args:
-        dataset: ``Typefaces`` or ``Images``. prepare: from uint8 images to the network's input.
-        loaders: processes; 0 decodes in this one, on its threads.
-    """
-
-    dataset: Any
-    prepare: Callable[[Tensor], Tensor]
+    dataset: Typefaces | Images
+    prepare: Callable[[Tensor], Tensor]  # from uint8 images to the network's input
     labels: Tensor
     device: torch.device
-    loaders: int = 0
+    loaders: int = 0  # processes; 0 decodes in this one, on its threads
 
     def batches(self, wanted: Sequence[Batch]) -> Iterator[Tensor]:
         """Yield the input of every batch, on the device.
 
         Raises:
-            ValueError: an image cannot be decoded. RuntimeError: loaders keep dying.
+            ValueError: an image cannot be decoded.
+            RuntimeError: loaders keep dying.
         """
         done = restarts = 0
         while done < len(wanted):
+            others = set(multiprocessing.active_children())
             loader = DataLoader(
                 _Decoded(self.dataset, wanted),
                 sampler=range(done, len(wanted)),
@@ -93,35 +88,33 @@ class ImageSource:
                 # Otherwise it draws a number from the generator that dropout uses, in the first step after any start.
                 generator=torch.Generator(),
             )
+            # Held by a name: it would end its processes, were it gone before they are looked at.
+            batches = _quietly(loader)
+            processes = set(multiprocessing.active_children()) - others
             try:
-                for images in _quietly(loader):
+                for images in batches:
                     if isinstance(images, ValueError):
                         raise images
                     yield _mirror(self.prepare(images.to(self.device, non_blocking=True)), wanted[done].flips)
                     done += 1
             except (RuntimeError, OSError, EOFError) as error:
-                # What torch says when a worker is killed, or what reading a batch says that it had sent. The order of
-                # the batches is fixed, so another worker can go on.
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                # The order of the batches is fixed, so another process can go on where one has died.
+                sentinels = [process.sentinel for process in processes]
+                if not sentinels or not multiprocessing.connection.wait(sentinels, timeout=1):
                     raise
-                reason = str(error) or type(error).__name__
-                if restarts == MOST_RESTARTS:
-                    raise RuntimeError(
-                        f"the loaders died {restarts + 1} times, at last in batch {done} of {len(wanted)} ({reason}); "
-                        "is there memory for them? Fewer loaders need less"
-                    ) from error
-                restarts += 1
-                warnings.warn(
-                    f"a loader died ({reason}); starting the loaders again at batch {done} of {len(wanted)}",
-                    stacklevel=2,
-                )
+                restarts, reason = restarts + 1, str(error) or type(error).__name__
+                where = f"batch {done} of {len(wanted)}"
+                if restarts > MOST_RESTARTS:
+                    message = f"the loaders died {restarts} times, at last in {where} ({reason}); "
+                    raise RuntimeError(message + "is there memory for them? Fewer loaders need less") from error
+                warnings.warn(f"a loader died ({reason}); starting the loaders again at {where}", stacklevel=2)
 
 
 @dataclass(frozen=True)
 class _Decoded(Dataset):
     """The decoded images of every batch: (n, H, W, 3) uint8."""
 
-    dataset: Any
+    dataset: Typefaces | Images
     wanted: Sequence[Batch]
 
     def __getitem__(self, place: int) -> Tensor | ValueError:
@@ -157,7 +150,6 @@ def _mirror(inputs: Tensor, flips: Tensor | None) -> Tensor:
 
 def default_loaders(device: torch.device, from_disk: bool) -> int:
     """Return how many processes should decode: on a CPU they take cores from the network, on a GPU there are plenty."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.type == "cuda":
-        return max(1, min(12, cores - 1))
-    return int(from_disk and cores > 1)
+        return max(1, min(12, cpu_count() - 1))
+    return int(from_disk and cpu_count() > 1)

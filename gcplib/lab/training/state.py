@@ -38,25 +38,20 @@ class TrainingState:
 
     What is not here is a function of seed and time: the order of the images, the random numbers of a step, the
     learning rate, the pool of a hybrid run.
-
-    Attributes:
-        network: the plain network. model: the same as Fabric has set it up, for training.
-        epoch, step: the next ones to do. history: finished epochs. sums: of the epoch that is under way.
-        average: moving average of the weights. best: epoch and weights with the best validation accuracy.
     """
 
     network: nn.Module
-    model: nn.Module
+    model: nn.Module  # the same, as Fabric has set it up for training
     optimizer: torch.optim.Optimizer
-    epoch: int = 0
+    epoch: int = 0  # this and the next: what is to be done next
     step: int = 0
-    history: list[dict] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    average: AveragedModel | None = None
-    best: dict[str, Any] | None = None
+    history: list[dict] = field(default_factory=list)  # finished epochs
+    sums: dict[str, float] = field(default_factory=dict)  # of the epoch that is under way
+    average: AveragedModel | None = None  # of the weights
+    best: dict[str, Any] | None = None  # epoch and weights with the best validation accuracy
 
     @property
-    def judged(self) -> nn.Module:
+    def evaluated(self) -> nn.Module:
         """The network to evaluate and to keep."""
         return self.network if self.average is None else self.average.module
 
@@ -66,24 +61,18 @@ class TrainingState:
         return [self.network] if self.average is None else [self.network, self.average.module]
 
     def state_dict(self) -> dict:
+        parts = {name: getattr(self, name) for name in ("network", "optimizer", "average")}
         return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "best": self.best,
-            "epoch": self.epoch,
-            "step": self.step,
-            "history": self.history,
-            "sums": self.sums,
+            **{name: None if part is None else part.state_dict() for name, part in parts.items()},
+            **{name: getattr(self, name) for name in ("best", "epoch", "step", "history", "sums")},
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        for name in ("best", "epoch", "step", "history", "sums"):
-            setattr(self, name, state[name])
+        for name, value in state.items():
+            if name not in ("network", "optimizer", "average"):
+                setattr(self, name, value)
+            elif value is not None:
+                getattr(self, name).load_state_dict(value)
 
 
 def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
@@ -112,15 +101,10 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     new = {id(p) for m in network.modules() if getattr(m, "learns_as_pool", False) for p in m.parameters()}
     backbone = [p for p in backbone if id(p) not in new]
     others = {id(p) for p in backbone + classifier}
-    groups = [
-        {"name": name, "params": parameters, "base": recipe.learning_rate * factor}
-        for name, parameters, factor in (
-            ("backbone", backbone, recipe.backbone_factor),
-            ("pool", [p for p in network.parameters() if id(p) not in others], 1.0),
-            ("classifier", classifier, recipe.classifier_factor),
-        )
-        if parameters
-    ]
+    pool = [p for p in network.parameters() if id(p) not in others]
+    parts = {"backbone": (backbone, recipe.backbone_factor), "pool": (pool, 1.0)}
+    parts["classifier"] = classifier, recipe.classifier_factor
+    groups = [{"name": n, "params": p, "base": recipe.learning_rate * f} for n, (p, f) in parts.items() if p]
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
@@ -131,11 +115,7 @@ def checkpoints(directory: Path) -> list[Path]:
 
 
 def save_checkpoint(directory: Path, state: TrainingState, fabric: Fabric, name: str) -> None:
-    """Write a checkpoint, atomically, and remove all but the last two.
-
-    Args:
-        name: that of the run: a checkpoint of another one is refused.
-    """
+    """Write a checkpoint of the run of that name, atomically, and remove all but the last two."""
     content = {
         "version": CHECKPOINT_VERSION,
         "run": name,
@@ -157,8 +137,7 @@ def load_latest(
 ) -> None:
     """Continue from the newest checkpoint that is whole; a damaged one is named in a warning and passed over.
 
-    Args:
-        prepare: makes the network what it is in an epoch, before that epoch's weights are put in.
+    ``prepare`` makes the network what it is in an epoch, before that epoch's weights are put in.
 
     Raises:
         CheckpointError: a checkpoint is of another version, or of another run.
@@ -174,10 +153,8 @@ def load_latest(
             continue
         found = content.get("version") if isinstance(content, dict) else None
         if found != CHECKPOINT_VERSION:
-            raise CheckpointError(
-                f"{path} has version {found}, this gcplib continues from version {CHECKPOINT_VERSION}; finish the run "
-                "with the gcplib that began it, or delete its checkpoints to train it anew"
-            )
+            message = f"{path} has version {found}, this gcplib continues from version {CHECKPOINT_VERSION}; finish "
+            raise CheckpointError(message + "the run with the gcplib that began it, or delete its checkpoints")
         if content["run"] != name:
             raise CheckpointError(f"{path} is of the run {content['run']}, not of {name}; delete it, or move it back")
         prepare(content["state"]["epoch"])

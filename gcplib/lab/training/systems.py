@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from gcplib.backbones import Backbone
+from gcplib.lab.plain import SpecError
 from gcplib.linalg.calls import unknown
 from gcplib.models import Head, Model
 from gcplib.nn import Coarse2Fine, D4Views, DiversificationBlock, create_gate, insert_gates
@@ -33,14 +34,14 @@ Systems = Mapping[str, Mapping[str, Any]]
 
 
 def check_systems(systems: Systems, stage: str = "full") -> None:
-    """Raise ``ValueError`` for systems that do not exist or do not go together, with all problems.
+    """Raise ``SpecError`` for systems that do not exist or do not go together, with all problems.
 
     Args:
         systems: name and options of each.
         stage: of the run; ``head`` has no backbone to build anything into.
     """
     if problems := list(_problems(systems, stage)):
-        raise ValueError("; ".join(problems))
+        raise SpecError("systems", problems)
 
 
 def _problems(systems: Systems, stage: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One run from its spec to its files."""
+"""One run from its spec to its files, and how to try it before."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gcplib.lab.data.rendering import SPLITS
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import enter_epoch, set_up, switch_pool
 from gcplib.lab.training.engine import Engine
-from gcplib.lab.training.evaluation import evaluate
-from gcplib.lab.training.loop import Diverged, Stopped, train_epoch
-from gcplib.lab.training.sources import ImageSource, Source
+from gcplib.lab.training.evaluation import BATCH, accuracy, evaluate, top5
+from gcplib.lab.training.loop import Diverged, Stopped, plan_epoch, train_epoch
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, load_latest
 from gcplib.lab.training.writer import RunWriter
@@ -29,7 +29,7 @@ from gcplib.lab.training.writer import RunWriter
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["train"]
+__all__ = ["dry_run", "train"]
 
 # From SIGTERM to the end, at most: a step and a checkpoint must fit in.
 GRACE_SECONDS = 50.0
@@ -47,34 +47,46 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
         load_latest(directory, state, fabric, spec.name, lambda epoch: switch_pool(state, spec, epoch))
 
     state, dataset, source = set_up(spec, fabric, engine, resume)
-    splits = {name: torch.as_tensor(dataset.indices(name)) for name in ("train", "validation", "test")}
+    places = {split: torch.as_tensor(dataset.indices(split)) for split in SPLITS}
+    labels = {split: source.labels[places[split]] for split in SPLITS}
+
+    def logits_of(split: str) -> Tensor:
+        return evaluate(state.evaluated, fabric, source, places[split], spec.recipe.flip)
+
     writer = RunWriter(spec, directory, state, fabric, engine)
     with _asked_to_stop() as stop:
-        outcome, reason, scores = "finished", "", {}
+        outcome, reason, last, best = "finished", "", None, None
         try:
             with _last_checkpoint(writer, fabric):
                 for epoch in _epochs(spec, state, fabric):
                     enter_epoch(state, epoch)
-                    wanted = (state, fabric, source, splits["train"], spec.recipe, spec.seed)
+                    wanted = (state, fabric, source, places["train"], spec.recipe, spec.seed)
                     row = train_epoch(*wanted, writer.watch, writer.after_step, stop)
-                    logits = evaluate(state.judged, fabric, source, splits["validation"], spec.recipe.flip)
-                    row |= _score(logits, source.labels[splits["validation"]])
-                    _finish_epoch(state, row, spec.recipe.report_best)
+                    _finish_epoch(state, row | _validation(logits_of("validation"), labels["validation"]), spec)
                     if spec.pool_at(epoch + 1) != spec.pool_at(epoch):
                         switch_pool(state, spec, epoch + 1)  # before the checkpoint, which is one of the next epoch
                     writer.after_epoch()
-            scores = {"last": evaluate(state.judged, fabric, source, splits["test"], spec.recipe.flip)}
-            scores |= _judge_best(state, fabric, source, splits["test"], spec)
+            last = logits_of("test")
+            best = _with_best_weights(state, spec, lambda: logits_of("test")) if spec.recipe.report_best else None
         except Diverged as error:
             outcome, reason = "diverged", str(error)
-        result = {"outcome": outcome, "reason": reason, "seconds": time.perf_counter() - start}
-        result |= summary(spec, state, scores, source.labels[splits["test"]])
-        result |= {"torch": torch.__version__, "data": dataset.digest, "device": str(source.device)}
-        writer.finish(result | {"devices": fabric.world_size}, scores.get("last"), splits["test"], source.labels)
-        if stop():
-            raise Stopped(
-                143 if fabric.is_global_zero else 0
-            )  # asked during the last evaluation: this run is whole, but no other may begin
+        gpu = torch.cuda.get_device_name(source.device) if source.device.type == "cuda" else None
+        result = {
+            "outcome": outcome,
+            "reason": reason,
+            "seconds": time.perf_counter() - start,
+            **_scores(state, last, best, labels["test"]),
+            "epochs": state.epoch,
+            "parameters": sum(p.numel() for p in state.network.parameters()),
+            "torch": torch.__version__,
+            "data": dataset.digest,
+            "device": str(source.device),
+            "gpu": gpu,
+            "devices": fabric.world_size,
+        }
+        writer.finish(result, last, places["test"], source.labels)
+        if stop():  # asked during the last evaluation: this run is whole, but no other may begin
+            raise Stopped(143 if fabric.is_global_zero else 0)
 
 
 @contextlib.contextmanager
@@ -98,28 +110,48 @@ def _epochs(spec: RunSpec, state: TrainingState, fabric: Fabric) -> Iterator[int
     return track(epochs, f"{spec.pool}, {spec.labels} labels, seed {spec.seed}", unit="epoch")
 
 
-def _finish_epoch(state: TrainingState, row: dict, report_best: bool) -> None:
+def _validation(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    scores = {"loss": functional.cross_entropy(logits, labels).item(), "accuracy": accuracy(logits, labels)}
+    return {f"validation_{name}": value for name, value in (scores | {"top5": top5(logits, labels)}).items()}
+
+
+def _finish_epoch(state: TrainingState, row: dict, spec: RunSpec) -> None:
     state.history.append(row)
     state.epoch += 1
     best = max(range(len(state.history)), key=lambda place: (state.history[place]["validation_accuracy"], place))
-    if report_best and best == state.epoch - 1:
-        weights = {name: value.detach().cpu().clone() for name, value in state.judged.state_dict().items()}
-        state.best = {"epoch": best, "weights": weights}
+    if spec.recipe.report_best and best == state.epoch - 1:
+        state.best = {"epoch": best, "weights": _copied(state)}
 
 
-def _judge_best(
-    state: TrainingState, fabric: Fabric, source: Source | ImageSource, test: Tensor, spec: RunSpec
-) -> dict:
-    """Return the logits on the test images of the epoch that was best on the validation images."""
-    if state.best is None or state.best["epoch"] == state.epoch - 1:
-        return {}
-    last = {name: value.clone() for name, value in state.judged.state_dict().items()}
+def _copied(state: TrainingState) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.evaluated.state_dict().items()}
+
+
+def _with_best_weights(state: TrainingState, spec: RunSpec, logits: Callable[[], Tensor]) -> Tensor | None:
+    """Return the logits of the epoch that was best on the validation images, or None where that is the last one."""
+    if state.best["epoch"] == state.epoch - 1:
+        return None
+    last = _copied(state)
     switch_pool(state, spec, state.best["epoch"])
-    state.judged.load_state_dict(state.best["weights"])
-    logits = evaluate(state.judged, fabric, source, test, spec.recipe.flip)
+    state.evaluated.load_state_dict(state.best["weights"])
+    found = logits()
     switch_pool(state, spec, state.epoch - 1)
-    state.judged.load_state_dict(last)
-    return {"best": logits}
+    state.evaluated.load_state_dict(last)
+    return found
+
+
+def _scores(state: TrainingState, last: Tensor | None, best: Tensor | None, labels: Tensor) -> dict[str, float | None]:
+    """Return accuracies in percent; a diverged run has a test accuracy of None, not of chance."""
+    row = state.history[-1] if state.history else {}
+    found = {
+        "test_accuracy": None if last is None else 100 * accuracy(last, labels),
+        "test_top5": None if last is None else 100 * top5(last, labels),
+        **{name: 100 * row[name] if row else None for name in ("validation_accuracy", "train_accuracy")},
+    }
+    if state.best is not None and last is not None:
+        found["best_epoch"] = state.best["epoch"]
+        found["best_test_accuracy"] = 100 * accuracy(last if best is None else best, labels)
+    return found
 
 
 @contextlib.contextmanager
@@ -148,34 +180,34 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _top(logits: Tensor, labels: Tensor, k: int) -> float:
-    return (logits.topk(min(k, logits.shape[1])).indices == labels[:, None]).any(1).double().mean().item()
+def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
+    """Take one step with the pool of every phase of a run, then a timed one, evaluate a batch, and write nothing.
 
+    Returns:
+        Counts of images and classes, parameters, seconds per step, hours for the whole run, GPU memory in GB.
 
-def _score(logits: Tensor, labels: Tensor) -> dict:
+    Raises:
+        Diverged: the first steps are not finite. Whatever training would raise at its start.
+    """
+    state, dataset, source = set_up(spec, fabric, engine)
+    places = {split: torch.as_tensor(dataset.indices(split)) for split in SPLITS}
+    steps = len(plan_epoch(places["train"], spec.recipe, spec.seed, 0))
+    batch = places["train"][: spec.recipe.batch_size]
+    for phase in [*spec.phases, spec.phases[-1]]:
+        switch_pool(state, spec, phase)
+        start = time.perf_counter()
+        train_epoch(state, fabric, source, batch, spec.recipe, spec.seed)
+    seconds = time.perf_counter() - start
+    first = places["test"][: BATCH * fabric.world_size]
+    logits = evaluate(state.evaluated, fabric, source, first, spec.recipe.flip)
     return {
-        "validation_loss": functional.cross_entropy(logits, labels).item(),
-        "validation_accuracy": (logits.argmax(1) == labels).double().mean().item(),
-        "validation_top5": _top(logits, labels, 5),
-    }
-
-
-def summary(spec: RunSpec, state: TrainingState, scores: dict[str, Tensor], labels: Tensor) -> dict:
-    """Return what ``result.json`` says, in percent; a diverged run has a test accuracy of None, not of chance."""
-    last = state.history[-1] if state.history else {}
-    logits = scores.get("last")
-    found = {
-        "test_accuracy": None if logits is None else 100 * (logits.argmax(1) == labels).double().mean().item(),
-        "test_top5": None if logits is None else 100 * _top(logits, labels, 5),
-        "validation_accuracy": 100 * last["validation_accuracy"] if last else None,
-        "train_accuracy": 100 * last["train_accuracy"] if last else None,
-        "epochs": state.epoch,
+        **{f"{split} images": len(places[split]) for split in SPLITS},
+        "classes": logits.shape[1],
         "parameters": sum(p.numel() for p in state.network.parameters()),
+        "pool": " then ".join(dict.fromkeys([spec.pool, *(entry.pool for entry in spec.recipe.switch)])),
+        "device": str(fabric.device),
+        "loaders": getattr(source, "loaders", 0),
+        "seconds per step": seconds,
+        "hours for all epochs, without evaluation": seconds * steps * spec.recipe.epochs / 3600,
+        "GPU memory in GB": torch.cuda.max_memory_allocated() / 1e9 if fabric.device.type == "cuda" else None,
     }
-    if spec.recipe.report_best and logits is not None:
-        best = scores.get("best", logits)
-        found |= {
-            "best_epoch": state.best["epoch"],
-            "best_test_accuracy": 100 * (best.argmax(1) == labels).double().mean().item(),
-        }
-    return found

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunWriter"]
 
-# Writing checkpoints may take this share of the time.
-CHECKPOINT_SHARE = 0.02
+# Writing checkpoints may take this fraction of the time.
+CHECKPOINT_FRACTION = 0.02
 
 
 class RunWriter:
@@ -55,8 +55,7 @@ class RunWriter:
         return track(steps, f"epoch {self.state.epoch + 1} of {self.spec.recipe.epochs}", unit="batch")
 
     def _due(self) -> bool:
-        pause = max(self.engine.checkpoint_seconds, self.cost / CHECKPOINT_SHARE)
-        return time.perf_counter() - self.saved >= pause
+        return time.perf_counter() >= self.saved + max(self.engine.checkpoint_seconds, self.cost / CHECKPOINT_FRACTION)
 
     def after_step(self, steps: int) -> None:
         if self.state.step < steps and self._due():
@@ -97,10 +96,10 @@ class RunWriter:
         if self.fabric.is_global_zero:
             write_rows(self.directory / "metrics.csv", self.state.history)
             if logits is not None:
-                columns = zip(test.tolist(), labels[test].tolist(), logits.argmax(1).tolist(), strict=True)
-                rows = [dict(zip(("image", "label", "prediction"), row, strict=True)) for row in columns]
-                write_rows(self.directory / "predictions.csv", rows)
-                weights = {name: value.contiguous() for name, value in self.state.judged.state_dict().items()}
+                found = {"image": test, "label": labels[test], "prediction": logits.argmax(1)}
+                rows = zip(*(column.tolist() for column in found.values()), strict=True)
+                write_rows(self.directory / "predictions.csv", [dict(zip(found, row, strict=True)) for row in rows])
+                weights = {name: value.contiguous() for name, value in self.state.evaluated.state_dict().items()}
                 with write_atomic(self.directory / "model.safetensors") as temporary:
                     save_file(weights, temporary)
             with write_atomic(self.directory / "result.json") as temporary:

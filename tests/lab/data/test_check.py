@@ -120,7 +120,7 @@ def test_a_report_of_the_published_counts_says_whole(birds):
     report = check_images(ImagesSpec("cub", str(birds)))
     published = {"train": 15, "test": 6, "classes": 3}
     assert str(dataclasses.replace(report, published=published)).endswith("\nWhole.")
-    assert "train images:       15 of 15\n" in str(dataclasses.replace(report, published=published))
+    assert "train images:         15 of 15\n" in str(dataclasses.replace(report, published=published))
     assert str(dataclasses.replace(report, published={})).endswith("\nWhole.")
     # An archive that holds no test images.
     assert "not the published ones" in str(dataclasses.replace(report, published=published, splits={"train": 15}))
@@ -236,7 +236,7 @@ def test_the_installed_elpv_is_whole(capsys):
     pytest.importorskip("elpv_dataset")
     assert main(["data", "check", "--layout", "elpv"]) == 0
     text = capsys.readouterr().out
-    assert "images:             2,624 of 2,624\n" in text
+    assert "images:               2,624 of 2,624\n" in text
     assert "classes:              4 of 4\n" in text
     assert text.endswith("Whole.\n")
 
@@ -256,8 +256,8 @@ def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys
         ([], "give the folder of the data set: python -m gcplib data check PATH"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["."], "looks like none of the known layouts:"),
-        (["--layout", "cub"], "ImagesSpec.root is empty; give the folder: the folder CUB_200_2011"),
-        ([".", "--layout", "birds"], "unknown ImagesSpec.layout 'birds'; choose 'cub', 'aircraft'"),
+        (["--layout", "cub"], "root is empty; give the folder: the folder CUB_200_2011"),
+        ([".", "--layout", "birds"], "unknown layout 'birds'; known: cub, aircraft"),
         ([".", "--layout", "cub"], "no images.txt, image_class_labels.txt"),
     ],
 )

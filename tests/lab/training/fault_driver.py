@@ -146,15 +146,15 @@ def lose_the_parent(output: Path) -> str:
 
 
 def evaluate_on(spec: RunSpec, output: Path) -> None:
-    """Train an epoch with batch norm, judge the moving average, and save the logits."""
+    """Train an epoch with batch norm, evaluate the moving average, and save the logits."""
     torch.set_num_threads(1)
     engine = Engine("cpu", loaders=0)
     fabric = cached_fabric(engine, "float32")
     state, dataset, source = set_up(spec, fabric, engine)
     train_epoch(state, fabric, source, torch.as_tensor(dataset.indices("train")), spec.recipe, spec.seed)
     if fabric.global_rank == 0:
-        torch.save(state.judged.state_dict(), output.with_suffix(".weights"))
-    logits = evaluate(state.judged, fabric, source, torch.arange(7), spec.recipe.flip, batch_size=2)
+        torch.save(state.evaluated.state_dict(), output.with_suffix(".weights"))
+    logits = evaluate(state.evaluated, fabric, source, torch.arange(7), spec.recipe.flip, batch_size=2)
     torch.save(logits, f"{output}.{fabric.global_rank}")
     if fabric.global_rank == 0:
         # The same weights in one process, which asks the others nothing.

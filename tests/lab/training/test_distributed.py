@@ -154,16 +154,27 @@ def test_a_run_is_not_trained_twice_at_the_same_time(tmp_path):
         pass  # the lock is free again
 
 
-@pytest.mark.parametrize("text", ["[pair.cc:545] Connection closed by peer", "NCCL error: unhandled\nmore", "Socket"])
-def test_a_lost_connection_is_a_lost_process(tmp_path, text):
+GLOO = "[/somewhere/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1\nmore"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(GLOO),
+        torch.distributed.DistBackendError("NCCL error: unhandled\nmore"),
+        torch.distributed.DistNetworkError("Broken pipe"),
+    ],
+)
+def test_a_lost_connection_is_a_lost_process(tmp_path, error):
     message = (
         "another of the 2 processes of this run has ended: .*; the same command continues from the last checkpoint"
     )
     with pytest.raises(PeerLost, match=message) as caught, _alone(tmp_path / "run", TWO):
-        raise RuntimeError(text)
+        raise error
     assert "more" not in str(caught.value)
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
-    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"), _alone(tmp_path / "run", TWO):
-        raise RuntimeError("shapes do not fit")
+    text = "no peer, and no socket, has to do with shapes that do not fit"
+    with pytest.raises(RuntimeError, match=f"^{text}$"), _alone(tmp_path / "run", TWO):
+        raise RuntimeError(text)

@@ -107,7 +107,7 @@ def test_a_process_without_its_parent_ends_and_says_so(driven):
     assert driven[0]["orphan"] == "my parent is gone\n"
 
 
-def test_two_processes_judge_with_the_same_statistics_of_batch_norm_as_one(driven):
+def test_two_processes_evaluate_with_the_same_statistics_of_batch_norm_as_one(driven):
     report, folder, _ = driven
     assert report["two"] == [0, 0], [(folder / f"two-{rank}.txt").read_text() for rank in (0, 1)]
     first, second, alone = (torch.load(folder / f"logits.{which}", weights_only=True) for which in ("0", "1", "alone"))
@@ -117,7 +117,7 @@ def test_two_processes_judge_with_the_same_statistics_of_batch_norm_as_one(drive
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_FRACTION", float("inf"))
     return Engine("cpu", loaders=0, checkpoint_seconds=0)
 
 
@@ -392,3 +392,20 @@ def test_loaders_that_die_again_and_again_stop_the_run(impatient):
     with pytest.warns(UserWarning, match="a loader died") as caught, pytest.raises(RuntimeError, match=message):
         list(source.batches(batches))
     assert len(caught) == MOST_RESTARTS
+
+
+class _Odd:
+    """A data set whose images do not fit the network."""
+
+    def images(self, indices):
+        return torch.zeros(len(indices), 2, 2, 3, dtype=torch.uint8).numpy()
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_error_in_this_process_is_no_dead_loader(loaders):
+    def prepare(images):
+        raise RuntimeError("the DataLoader worker has nothing to do with this")
+
+    source = ImageSource(_Odd(), prepare, torch.zeros(6), torch.device("cpu"), loaders)
+    with pytest.raises(RuntimeError, match="has nothing to do with this"):
+        list(source.batches([Batch(torch.tensor([n])) for n in range(6)]))

@@ -76,7 +76,7 @@ def test_features_larger_than_the_machine_are_refused_after_one_batch(
     size = 32 * 112 * 4 * 4 * 4 / 1e9
     with pytest.raises(error, match=message + ".*Train with stage='full'.*fewer pixels") as caught:
         cache_features(tiny_data)
-    assert f"32 images, 112 x 4 x 4 numbers each, take {size:.3g} GB" in str(caught.value)
+    assert f"32 images, 112 x 4 x 4 entries each, take {size:.3g} GB" in str(caught.value)
     assert read == [features_module.BATCH]
     assert not list(cache_dir().glob("*features*.safetensors"))
 
@@ -90,12 +90,12 @@ def _counting(images, read):
 
 
 def test_the_size_of_the_papers_setting_is_known(own_cache, monkeypatch):
-    available = int(75.8e9 / features_module.MEMORY_SHARE)
+    available = int(75.8e9 / features_module.MEMORY_FRACTION)
     monkeypatch.setattr(features_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
     for memory, fits in ((available, True), (available - 10**9, False)):
         monkeypatch.setattr(features_module.psutil, "virtual_memory", lambda m=memory: SimpleNamespace(available=m))
         if fits:
             features_module._check_room((11_788, 2048, 28, 28))
         else:
-            with pytest.raises(MemoryError, match=r"11788 images, 2048 x 28 x 28 numbers each, take 75\.7 GB"):
+            with pytest.raises(MemoryError, match=r"11788 images, 2048 x 28 x 28 entries each, take 75\.7 GB"):
                 features_module._check_room((11_788, 2048, 28, 28))

@@ -99,15 +99,13 @@ class _Recorder(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-def _epoch_of_images(recipe, seed=0, epoch=0, images=65):
+def _epoch_of_images(recipe, seed=0, epoch=0, count=65):
     """Return the inputs of an epoch, and their places."""
-    images = torch.arange(images * 12.0).view(images, 3, 2, 2)
+    images = torch.arange(count * 12.0).view(count, 3, 2, 2)
     model, places = _Recorder(), []
-    state = _state(model, recipe, epoch)
-    source = Source(
-        lambda batch: (places.append(batch), images[batch])[1], torch.arange(images) % 3, torch.device("cpu")
-    )
-    train_epoch(state, FABRIC, source, torch.arange(images), recipe, seed)
+    state, labels = _state(model, recipe, epoch), torch.arange(count) % 3
+    source = Source(lambda batch: (places.append(batch), images[batch])[1], labels, torch.device("cpu"))
+    train_epoch(state, FABRIC, source, torch.arange(count), recipe, seed)
     places = torch.cat(places)
     return torch.cat(model.seen), images[places], places
 

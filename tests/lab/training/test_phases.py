@@ -13,9 +13,9 @@ from gcplib.lab.cli import main
 from gcplib.lab.data import load_data
 from gcplib.lab.training import Engine, PoolSwitch, Recipe, RunSpec, cache_features, ensure
 from gcplib.lab.training.build import make_network
-from gcplib.lab.training.dry_run import dry_run
 from gcplib.lab.training.engine import cached_fabric
 from gcplib.lab.training.runs import run_directory
+from gcplib.lab.training.train import dry_run
 from gcplib.nn import CovariancePool, NewtonSchulzPool
 
 ENGINE = Engine("cpu", loaders=0)
@@ -44,7 +44,7 @@ def epochs(monkeypatch):
     def watch(before=lambda state: None):
         def watched(state, *args):
             before(state)
-            pools.append((state.epoch, type(state.network.pool), state.judged.pool.reduction[0].weight.clone()))
+            pools.append((state.epoch, type(state.network.pool), state.evaluated.pool.reduction[0].weight.clone()))
             return train_epoch(state, *args)
 
         monkeypatch.setattr(train_module, "train_epoch", watched)
@@ -97,7 +97,7 @@ def test_the_name_of_a_hybrid_run_and_its_spec(hybrid, plain):
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_hybrid_run_is_continued_in_every_phase(hybrid, epochs, monkeypatch, stop):
-    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_FRACTION", float("inf"))
     # Pools with other numbers to keep, of the same length: hashes and signs.
     compact = PoolSwitch("cbp", {"sketch": 36}, 2)
     spec = with_recipe(hybrid, switch=(compact,), ema=0.8)
@@ -122,7 +122,7 @@ def test_a_hybrid_run_is_continued_in_every_phase(hybrid, epochs, monkeypatch, s
 
 def test_a_pool_with_other_vectors_is_refused_before_training(hybrid, epochs):
     pools = epochs()
-    message = r"recipe.switch: gap has vectors of 8 numbers, the pool before it 36; the classifier fits one length only"
+    message = r"recipe.switch: gap has vectors of 8 entries, the pool before it 36; the classifier fits one length only"
     with pytest.raises(ValueError, match=message):
         ensure(with_recipe(hybrid, switch=(PoolSwitch("gap", epoch=3),)), ENGINE)
     assert pools == []
@@ -140,25 +140,25 @@ def test_options_of_a_later_pool_are_looked_at_before_training(hybrid, epochs):
 
 @pytest.fixture
 def known_history(monkeypatch):
-    """Let the validation images be right in given shares, and keep the networks that judged the test images."""
+    """Let given fractions of the validation images be right, and keep the networks evaluated on the test images."""
 
-    def install(spec, shares):
-        data, evaluate, judged = load_data(spec.data), train_module.evaluate, []
+    def install(spec, fractions):
+        data, evaluate, evaluated = load_data(spec.data), train_module.evaluate, []
         validation, labels = torch.as_tensor(data.indices("validation")), torch.as_tensor(data.labels())
-        shares = iter(shares)
+        fractions = iter(fractions)
 
         def known(network, fabric, source, indices, flip):
             if not torch.equal(indices, validation):
                 weights = {name: value.clone() for name, value in network.state_dict().items()}
-                judged.append((type(network.pool), weights, evaluate(network, fabric, source, indices, flip)))
-                return judged[-1][2]
-            right = round(next(shares) * len(indices))
+                evaluated.append((type(network.pool), weights, evaluate(network, fabric, source, indices, flip)))
+                return evaluated[-1][2]
+            right = round(next(fractions) * len(indices))
             wrong = torch.arange(len(indices)) >= right
             classes = len(data.class_names())
             return torch.nn.functional.one_hot((labels[indices] + wrong) % classes, classes).float()
 
         monkeypatch.setattr(train_module, "evaluate", known)
-        return judged, labels[torch.as_tensor(data.indices("test"))]
+        return evaluated, labels[torch.as_tensor(data.indices("test"))]
 
     return install
 
@@ -168,44 +168,44 @@ def accuracy(logits, labels):
 
 
 @pytest.mark.parametrize(
-    ("shares", "best"),
+    ("fractions", "best"),
     [((0.25, 0.75, 0.5, 0.5), 1), ((0.75, 0.75, 0.5, 0.5), 1), ((0.25, 0.5, 0.5, 0.75), 3), ((0.5, 0.5, 0.5, 0.5), 3)],
 )
-def test_the_best_epoch_is_that_of_the_validation_images_the_last_of_equals(hybrid, known_history, shares, best):
+def test_the_best_epoch_is_that_of_the_validation_images_the_last_of_equals(hybrid, known_history, fractions, best):
     spec = with_recipe(hybrid, report_best=True)
-    judged, labels = known_history(spec, shares)
+    evaluated, labels = known_history(spec, fractions)
     run = ensure(spec, ENGINE)
-    assert run.metrics.validation_accuracy.tolist() == list(shares)
+    assert run.metrics.validation_accuracy.tolist() == list(fractions)
     assert run.result["best_epoch"] == best
-    # The test images are judged by the last epoch, and by the best one if it is another.
-    assert len(judged) == (1 if best == 3 else 2)
-    assert judged[0][0] is CovariancePool
-    assert judged[-1][0] is (CovariancePool if best >= 2 else NewtonSchulzPool)
-    assert run.result["test_accuracy"] == pytest.approx(accuracy(judged[0][2], labels))
-    assert run.result["best_test_accuracy"] == pytest.approx(accuracy(judged[-1][2], labels))
+    # The last epoch is evaluated on the test images, and the best one if it is another.
+    assert len(evaluated) == (1 if best == 3 else 2)
+    assert evaluated[0][0] is CovariancePool
+    assert evaluated[-1][0] is (CovariancePool if best >= 2 else NewtonSchulzPool)
+    assert run.result["test_accuracy"] == pytest.approx(accuracy(evaluated[0][2], labels))
+    assert run.result["best_test_accuracy"] == pytest.approx(accuracy(evaluated[-1][2], labels))
     # What is kept is the last epoch, whichever was best.
     for name, value in run.load_model().state_dict().items():
-        assert torch.equal(value, judged[0][1][name]), name
-    assert run.predictions.prediction.tolist() == judged[0][2].argmax(1).tolist()
+        assert torch.equal(value, evaluated[0][1][name]), name
+    assert run.predictions.prediction.tolist() == evaluated[0][2].argmax(1).tolist()
     if best < 3:
-        assert not torch.equal(judged[1][1]["classifier.weight"], judged[0][1]["classifier.weight"])
+        assert not torch.equal(evaluated[1][1]["classifier.weight"], evaluated[0][1]["classifier.weight"])
 
 
 def test_the_best_weights_are_those_of_a_shorter_run(plain, known_history):
     """With a constant rate the weights after two epochs are those of a run of two."""
     constant = with_recipe(plain, schedule="constant", report_best=True)
-    judged, _ = known_history(constant, (0.25, 0.75, 0.5, 0.5))
+    evaluated, _ = known_history(constant, (0.25, 0.75, 0.5, 0.5))
     ensure(constant, ENGINE)
     short, _ = known_history(constant, (0.25, 0.75))
     ensure(with_recipe(constant, epochs=2), ENGINE)
-    for name, value in judged[1][1].items():
+    for name, value in evaluated[1][1].items():
         assert torch.equal(value, short[0][1][name]), name
 
 
 def test_without_report_best_there_is_only_the_last_epoch(plain, known_history):
-    judged, _ = known_history(plain, (0.75, 0.25, 0.25, 0.25))
+    evaluated, _ = known_history(plain, (0.75, 0.25, 0.25, 0.25))
     assert not {"best_epoch", "best_test_accuracy"} & ensure(plain, ENGINE).result.keys()
-    assert len(judged) == 1
+    assert len(evaluated) == 1
 
 
 # --- trying a run, and following it ---
@@ -217,8 +217,8 @@ def test_a_dry_run_tells_what_a_run_will_be_and_writes_nothing(small, own_runs):
     assert [found[f"{name} images"] for name in ("train", "validation", "test")] == [52, 4, 8]
     assert (found["classes"], found["loaders"], found["device"]) == (4, 0, "cpu")
     assert found["pool"] == "isqrt_cov then svd_pade"
-    assert 0 < found["seconds a step"] < 10
-    hours = found["seconds a step"] * 13 * 4 / 3600
+    assert 0 < found["seconds per step"] < 10
+    hours = found["seconds per step"] * 13 * 4 / 3600
     assert found["hours for all epochs, without evaluation"] == pytest.approx(hours)
     assert found["parameters"] == sum(p.numel() for p in make_network(spec, 4).parameters())
     assert found["GPU memory in GB"] is None
@@ -245,7 +245,7 @@ def test_tensorboard_has_every_column_of_the_metrics(plain):
 
 
 def test_event_files_of_a_continued_run_hold_each_epoch_once(plain, epochs, monkeypatch):
-    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_FRACTION", float("inf"))
     engine = dataclasses.replace(ENGINE, tensorboard=True, checkpoint_seconds=0)
 
     def interrupt(state):

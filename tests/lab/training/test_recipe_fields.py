@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from gcplib.lab.training.engine import PRECISIONS, cached_fabric
 from gcplib.lab.training.loop import plan_epoch, train_epoch
 from gcplib.lab.training.sources import Batch, Source
 from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
+from gcplib.lab.validation import SpecError
 from gcplib.models import Head
 from gcplib.nn import create_pool
 
@@ -61,80 +63,98 @@ def test_warm_up_is_linear_and_multiplies_the_schedule(schedule):
         assert learning_rate_factor(warm, epochs) == pytest.approx(want, rel=1e-12)
 
 
+POSITIVE, COUNT, NUMBER = "should be greater than 0", "should be greater than or equal to 0", "should be a valid number"
+
+
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "problem"),
     [
-        ({"epochs": 0}, "recipe.epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "recipe.batch_size must be at least 1, got 0"),
-        ({"accumulate": 0}, "recipe.accumulate must be at least 1, got 0"),
-        ({"accumulate": 33}, "recipe.accumulate must be at most 32, got 33"),
-        ({"learning_rate": 0.0}, "recipe.learning_rate must be positive, got 0.0"),
-        ({"classifier_factor": -1.0}, "recipe.classifier_factor must be positive, got -1.0"),
-        ({"backbone_factor": 0.0}, "recipe.backbone_factor must be positive, got 0.0"),
-        ({"momentum": -0.1}, "recipe.momentum must be at least 0, got -0.1"),
-        ({"weight_decay": -1.0}, "recipe.weight_decay must be at least 0, got -1.0"),
-        ({"clip": -1.0}, "recipe.clip must be at least 0, got -1.0"),
-        ({"warm_up": -1.0}, "recipe.warm_up must be at least 0, got -1.0"),
-        ({"warm_up": 1.0}, "recipe.warm_up is 1.0, but one_cycle has a warm-up of its own; set it to 0"),
-        ({"ema": 1.0}, "recipe.ema must be from 0 to below 1, got 1.0"),
-        ({"label_smoothing": -0.1}, "recipe.label_smoothing must be from 0 to below 1, got -0.1"),
+        ({"epochs": 0}, f"epochs: {POSITIVE}; got 0"),
+        ({"batch_size": 0}, f"batch_size: {POSITIVE}; got 0"),
+        ({"accumulate": 0}, f"accumulate: {POSITIVE}; got 0"),
+        ({"accumulate": 33}, "accumulate is 33, more than the 32 images of a batch"),
+        ({"learning_rate": 0.0}, f"learning_rate: {POSITIVE}; got 0.0"),
+        ({"classifier_factor": -1.0}, f"classifier_factor: {POSITIVE}; got -1.0"),
+        ({"backbone_factor": 0.0}, f"backbone_factor: {POSITIVE}; got 0.0"),
+        ({"momentum": -0.1}, f"momentum: {COUNT}; got -0.1"),
+        ({"weight_decay": -1.0}, f"weight_decay: {COUNT}; got -1.0"),
+        ({"clip": -1.0}, f"clip: {COUNT}; got -1.0"),
+        ({"warm_up": -1.0}, f"warm_up: {COUNT}; got -1.0"),
+        ({"warm_up": 1.0}, "warm_up is 1.0, but one_cycle has a warm-up of its own; set it to 0"),
+        ({"ema": 1.0}, "ema: should be less than 1; got 1.0"),
+        ({"label_smoothing": -0.1}, f"label_smoothing: {COUNT}; got -0.1"),
         ({"schedule": "warm"}, "unknown schedule 'warm'; known: one_cycle, step, cosine, constant, fast, adju"),
-        ({"precision": "half"}, "unknown precision 'half'; known: float32, bf16, fp16"),
-        ({"crop": "left"}, "unknown crop 'left'; known: center, random"),
-        ({"learning_rate": math.nan}, "recipe.learning_rate must be a finite number, got nan"),
-        ({"learning_rate": math.inf}, "recipe.learning_rate must be a finite number, got inf"),
-        ({"learning_rate": "0.1"}, "recipe.learning_rate must be a finite number, got '0.1'"),
-        ({"clip": None}, "recipe.clip must be a finite number, got None"),
-        ({"epochs": 2.5}, "recipe.epochs must be an integer, got 2.5"),
-        ({"epochs": True}, "recipe.epochs must be a finite number, got True"),
-        ({"freeze_batch_norm": "yes"}, "recipe.freeze_batch_norm must be true or false, got 'yes'"),
-        ({"compile": 2}, "recipe.compile must be true or false, got 2"),
-        ({"switch": [PoolSwitch("cov", epoch=12)]}, r"recipe.switch is at epochs \[12\]; give rising ones below 12"),
+        ({"precision": "half"}, "precision: unknown name 'half'; known: float32, bf16, fp16"),
+        ({"crop": "centre"}, "crop: unknown name 'centre'; did you mean 'center'? known: center, random"),
+        ({"learning_rate": math.nan}, "learning_rate: should be a finite number; got nan"),
+        ({"learning_rate": math.inf}, "learning_rate: should be a finite number; got inf"),
+        ({"learning_rate": "0.1"}, f"learning_rate: {NUMBER}; got '0.1'"),
+        ({"learning_rate": True}, f"learning_rate: {NUMBER}; got True"),
+        ({"clip": None}, f"clip: {NUMBER}; got None"),
+        ({"epochs": 2.5}, "epochs: should be a valid integer; got 2.5"),
+        ({"epochs": True}, "epochs: should be a valid integer; got True"),
+        ({"freeze_batch_norm": "yes"}, "freeze_batch_norm: should be a valid boolean; got 'yes'"),
+        ({"compile": 1}, "compile: should be a valid boolean; got 1"),
+        ({"milestones": [1, -1]}, f"milestones[1]: {COUNT}; got -1"),
+        ({"switch": [PoolSwitch("cov", epoch=12)]}, "switch is at epochs [12]; give rising ones below 12"),
         (
             {"switch": [PoolSwitch("cov", epoch=3), PoolSwitch("mpn_cov", epoch=3)]},
-            r"recipe.switch is at epochs \[3, 3\]; give rising ones below 12",
+            "switch is at epochs [3, 3]; give rising ones below 12",
         ),
         (
             {"switch": [PoolSwitch("cov")], "milestones": (3,)},
-            r"recipe.switch is at the last decay, but the schedule 'one_cycle' with milestones \[3\] has none",
+            "switch is at the last decay, but the schedule 'one_cycle' with milestones [3] has none",
         ),
         (
             {"switch": [PoolSwitch("cov")], "schedule": "step", "milestones": (12, 20)},
-            r"'step' with milestones \[12, 20\] has none before epoch 12; give the epoch as a number",
+            "'step' with milestones [12, 20] has none before epoch 12; give the epoch as a number",
         ),
     ],
 )
-def test_a_recipe_that_makes_no_sense_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_recipe_that_makes_no_sense_is_refused(fields, problem):
+    with pytest.raises(ValueError, match=rf"Recipe has 1 problem:\n  - .*{re.escape(problem)}"):
         Recipe(**fields)
 
 
+def test_everything_that_does_not_fit_is_told_at_once():
+    with pytest.raises(SpecError) as caught:
+        Recipe(accumulate=64, warm_up=2, label_smoothing=0.1, loss="gce(5)", switch=[PoolSwitch("cov", epoch=12)])
+    assert len(caught.value.problems) == 4
+    with pytest.raises(SpecError) as caught:
+        RunSpec(recipe={"flip": True, "crop": "random"}, systems={"coarse2fine": {"first": 12}})
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        *("systems.coarse2fine", "systems.coarse2fine", "recipe.flip", "recipe.crop", "recipe.crop")
+    ]
+
+
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "problem"),
     [
-        ({"pool": "svd"}, "unknown pool 'svd' in recipe.switch; known: gap, "),
-        ({"pool": "cov", "epoch": 0}, "recipe.switch.epoch must be a number from 1, or 'last_decay', got 0"),
-        ({"pool": "cov", "epoch": True}, "must be a number from 1, or 'last_decay', got True"),
-        ({"pool": "cov", "epoch": "first_decay"}, "must be a number from 1, or 'last_decay', got 'first_decay'"),
+        ({"pool": "mpn_cof"}, "unknown pool 'mpn_cof'; did you mean 'mpn_cov'? known: gap, "),
+        ({"pool": "cov", "epoch": 0}, "epoch: should be greater than 0"),
+        ({"pool": "cov", "epoch": True}, "epoch: should be a valid integer, or should be 'last_decay'; got True"),
+        ({"pool": "cov", "epoch": "first_decay"}, "did you mean 'last_decay'?"),
+        ({"pool": "cov", "options": {"rule": object}}, "options.rule: "),
+        ({}, "pool: is missing"),
     ],
 )
-def test_a_switch_that_makes_no_sense_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_switch_that_makes_no_sense_is_refused(fields, problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
         PoolSwitch(**fields)
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "problem"),
     [
-        ({"accelerator": "tpu"}, "unknown accelerator 'tpu'; known: auto, cpu, cuda"),
-        ({"devices": 0}, "devices must be at least 1, got 0"),
-        ({"loaders": -1}, "loaders must be at least 0, got -1"),
-        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds must be at least 0, got -1.0"),
-        ({"checkpoint_seconds": math.nan}, "checkpoint_seconds must be at least 0, got nan"),
+        ({"accelerator": "tpu"}, "accelerator: unknown name 'tpu'; did you mean 'cpu'? known: auto, cpu, cuda"),
+        ({"devices": 0}, f"devices: {POSITIVE}; got 0"),
+        ({"loaders": -1}, f"loaders: {COUNT}; got -1"),
+        ({"checkpoint_seconds": -1.0}, f"checkpoint_seconds: {COUNT}; got -1.0"),
+        ({"checkpoint_seconds": math.nan}, "checkpoint_seconds: should be a finite number; got nan"),
     ],
 )
-def test_an_engine_that_makes_no_sense_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_an_engine_that_makes_no_sense_is_refused(fields, problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
         Engine(**fields)
 
 
@@ -274,22 +294,22 @@ def test_the_moving_average_is_the_one_made_by_hand(monkeypatch):
     want = seen[0]
     for values in seen[1:]:
         want = [0.7 * old + 0.3 * new for old, new in zip(want, values, strict=True)]
-    got = dict(state.judged.named_parameters())
+    got = dict(state.evaluated.named_parameters())
     names = {id(p): name for name, p in state.network.named_parameters()}
     order = [names[id(p)] for group in state.optimizer.param_groups for p in group["params"]]
     for name, value in zip(order, want, strict=True):
         torch.testing.assert_close(got[name], value, msg=name)
         assert not torch.equal(got[name], state.network.get_parameter(name))
-    assert state.judged is not state.network
+    assert state.evaluated is not state.network
 
 
 def test_the_moving_average_keeps_whole_numbers():
     state, _ = train_head(Head(create_pool("cbp", 6, reduction=4), 3), ema=0.9, images=40)
     for name, buffer in state.network.named_buffers():
         if not buffer.is_floating_point():
-            assert torch.equal(state.judged.get_buffer(name), buffer), name
+            assert torch.equal(state.evaluated.get_buffer(name), buffer), name
     running = "pool.reduction.1.running_mean"
-    assert not torch.equal(state.judged.get_buffer(running), state.network.get_buffer(running))
+    assert not torch.equal(state.evaluated.get_buffer(running), state.network.get_buffer(running))
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_weights():
@@ -357,7 +377,9 @@ def test_every_precision_of_a_recipe_is_known_to_the_engine():
 def test_a_compiled_run_is_that_of_the_plain_network(tiny_spec, own_runs):
     recipe = Recipe(epochs=2, batch_size=8, freeze_batch_norm=True)
     plain = RunSpec(pool="isqrt_cov", options={"steps": 1}, reduction=8, data=tiny_spec, recipe=recipe)
-    runs = [ensure(dataclasses.replace(plain, recipe=dataclasses.replace(recipe, compile=c)), ENGINE) for c in (0, 1)]
+    runs = [
+        ensure(dataclasses.replace(plain, recipe=dataclasses.replace(recipe, compile=c)), ENGINE) for c in (False, True)
+    ]
     assert runs[0].directory != runs[1].directory
     assert runs[1].metrics.train_loss.tolist() == pytest.approx(runs[0].metrics.train_loss.tolist(), rel=1e-4)
     weights, compiled = (run.load_model().state_dict() for run in runs)

@@ -1,5 +1,11 @@
+import copy
 import dataclasses
 import json
+import os
+import pickle
+import re
+import subprocess
+import sys
 from concurrent.futures import Future
 
 import numpy as np
@@ -19,6 +25,7 @@ from gcplib.lab.training import (
     results_table,
 )
 from gcplib.lab.training.runs import run_directory
+from gcplib.lab.validation import SpecError
 
 QUICK = Recipe(epochs=3, batch_size=8, learning_rate=0.05)
 
@@ -63,7 +70,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(spec, monkeypatch):
     directory = run_directory(again)
     for file in directory.iterdir():
         file.unlink()
-    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr("gcplib.lab.training.writer.CHECKPOINT_FRACTION", float("inf"))
     train_epoch = train_module.train_epoch
 
     def killed_in_the_last_epoch(state, *args):
@@ -141,14 +148,15 @@ def test_many_runs_in_two_processes_are_those_of_one(spec):
     assert set(metrics_table(several[:4]).groupby(["pool", "seed"]).size()) == {3}
 
 
-def test_of_several_runs_the_longest_begin_first(spec, monkeypatch):
+def test_of_several_runs_the_longest_begin_first_and_no_process_runs_the_script_again(spec, monkeypatch):
     begun = []
 
     class Workers:
-        def submit(self, work, spec):
+        def submit(self, work, spec, engine):
+            assert not hasattr(sys.modules["__main__"], "__file__")  # a process that starts now would import it
             begun.append(spec)
             future = Future()
-            future.set_result(work(spec))
+            future.set_result(work(spec, engine))
             return future
 
     monkeypatch.setattr("gcplib.lab.training.runs._pool", lambda *_: Workers())
@@ -169,22 +177,46 @@ def test_every_part_of_a_spec_counts(spec):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "problem"),
     [
-        ({"pol": "gap"}, r"unknown keys in spec: \['pol'\]"),
-        ({"recipe": {"epoch": 3}}, r"unknown keys in recipe: \['epoch'\]"),
-        ({"recipe": {"learning_rate": "1e-3"}}, r"recipe.learning_rate must be .*float.*'1e-3' \(str\)"),
-        ({"recipe": {"epochs": True}}, r"recipe.epochs must be .*int.*True \(bool\)"),
-        ({"recipe": {"schedule": "warm"}}, r"unknown schedule 'warm'; known: one_cycle"),
-        ({"pool": "mpn"}, r"unknown pool 'mpn'; known: gap"),
-        ({"labels": "middle"}, r"unknown labels 'middle'; known: fine, coarse"),
-        ({"recipe": {"epochs": 0}}, r"recipe.epochs must be at least 1, got 0"),
-        ({"version": 99}, r"version 99"),
+        ({"pol": "gap"}, "unknown key 'pol'; did you mean 'pool'? known: pool, options, "),
+        ({"recipe": {"epoch": 3}}, "recipe: unknown key 'epoch'; did you mean 'epochs'? known: epochs, batch_size, "),
+        ({"recipe": {"learning_rate": "1e-3"}}, "recipe.learning_rate: should be a valid number; got '1e-3'"),
+        ({"recipe": {"epochs": True}}, "recipe.epochs: should be a valid integer; got True"),
+        ({"recipe": {"schedule": "warm"}}, "recipe.schedule: unknown schedule 'warm'; known: one_cycle"),
+        ({"recipe": {"epochs": 0}}, "recipe.epochs: should be greater than 0; got 0"),
+        (
+            {"recipe": {"switch": [{"pool": "cov"}, {"pol": "cov"}]}},
+            "recipe.switch[1]: unknown key 'pol'; did you mean",
+        ),
+        ({"pool": "mpn"}, "pool: unknown pool 'mpn'; did you mean 'mtp'? known: gap"),
+        ({"labels": "middle"}, "labels: unknown name 'middle'; known: fine, coarse"),
+        ({"reduction": 0}, "reduction: should be greater than 0"),
+        ({"options": {"rule": object()}}, "options.rule: "),
+        ({"seed": "0"}, "seed: should be a valid integer; got '0'"),
+        ({"version": 99}, "version: should be 1; got 99"),
     ],
 )
-def test_a_wrong_spec_is_refused(values, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_wrong_spec_is_refused(values, problem):
+    with pytest.raises(SpecError, match=rf"a run has \d problems?:(\n.*)*  - {re.escape(problem)}") as caught:
         RunSpec.from_dict(values)
+    assert len(caught.value.problems) == 1 + ("switch" in str(values))
+    with pytest.raises(SpecError, match=re.escape(problem)):
+        RunSpec(**values)
+
+
+def test_names_do_not_depend_on_the_process(spec):
+    code = f"import sys; from gcplib.lab.training import RunSpec; print(RunSpec.from_dict({spec.to_dict()!r}).name)"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True)
+    assert done.stdout.decode().strip() == spec.name
+    for again in (copy.deepcopy(spec), pickle.loads(pickle.dumps(spec)), RunSpec.from_dict(spec.to_dict())):
+        assert again == spec
+        assert again.name == spec.name
+
+
+def test_several_workers_with_several_devices_are_refused(spec):
+    with pytest.raises(ValueError, match="2 workers with 3 devices each: give one of the two"):
+        ensure_all([spec], workers=2, engine=Engine("cpu", devices=3))
 
 
 def test_numpy_numbers_make_the_same_run():

@@ -107,7 +107,7 @@ def test_systems_combine(backbone, images):
         (
             {"gates": {}, "views": {"group": 1}},
             "full",
-            "unknown system 'gates'.*; systems.views: unknown option 'group'",
+            "unknown system 'gates'.*\n.*systems.views: unknown option 'group'",
         ),
     ],
 )

@@ -4,15 +4,12 @@ import sys
 
 import torch
 
-import gcplib.lab.training.writer as writer
 from gcplib.lab.cli import main
-from gcplib.lab.training import Engine
+from gcplib.lab.training.writer import RunWriter
 
 
 def checkpoint_often() -> None:
-    *others, _ = Engine.__init__.__defaults__
-    Engine.__init__.__defaults__ = (*others, 0.0)
-    writer.CHECKPOINT_SHARE = float("inf")
+    RunWriter._due = lambda self: True
 
 
 if __name__ == "__main__":
