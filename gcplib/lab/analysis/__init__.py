@@ -6,14 +6,14 @@ What is the subject of one notebook stands in that notebook. The rest is here, a
 from importlib import import_module
 
 _HOMES = {
-    "attribution": "class_specificity grad_cam_map gradient_map position_map",
+    "attribution": "differentiable_scores",
     "comparison": "compare_plot in_words paired_gain",
     "descriptors": "spectra",
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS interval_plot legend_below pool_palette use_style",
     "smoothness": "Smoothness effective_smoothness gradient_field smoothness_while_training",
-    "spectral_scores": "eigenvalue_evidence set_scores shuffle_classifier",
+    "spectral_scores": "class_matrices get_spectrum set_scores",
     "speed": "censored_mean epochs_to seconds_to",
     "statistics": "Interval crossed_interval holm mean_interval paired_difference paired_p_value",
     "stem": "find_stem",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,33 +26,29 @@ __all__ = ["blurred", "extremal_map", "occlusion_map", "pixel_gradient_map"]
 BATCH = 16
 
 
-def blurred(images: Tensor, share: float = 0.05) -> Tensor:
-    """Return images ``(B, 3, H, W)`` under a Gaussian of ``share`` of their side: the letters gone, the colors left.
+def blurred(images: Tensor, fraction: float = 0.05) -> Tensor:
+    """Return images ``(B, 3, H, W)`` under a Gaussian of ``fraction`` of their side: no letters, but the colors.
 
     What covers a part of an image must not look like something. The edges of a square of one color look like strokes
     to a network that reads letters; those between an image and its blur are much fainter.
     """
-    sigma = share * min(images.shape[-2:])
-    reach = min(math.ceil(3 * sigma), min(images.shape[-2:]) - 1)
-    place = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (place / sigma).square())
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
-    wide = functional.pad(images, (reach,) * 4, mode="reflect")
-    wide = functional.conv2d(wide, kernel.unsqueeze(-2), groups=len(kernel))
-    return functional.conv2d(wide, kernel.unsqueeze(-1), groups=len(kernel))
+    side = min(images.shape[-2:])
+    reach = min(math.ceil(3 * fraction * side), side - 1)
+    found = gaussian_filter(images.cpu().numpy(), fraction * side, mode="mirror", radius=reach, axes=(-2, -1))
+    return torch.from_numpy(found).to(images.device)
 
 
 def _targets(
-    backbone: Backbone, heads: Sequence[Head], images: Tensor, sets: Sets, classes: Classes, against: Classes | None
+    backbone: Backbone, heads: Sequence[Head], count: int, sets: Sets, classes: Classes, against: Classes | None
 ) -> list[tuple[list[int], list[int] | None]]:
     """Return the class of every image and what it is against, after a look at all that needs no image."""
     if backbone.training:
         raise ValueError("the backbone is in training mode, where batch norm mixes the images; call .eval() first")
     nonzero_sets(sets)
     for head in heads:
-        class_matrices(head, classes, against, len(images))
-    others = [None] * len(images) if against is None else list(against)
-    return [([int(c)], None if o is None else [int(o)]) for c, o in zip(classes, others, strict=True)]
+        class_matrices(head, classes, against, count)
+    others = [None] * count if against is None else [[int(other)] for other in against]
+    return list(zip([[int(label)] for label in classes], others, strict=True))
 
 
 def pixel_gradient_map(
@@ -65,6 +63,7 @@ def pixel_gradient_map(
     """Return the gradient of the sets' scores at the pixels, ``(B, sets, H, W)``.
 
     Args:
+        backbone, head, images, sets, classes, against: see ``set_scores``; the images are ``(B, H, W, 3)``.
         times_input: sum over colors of gradient times input, signed; otherwise the largest magnitude over colors,
             never negative (saliency).
 
@@ -76,12 +75,12 @@ def pixel_gradient_map(
     from captum.attr import InputXGradient, Saliency
 
     x = backbone.prepare(images)
-    targets = _targets(backbone, [head], x, sets, classes, against)
+    targets = _targets(backbone, [head], len(x), sets, classes, against)
     maps = []
-    for image, (label, other) in track(zip(x.split(1), targets, strict=True), "gradients", len(x), "image"):
+    for image, question in track(zip(x.split(1), targets, strict=True), "gradients", len(x), "image"):
 
-        def scores(batch: Tensor, label: list = label, other: list | None = other) -> Tensor:
-            return differentiable_scores(head, backbone(batch), sets, label, other)
+        def scores(batch: Tensor, question: tuple = question) -> Tensor:
+            return differentiable_scores(head, backbone(batch), sets, *question)
 
         method = InputXGradient(scores) if times_input else Saliency(scores)
         found = [method.attribute(image.requires_grad_(), target=i).detach() for i in range(len(sets))]
@@ -102,15 +101,17 @@ def occlusion_map(
 ) -> Tensor:
     """Return how much the sets' scores fall when a window of the image is blurred away.
 
-    The mean over all windows that cover a cell of ``stride`` pixels. An image passes through the backbone once a
+    The mean over all windows that cover a cell of ``stride`` pixels. An image passes through the backbone once per
     window, for all sets and heads: the heads are trained on one frozen backbone.
 
     Args:
-        heads: one head, or several such as of several seeds. window: its side, a multiple of ``stride``.
+        backbone, images, sets, classes, against: as in ``pixel_gradient_map``.
+        heads: one head, or several such as of several seeds.
+        window: its side, a multiple of ``stride``.
         stride: steps of the window, a divisor of the images' sides.
 
     Returns:
-        ``(B, sets, H / stride, W / stride)``, with heads first if several: ``(heads, B, sets, ...)``.
+        ``(B, sets, h, w)``, a cell per step; of several heads ``(heads, B, sets, h, w)``.
 
     Raises:
         ValueError: as ``set_scores``, or a window or stride that does not fit.
@@ -120,38 +121,31 @@ def occlusion_map(
     from captum.attr import Occlusion
 
     x = backbone.prepare(images)
-    several = not isinstance(heads, Head)
-    heads = list(heads) if several else [heads]
-    targets = _targets(backbone, heads, x, sets, classes, against)
+    every = [heads] if isinstance(heads, Head) else list(heads)
+    targets = _targets(backbone, every, len(x), sets, classes, against)
     height, width = x.shape[-2:]
     if not 1 <= stride <= window <= min(height, width) or window % stride or height % stride or width % stride:
         raise ValueError(
             f"a window of {window} in steps of {stride} does not fit images of {height} x {width}: the stride must "
             "divide the window and both sides"
         )
-    # What captum covers is a map of what is visible, a cell a step: its sums over windows then cost nothing.
-    cells = x.new_ones(1, 1, height // stride, width // stride)
-    maps = []
-    items = zip(x.split(1), blurred(x).split(1), targets, strict=True)
+
+    def scores(visible: Tensor, image: Tensor, cover: Tensor, label: list, other: list | None) -> Tensor:
+        shown = functional.interpolate(visible, (height, width), mode="nearest")
+        features = backbone(torch.lerp(cover, image, shown).contiguous(memory_format=torch.channels_last))
+        question = label * len(visible), None if other is None else other * len(visible)
+        return torch.cat([set_scores(head, features, sets, *question) for head in every], 1)
+
+    # What captum covers is a map of what is visible, a cell per step: its sums over windows then cost nothing.
+    cells, steps = x.new_ones(1, 1, height // stride, width // stride), (1, window // stride, window // stride)
+    options = {"baselines": 0, "perturbations_per_eval": BATCH}
+    items, maps = zip(x.split(1), blurred(x).split(1), targets, strict=True), []
     for image, cover, (label, other) in track(items, "occlusion", len(x), "image"):
-
-        def scores(
-            visible: Tensor,
-            image: Tensor = image,
-            cover: Tensor = cover,
-            label: list = label,
-            other: list | None = other,
-        ) -> Tensor:
-            shown = functional.interpolate(visible, (height, width), mode="nearest")
-            features = backbone(torch.lerp(cover, image, shown).contiguous(memory_format=torch.channels_last))
-            labels, others = label * len(visible), None if other is None else other * len(visible)
-            return torch.cat([set_scores(head, features, sets, labels, others) for head in heads], 1)
-
-        steps = (1, window // stride, window // stride)
-        found = Occlusion(scores).attribute(cells, steps, (1, 1, 1), baselines=0, perturbations_per_eval=BATCH)
-        maps.append(found.view(len(heads), len(sets), *cells.shape[2:]))
+        method = Occlusion(partial(scores, image=image, cover=cover, label=label, other=other))
+        found = method.attribute(cells, steps, (1, 1, 1), **options)
+        maps.append(found.view(len(every), len(sets), *cells.shape[2:]))
     stacked = torch.stack(maps, 1)
-    return stacked if several else stacked[0]
+    return stacked[0] if isinstance(heads, Head) else stacked
 
 
 def extremal_map(
@@ -168,12 +162,15 @@ def extremal_map(
     """Return, for every set, the part of the image of a given area that alone keeps its score highest.
 
     A mask in [0, 1] on the grid of the features, bilinear in between, shows the image where it is 1 and its blur
-    where it is 0, and is learned by ``steps`` steps of Adam on the score. It starts equal everywhere: nothing is
-    random. Fong et al. hold the area by a penalty on the sorted mask and smooth by a maximum of Gaussians; here a
-    threshold holds the area exactly, ``m = sigmoid(a - t(a))`` with ``mean m = area``, and the coarse grid smooths.
+    where it is 0, and is learned by Adam on the score. It starts equal everywhere: nothing is random. Fong et al. hold
+    the area by a penalty on the sorted mask and smooth by a maximum of Gaussians; here a threshold holds the area
+    exactly, ``m = sigmoid(a - t(a))`` with ``mean m = area``, and the coarse grid smooths.
 
     Args:
-        area: share of the image to show, between 0 and 1. steps, rate: of Adam.
+        backbone, head, images, sets, classes, against: as in ``pixel_gradient_map``.
+        area: the fraction of the image to show.
+        steps: of Adam.
+        rate: of Adam.
 
     Returns:
         ``(B, sets, h, w)``, between 0 and 1, with the mean ``area``.
@@ -186,7 +183,7 @@ def extremal_map(
     if not 0 < area < 1 or steps < 1 or not rate > 0:
         raise ValueError(f"need an area between 0 and 1, steps and a positive rate, got {area}, {steps} and {rate}")
     x = backbone.prepare(images)
-    targets = _targets(backbone, [head], x, sets, classes, against)
+    targets = _targets(backbone, [head], len(x), sets, classes, against)
     cover, found = blurred(x), []
     jobs = [(start, chosen) for start in range(0, len(x), BATCH) for chosen in sets]
     for start, chosen in track(jobs, "learned masks", unit="set"):
@@ -203,16 +200,14 @@ def extremal_map(
             (logits.grad,) = torch.autograd.grad(loss, logits)
             optimizer.step()
         found.append(_with_area(logits.detach(), area).squeeze(1))
-    batches = [torch.stack(found[i : i + len(sets)], 1) for i in range(0, len(found), len(sets))]
-    return torch.cat(batches)
+    return torch.cat([torch.stack(found[i : i + len(sets)], 1) for i in range(0, len(found), len(sets))])
 
 
 def _with_area(logits: Tensor, area: float) -> Tensor:
     """Return ``sigmoid(a - t)`` of ``(B, 1, h, w)`` with t such that its mean is ``area``; differentiable through t."""
-    values = logits.detach()
+    values, offset = logits.detach(), math.log(area / (1 - area))
     # At these ends every entry is above, or below, the area.
-    offset = math.log(area / (1 - area))
-    low, high = (v - offset for v in (values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)))
+    low, high = values.amin((2, 3), keepdim=True) - offset, values.amax((2, 3), keepdim=True) - offset
     for _ in range(60):
         middle = (low + high) / 2
         over = (values - middle).sigmoid().mean((2, 3), keepdim=True) > area

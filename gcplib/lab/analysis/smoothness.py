@@ -20,19 +20,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Smoothness:
-    """What ``effective_smoothness`` found at one point of training.
-
-    Attributes:
-        loss: at the point. gradient_norm: of all parameters together.
-        beta: the largest change of the gradient per distance. length: the distance at which it was found.
-        finite: whether every gradient was; where one was not, ``beta`` is infinite.
-    """
+    """What ``effective_smoothness`` found at one point of training."""
 
     loss: float
-    gradient_norm: float
-    beta: float
-    length: float
+    gradient_norm: float  # of all parameters together
+    beta: float  # the largest change of the gradient per distance; infinite where a gradient was not finite
+    length: float  # the distance at which it was found
     finite: bool
+
+
+NOT_FINITE = Smoothness(math.nan, math.inf, math.inf, math.nan, False)
 
 
 def gradient_field(
@@ -59,10 +56,9 @@ def gradient_field(
 
 
 def _parameters(model: nn.Module) -> list[Tensor]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
-    return parameters
+    if parameters := [p for p in model.parameters() if p.requires_grad]:
+        return parameters
+    raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
 
 
 def effective_smoothness(
@@ -75,7 +71,9 @@ def effective_smoothness(
 
     Args:
         model: in the mode to measure in, usually training. Its parameters and buffers are the same bits afterwards.
-        inputs, labels: one batch. lengths: distances in parameter space. loss: of outputs and labels.
+        inputs, labels: one batch.
+        lengths: distances in parameter space.
+        loss: of outputs and labels.
 
     Returns:
         A gradient that is not finite, here or there, is an outcome: ``beta`` is then infinite.
@@ -101,7 +99,7 @@ def effective_smoothness(
 
     try:
         if (here := field_at(None, 0)) is None:
-            return Smoothness(math.nan, math.inf, math.inf, math.nan, False)
+            return NOT_FINITE
         value, gradient = here
         norm = gradient.norm().item()
         if norm == 0:
@@ -137,11 +135,15 @@ def smoothness_while_training(
     """Train on ``batches``, and measure ``effective_smoothness`` on every ``every``-th of them, before its step.
 
     Args:
-        model: trained in place. batches: inputs and labels. optimizer: of its parameters.
-        lengths: see ``effective_smoothness``. clip: largest gradient norm of a step, 0 for none.
+        model: trained in place.
+        batches: inputs and labels.
+        optimizer: of its parameters.
+        lengths: see ``effective_smoothness``.
+        every: steps between two measurements.
+        clip: largest gradient norm of a step, 0 for none.
 
     Returns:
-        One row a measurement: ``step``, and what ``Smoothness`` holds. Training whose gradient is not finite ends
+        One row per measurement: ``step``, and what ``Smoothness`` holds. Training whose gradient is not finite ends
         there, with a last row that has ``finite`` False.
 
     Raises:
@@ -157,5 +159,5 @@ def smoothness_while_training(
                 if math.isinf(rows[-1]["gradient_norm"]):
                     break
     except NonFiniteError:
-        rows.append({"step": step} | asdict(Smoothness(math.nan, math.inf, math.inf, math.nan, False)))
+        rows.append({"step": step} | asdict(NOT_FINITE))
     return rows

@@ -8,7 +8,6 @@ matrices: why this class rather than that one. Everything spectral runs in float
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,12 +30,10 @@ __all__ = [
     "Sets",
     "class_matrices",
     "covariance_pool",
-    "eigenvalue_evidence",
     "get_spectrum",
     "nonzero_sets",
     "reduced_features",
     "set_scores",
-    "shuffle_classifier",
 ]
 
 Sets = Sequence[str | EigenvalueSet]
@@ -59,19 +56,16 @@ class Spectrum:
 
 
 def nonzero_sets(sets: Sets) -> list[EigenvalueSet]:
-    """Return the sets, each of an image's eigenvalues that are not zero; raise a ValueError if there are none."""
-    if len(sets) == 0:
-        raise ValueError("no set of eigenvalues given; name at least one, such as 'bottom(16)'")
-    return [_of_nonzero(chosen) for chosen in sets]
-
-
-def _of_nonzero(chosen: str | EigenvalueSet) -> EigenvalueSet:
-    """Return the set of each image's eigenvalues that are not zero.
+    """Return the sets, each of an image's eigenvalues that are not zero; raise a ValueError if there are none.
 
     Channels that are off all over an image make others zero, which say nothing: the smallest are those above.
     """
-    chosen = get_eigenvalue_set(chosen)
+    if len(sets) == 0:
+        raise ValueError("no set of eigenvalues given; name at least one, such as 'bottom(16)'")
+    return [_of_nonzero(get_eigenvalue_set(chosen)) for chosen in sets]
 
+
+def _of_nonzero(chosen: EigenvalueSet) -> EigenvalueSet:
     def ranks(lam: Tensor) -> Tensor:
         counts = (lam > rank_tolerance(lam.dtype) * lam[:, :1]).sum(-1)
         mask = torch.zeros_like(lam, dtype=torch.bool)
@@ -126,66 +120,40 @@ def get_spectrum(head: Head, features: Tensor, shuffle: int | None = None) -> Sp
     return Spectrum(x, lam.clamp_min(0), u, f, min(x.shape[1], x.shape[2] - 1))
 
 
+def _weights(head: Head, classes: Classes) -> Tensor:
+    """Return the classifier's rows of some classes, in float64."""
+    count, index = head.classifier.out_features, torch.as_tensor(classes, device=head.classifier.weight.device)
+    integers = index.dim() == 1 and not index.is_floating_point() and index.dtype != torch.bool
+    if not integers or ((index < 0) | (index >= count)).any():
+        raise ValueError(f"classes must be a list of numbers from 0 to {count - 1}, one per image, got {classes}")
+    return head.classifier.weight.detach()[index].double()
+
+
 def class_matrices(head: Head, classes: Classes, against: Classes | None = None, images: int | None = None) -> Tensor:
     """Return the symmetric W of every image, ``logit = <W, C> + bias``, float64 ``(B, d, d)``.
 
     Args:
-        head: covariance pool and linear classifier, in eval mode. classes: of the images, ``(B,)``.
+        head: covariance pool and linear classifier, in eval mode.
+        classes: of the images, ``(B,)``.
         against: other classes ``(B,)``; then W is the difference, of ``logit_c - logit_other``.
         images: how many there are, if that is to be checked.
 
     Raises:
         ValueError: no covariance pool, training mode, a class the classifier does not have, or a wrong number of them.
     """
-    pool, count = covariance_pool(head), head.classifier.out_features
-    rows = []
-    for chosen in (classes, against):
-        if chosen is None:
-            continue
-        index = torch.as_tensor(chosen, device=head.classifier.weight.device)
-        if (
-            index.dim() != 1
-            or index.is_floating_point()
-            or index.dtype == torch.bool
-            or ((index < 0) | (index >= count)).any()
-        ):
-            raise ValueError(f"classes must be a list of numbers from 0 to {count - 1}, one an image, got {chosen}")
-        rows.append(head.classifier.weight.detach()[index].double())
-    if against is not None and len(rows[0]) != len(rows[1]):
-        raise ValueError(f"got {len(rows[0])} classes against {len(rows[1])}; give one of each for every image")
-    if images is not None and len(rows[0]) != images:
-        raise ValueError(f"got {len(rows[0])} classes for {images} images; give one an image")
-    vectors = rows[0] if against is None else rows[0] - rows[1]
+    pool, vectors = covariance_pool(head), _weights(head, classes)
+    if against is not None:
+        others = _weights(head, against)
+        if len(vectors) != len(others):
+            raise ValueError(f"got {len(vectors)} classes against {len(others)}; give one of each for every image")
+        vectors = vectors - others
+    if images is not None and len(vectors) != images:
+        raise ValueError(f"got {len(vectors)} classes for {images} images; give one per image")
     row, column = torch.triu_indices(pool.channels, pool.channels, device=vectors.device)
     upper = vectors.new_zeros(len(vectors), pool.channels, pool.channels)
     # An entry off the diagonal is once in the vector and twice in the matrix.
     upper[:, row, column] = vectors / 2
     return upper + upper.mT
-
-
-def _evidence(spectrum: Spectrum, w: Tensor) -> Tensor:
-    return spectrum.f * (spectrum.u * (w @ spectrum.u)).sum(-2)
-
-
-def eigenvalue_evidence(
-    head: Head, features: Tensor, classes: Classes, against: Classes | None = None, shuffle: int | None = None
-) -> Tensor:
-    """Return what every eigenvalue adds to the score of a class, ``e_i = f(lam_i) u_i^T W u_i``, largest first.
-
-    Args:
-        head: covariance pool and linear classifier, in eval mode. features: of the backbone, ``(B, C, H, W)``.
-        classes, against: ``(B,)``; see ``class_matrices``.
-        shuffle: seed of random orthonormal vectors in place of U, as a sanity check.
-
-    Returns:
-        ``(B, d)``; with the bias, each image's sum is the logit.
-
-    Raises:
-        ValueError: no covariance pool, training mode, wrong shapes, or a class the classifier does not have.
-    """
-    spectrum = get_spectrum(head, features, shuffle)
-    w = class_matrices(head, classes, against, len(features))
-    return _evidence(spectrum, w).flip(-1).to(features.dtype)
 
 
 def set_scores(
@@ -198,22 +166,20 @@ def set_scores(
 ) -> Tensor:
     """Return the score ``<W, U_I f(lam_I) U_I^T>`` of every set of eigenvalues, ``(B, sets)``.
 
-    One decomposition for all sets, without a gradient. The scores of a partition sum to the logit without its bias. For
-    the arguments see ``eigenvalue_evidence``; sets are names of ``get_eigenvalue_set`` or the sets themselves.
+    One decomposition for all sets, without a gradient. The scores of a partition sum to the logit without its bias.
+
+    Args:
+        head: covariance pool and linear classifier, in eval mode.
+        features: of the backbone, ``(B, C, H, W)``.
+        sets: of eigenvalues, or their names.
+        classes, against: ``(B,)``; see ``class_matrices``.
+        shuffle: seed of random orthonormal vectors in place of U, as a sanity check.
 
     Raises:
-        ValueError: as there; or a set is empty, out of range, or needs more eigenvalues than the rank.
+        ValueError: no covariance pool, training mode, wrong shapes, a class the classifier does not have; or a set that
+            is empty, out of range, or needs more eigenvalues than the rank.
     """
     spectrum = get_spectrum(head, features, shuffle)
     w = class_matrices(head, classes, against, len(features))
-    return (spectrum.masks(sets) @ _evidence(spectrum, w).unsqueeze(-1)).squeeze(-1).to(features.dtype)
-
-
-def shuffle_classifier(head: Head, seed: int = 0) -> Head:
-    """Return a copy of the head whose weights are permuted within every class, as a sanity check."""
-    copied = copy.deepcopy(head)
-    weight = copied.classifier.weight
-    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed)).to(weight.device)
-    with torch.no_grad():
-        weight.copy_(weight[:, order])
-    return copied
+    evidence = spectrum.f * (spectrum.u * (w @ spectrum.u)).sum(-2)
+    return (spectrum.masks(sets) @ evidence.unsqueeze(-1)).squeeze(-1).to(features.dtype)

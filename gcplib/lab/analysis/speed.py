@@ -42,10 +42,7 @@ def epochs_to(metrics: pd.DataFrame, target: float, column: str = "validation_ac
 
 
 def seconds_to(metrics: pd.DataFrame, target: float, column: str = "validation_accuracy") -> float | None:
-    """Return the seconds of training, without validation, until ``epochs_to``, or None if the target is never reached.
-
-    They depend on the machine and on what else it did; compare runs that were made side by side.
-    """
+    """Return the seconds of training until ``epochs_to``, or None; compare runs that were made side by side."""
     epochs = epochs_to(metrics, target, column)
     return None if epochs is None else float(metrics.sort_values("epoch")["seconds"].iloc[:epochs].sum())
 

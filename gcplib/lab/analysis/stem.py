@@ -19,8 +19,8 @@ def find_stem(model: nn.Module, name: str = "") -> nn.Module:
     """Return the module whose output is that of the stem: for a ResNet what the max pool gives, as published.
 
     Args:
-        model: a ``Model``, or a timm network. name: of the module within the timm network, where the usual ones
-            (``maxpool``, ``stem``, ``features.pool0``, ``act1``, ``bn1``) are not meant.
+        model: a ``Model``, or a timm network.
+        name: of the module within the timm network, where the usual ones are not meant.
 
     Raises:
         ValueError: there is no module of that name, or of none of the usual ones; the message lists those there are.
@@ -41,8 +41,7 @@ def stem_output(model: nn.Module, stem: nn.Module, inputs: Tensor) -> Iterator[C
     """Yield ``run(x)``, which gives the model's output with ``x`` in the place of the stem's, and that ``x``.
 
     ``run(None)`` takes what the stem gives; that ``x`` is a leaf, and can be differentiated by. Every run starts with
-    the same buffers and random numbers, and both are afterwards as before, also after an error: batch norm's averages
-    do not drift from one run to the next, and dropout drops the same places.
+    the same buffers and random numbers, and both are afterwards as before, also after an error.
 
     Raises:
         ValueError: in ``run``, a stem that is not called exactly once in a pass.

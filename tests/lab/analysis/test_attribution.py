@@ -5,21 +5,17 @@ import torch
 from captum.attr import LayerGradCam
 from torch import nn
 
-from gcplib.lab.analysis import (
-    class_specificity,
-    eigenvalue_evidence,
-    grad_cam_map,
-    gradient_map,
-    position_map,
-    set_scores,
-    shuffle_classifier,
-)
-from gcplib.lab.analysis.attribution import differentiable_scores
-from gcplib.lab.analysis.spectral_scores import class_matrices
+from notebook_code import definitions
+
+from gcplib.lab.analysis import class_matrices, differentiable_scores, set_scores
 from gcplib.linalg import covariance, get_eigenvalue_set, sqrtm
 from gcplib.models import Head
 from gcplib.nn import create_pool
 
+CODE = definitions("05")
+position_map, gradient_map, grad_cam_map = CODE.position_map, CODE.gradient_map, CODE.grad_cam_map
+eigenvalue_evidence, class_specificity = CODE.eigenvalue_evidence, CODE.class_specificity
+shuffle_classifier = CODE.shuffle_classifier
 POOLS = ["mpn_cov", "isqrt_cov", "cov", "mpa", "mtp", "svd_original"]
 OPTIONS = [
     {"amplify": "released"},
@@ -126,12 +122,12 @@ def test_gradient_map_is_complete_for_homogeneous_functions(name, degree):
     torch.testing.assert_close(maps.sum((2, 3)), degree * scores, rtol=1e-8, atol=1e-10)
 
 
-def test_gradient_map_at_the_features_is_autograds():
+def test_gradient_at_the_features_is_autograds():
     head, features = make()
     x = features.clone().requires_grad_()
     head(x)[:, 3].sum().backward()
-    got = gradient_map(head, features, ["top(8)"], [3, 3, 3], layer="features")
-    torch.testing.assert_close(got[:, 0], (x.grad * x.detach()).sum(1))
+    (got,) = CODE.gradients_of(head, features, ["top(8)"], ([3, 3, 3],))
+    torch.testing.assert_close(got, x.grad)
 
 
 def test_grad_cam_is_captums():
@@ -149,8 +145,7 @@ def test_grad_cam_right_before_the_covariance_is_zero():
     head(x)[:, 0].sum().backward()
     assert x.grad.abs().mean() > 1e-4
     assert x.grad.mean((2, 3)).abs().max() < 1e-12
-    with pytest.raises(ValueError, match=r"Grad-CAM right before a covariance pool is zero.*position_map"):
-        grad_cam_map(head, features, ["top(3)"], CLASSES)
+    assert grad_cam_map(head, features, ["top(3)"], CLASSES).abs().max() < 1e-10
 
 
 def test_sets_are_of_eigenvalues_that_are_not_zero():
@@ -197,13 +192,9 @@ def test_class_specificity():
     maps = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(class_specificity(maps, 3 * maps + 1), torch.zeros(2, 3), rtol=0, atol=1e-6)
     torch.testing.assert_close(class_specificity(maps, -maps), torch.full((2, 3), 2.0))
-    with pytest.raises(ValueError, match="constant map"):
-        class_specificity(maps, torch.ones_like(maps))
-    with pytest.raises(ValueError, match="one shape"):
-        class_specificity(maps, maps[0])
 
 
-FUNCTIONS = [set_scores, position_map, gradient_map, grad_cam_map]
+FUNCTIONS = [set_scores, position_map, differentiable_scores, grad_cam_map]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -239,12 +230,6 @@ def test_other_pools_are_refused(function, name):
         head.gate = torch.nn.Identity()
     with pytest.raises(ValueError, match="no covariance pool"):
         function(head, features, ["top(3)"], CLASSES)
-
-
-def test_unknown_layer():
-    head, features = make()
-    with pytest.raises(ValueError, match="unknown layer 'pool'; known: reduced, features"):
-        gradient_map(head, features, ["top(3)"], CLASSES, layer="pool")
 
 
 def test_too_few_positions_for_the_set():
