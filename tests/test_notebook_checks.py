@@ -14,7 +14,7 @@ REFUSED = [
     ("08", {"whole": {"steps": 5, "every": 4}}, "lacks 'etas'"),
     ("08", {"robust": {"images": 3, "severities": [1], "kind": "fog"}}, "no option 'kind'"),
     ("09", {"full": {"methods": ["average", "gates"]}}, "full names the methods {'gates'}"),
-    ("10", {"shares": [2.0]}, "fractions from 0 to 1"),
+    ("10", {"fractions": [2.0]}, "fractions lie between 0 and 1"),
     ("10", {"second": {"dataset": "typefaces"}}, "choose another"),
     ("10", {"second": {"pixels": 64}}, "lacks 'dataset'"),
     ("11", {"more": {"k": 40, "longer": 0, "pairs": 1}}, "40.*leave 11 negatives"),
