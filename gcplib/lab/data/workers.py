@@ -45,14 +45,14 @@ def draw_all(
         else:
             pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
             stack.callback(pool.shutdown, cancel_futures=True)
-            with _main_hidden():
+            with main_hidden():
                 images = pool.map(rendering.draw_image, *zip(*tasks, strict=True), chunksize=_CHUNK)
         hidden = not (progress and progress_wanted())
         return list(tqdm(images, "Rendering Typefaces", len(tasks), unit=" images", disable=hidden))
 
 
 @contextlib.contextmanager
-def _main_hidden() -> Iterator[None]:
+def main_hidden() -> Iterator[None]:
     """Hide the main module while processes start, which would import it.
 
     They need nothing of it, and a script without a main guard would load the set over and over.
