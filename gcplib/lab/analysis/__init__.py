@@ -1,9 +1,5 @@
 """Measuring: statistics over seeds and images, descriptors without training, and figures."""
 
-from gcplib.lab import require
-
-require("notebooks", "captum", "seaborn")
-
 from gcplib.lab.analysis.amplification import (
     energy_shares,
     output_eigenvalues,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcplib.lab import require
 from gcplib.lab.cli import train as train_command
 
 __all__ = ["main", "make_parser"]
@@ -161,7 +160,6 @@ def _study_parser(commands: Any) -> None:
 
 
 def _study(arguments: argparse.Namespace) -> int:
-    require("study", "papermill", "nbconvert", "snakemake")
     from gcplib.lab.study.runner import run_study
 
     return run_study(arguments.profile, cores=arguments.cores, only=arguments.only, gpus=arguments.gpus)
