@@ -1,8 +1,7 @@
 """Pure tensor mathematics of covariance pooling: no modules, no files."""
 
-from gcplib.linalg.approximations import accelerated_function, newton_schulz_function, pade_function, taylor_function
 from gcplib.linalg.covariance import VECTOR_ORDER, center, covariance, gaussian_embedding, second_moment, triu_vector
-from gcplib.linalg.eigensets import (
+from gcplib.linalg.eigenvalue_sets import (
     EigenvalueSet,
     band,
     bottom,
@@ -11,8 +10,17 @@ from gcplib.linalg.eigensets import (
     random_set,
     top,
 )
-from gcplib.linalg.functions import SpectralFunction, get_function, list_functions, power
-from gcplib.linalg.gradients import (
+from gcplib.linalg.functions import (
+    SpectralFunction,
+    accelerated_function,
+    get_function,
+    list_functions,
+    newton_schulz_function,
+    pade_function,
+    power,
+    taylor_function,
+)
+from gcplib.linalg.gradient_rules import (
     GradientRule,
     clip,
     get_rule,
@@ -23,9 +31,9 @@ from gcplib.linalg.gradients import (
     power_iteration,
     taylor,
     top_n,
+    truncate,
 )
 from gcplib.linalg.iterations import accelerated_newton_schulz, lyapunov, newton_schulz, pade_root, taylor_root
-from gcplib.linalg.rule import truncate
 from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, invsqrtm, logm, powm, spectral_map, sqrtm
 from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, spectral_dtype
 

@@ -1,18 +1,32 @@
-"""Names with settings, such as ``taylor(9)``: one reader for gradient rules, eigenvalue sets, functions and losses.
+"""Names with settings, such as ``taylor(9)``, and functions with settings, both plain values.
 
-Wherever a name is taken, an object is taken as well, and the other way round.
+One reader serves gradient rules, eigenvalue sets, spectral functions and losses. Wherever a name is taken, an object is
+taken as well, and the other way round.
 """
-
-from __future__ import annotations
 
 import ast
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["read_call", "resolve", "unknown"]
+__all__ = ["Partial", "check_count", "read_call", "resolve", "unknown", "write_call"]
 
 T = TypeVar("T")
+
+
+class Partial(functools.partial):
+    """``functools.partial`` that equals another of the same function and settings, also after copying or pickling.
+
+    >>> Partial(pow, 2) == Partial(pow, 2), Partial(pow, 2)(3)
+    (True, 8)
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Partial) and (self.func, self.args) == (other.func, other.args)
+
+    def __hash__(self) -> int:
+        return hash((self.func, self.args))
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
@@ -36,10 +50,10 @@ def read_call(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     >>> read_call("band(16, 32)")
     ('band', (16, 32), {})
     """
+    if text.strip().isidentifier():
+        return text.strip(), (), {}
     try:
         node = ast.parse(text.strip(), mode="eval").body
-        if isinstance(node, ast.Name):
-            return node.id, (), {}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             settings = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
             if len(settings) == len(node.keywords):
@@ -47,6 +61,25 @@ def read_call(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     except (SyntaxError, ValueError):
         pass
     raise ValueError(f"cannot read {text!r}: write a name, or a name with its settings such as name(9) or name(a=1)")
+
+
+def write_call(name: str, *settings: float, defaults: tuple[float, ...] | None = None) -> str:
+    """Return the text that ``read_call`` reads back: the name alone if the settings are the defaults.
+
+    >>> write_call("power", 0.25), write_call("clip", 1000.0)
+    ('power(0.25)', 'clip(1000)')
+    """
+    if settings == (defaults or ()):
+        return name
+    whole = (int(s) if abs(s) < 1e15 and float(s).is_integer() else s for s in settings)
+    return f"{name}({', '.join(repr(s if isinstance(s, int) else float(s)) for s in whole)})"
+
+
+def check_count(what: str, value: int, least: int = 1) -> int:
+    """Return a setting that counts something, or raise a ValueError if it is no integer from ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{what} must be an integer from {least}, got {value!r}")
+    return value
 
 
 def resolve(kind: type[T], what: str, value: str | T, table: Mapping[str, Any]) -> T:

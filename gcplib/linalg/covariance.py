@@ -1,15 +1,11 @@
 """Second moments of a set of feature vectors, and their vectors for a classifier."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gcplib.linalg.tolerance import check_matrices
-
-__all__ = ["VECTOR_ORDER", "center", "covariance", "gaussian_embedding", "second_moment", "symmetric", "triu_vector"]
 
 # The order of `triu_vector`, stored in checkpoints. Other libraries changed theirs and silently lost their
 # published weights, so a new order would get a new number.
@@ -81,7 +77,8 @@ def covariance(x: Tensor) -> Tensor:
         ``(..., d, d)``, positive semi-definite, rank at most ``min(d, M - 1)``, same dtype and device.
 
     Raises:
-        ValueError: no channel or no position. TypeError: not floating point.
+        ValueError: no channel or no position.
+        TypeError: not floating point.
 
     Source: MPN-COV (Li et al., ICCV 2017), eq. 1.
 
@@ -95,13 +92,7 @@ def covariance(x: Tensor) -> Tensor:
 
 
 def gaussian_embedding(x: Tensor) -> Tensor:
-    """Embed the Gaussian of the features as ``[[S + m m^T, m], [m^T, 1]]``.
-
-    Args:
-        x: uncentered features ``(..., d, M)`` with mean m and covariance S.
-
-    Returns:
-        ``(..., d + 1, d + 1)``, positive semi-definite.
+    """Embed the Gaussian of features ``(..., d, M)`` with mean m and covariance S as ``[[S + m m^T, m], [m^T, 1]]``.
 
     Source: G2DeNet (Wang et al., CVPR 2017).
     """
@@ -114,9 +105,6 @@ def triu_vector(s: Tensor) -> Tensor:
     """Return the upper triangle with its diagonal, row by row: ``(..., d, d)`` to ``(..., d (d + 1) / 2)``.
 
     The order is frozen as ``VECTOR_ORDER``: (0,0), (0,1), ..., (0,d-1), (1,1), ...
-
-    Raises:
-        ValueError: the matrices are not square.
 
     >>> triu_vector(torch.tensor([[1, 2], [2, 3]]))
     tensor([1, 2, 3])

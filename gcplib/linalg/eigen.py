@@ -1,7 +1,5 @@
 """Eigendecomposition that never returns NaN without a word."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import torch
@@ -9,8 +7,6 @@ from torch import Tensor
 
 from gcplib.linalg.parallel import FEWEST_ROWS, use_threads
 from gcplib.linalg.tolerance import NonFiniteError, raise_non_finite
-
-__all__ = ["eigh"]
 
 
 def _finite(lam: Tensor, u: Tensor) -> bool:
@@ -52,11 +48,7 @@ def _(s: Tensor) -> tuple[Tensor, Tensor]:
 def eigh(s: Tensor) -> tuple[Tensor, Tensor]:
     """Return the eigenvalues in ascending order ``(n, d)`` and the eigenvectors ``(n, d, d)`` of symmetric matrices.
 
-    Args:
-        s: ``(n, d, d)``, float32 or float64; the lower triangle is read. Not differentiable by itself.
-
-    Raises:
-        NonFiniteError: NaN or infinity in ``s``.
+    Of ``(n, d, d)``, float32 or float64, the lower triangle is read. Not differentiable by itself.
     """
     # As one operator, the checks and the second try are no obstacle to torch.compile.
     return _eigh_op(s) if torch.compiler.is_compiling() else _eigh(s)

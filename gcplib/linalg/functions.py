@@ -1,24 +1,32 @@
-"""Functions of one eigenvalue, each with its divided difference: all that a spectral map needs to know."""
+"""Spectral functions by name: functions of one eigenvalue, with all that a spectral map needs to know of them.
 
-from __future__ import annotations
+What the iterative square roots compute is such a function of a normalized eigenvalue: ``C = sqrt(t) p(S / t)`` with t
+the trace or the Frobenius norm of S. Evaluated on the eigenvalues, an iteration costs one eigendecomposition whatever
+its number of steps, and its gradient is as exact as that of the root itself.
+
+All raise a ValueError at a setting out of range.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from math import inf, isfinite
 
 import torch
 from torch import Tensor
 
-__all__ = ["SpectralFunction", "get_function", "list_functions", "power"]
+from gcplib.linalg import divided_differences as formulas
+from gcplib.linalg.calls import Partial, resolve, write_call
 
 
 @dataclass(frozen=True)
 class SpectralFunction:
     """A function f of an eigenvalue, with what is needed to differentiate ``U f(lam) U^T`` exactly.
 
+    A plain value: equal to another if all of this is, and fit to be copied, pickled and sent to other processes if made
+    of functions of a module, or of ``gcplib.linalg.calls.Partial`` of them.
+
     Args:
-        name: shown in errors and plots.
+        name: shown in errors and plots; of those in the library the text that ``get_function`` reads.
         value: ``f(lam)``, element-wise.
         quotient: the divided difference ``f[a, b] = (f(a) - f(b)) / (a - b)``, and ``f'(a)`` where ``a = b``,
             computed without subtracting nearly equal numbers.
@@ -41,80 +49,101 @@ class SpectralFunction:
     smooth: bool = False
     positive: bool = False
     gain: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
-    base: SpectralFunction | None = None
+    base: "SpectralFunction | None" = None
 
     def __str__(self) -> str:
         return self.name
 
 
-@cache
+SQRT = SpectralFunction("sqrt", torch.sqrt, formulas.root_difference)
+INVSQRT = SpectralFunction("invsqrt", torch.rsqrt, formulas.inverse_root_difference, inf, positive=True)
+IDENTITY = SpectralFunction("identity", formulas.identity, formulas.identity_difference, smooth=True)
+LOG = SpectralFunction("log", torch.log, formulas.log_difference, -inf, positive=True)
+
+
 def power(exponent: float) -> SpectralFunction:
-    """Return ``f(lam) = lam ** exponent``; negative exponents need positive definite matrices.
-
-    With ``a >= b`` and ``t = log(b / a)``, ``f[a, b] = a^(p-1) expm1(p t) / expm1(t)``, which keeps full relative
-    precision where ``a`` and ``b`` are close or equal, and gives ``a^(p-1)`` at ``b = 0``.
-
-    Raises:
-        ValueError: the exponent is zero or not finite.
+    """Return ``f(lam) = lam ** exponent``, not 0; negative exponents need positive definite matrices.
 
     >>> power(0.5).quotient(torch.tensor(4.0), torch.tensor(9.0))
     tensor(0.2000)
     """
     if not (exponent != 0 and isfinite(exponent)):
         raise ValueError(f"the matrix power must be a finite number other than 0, got {exponent}")
-    if exponent == 0.5:
-        return SpectralFunction("sqrt", torch.sqrt, _root_quotient)
-    if exponent == -0.5:
-        return SpectralFunction("invsqrt", torch.rsqrt, _inverse_root_quotient, inf, positive=True)
-    if exponent == 1:
-        return SpectralFunction("identity", lambda lam: lam, lambda a, b: torch.ones_like(a + b), smooth=True)
-
-    def quotient(a: Tensor, b: Tensor) -> Tensor:
-        high, low = torch.maximum(a, b), torch.minimum(a, b)
-        t = torch.log(low / high)
-        ratio = torch.expm1(exponent * t) / torch.expm1(t)
-        return high ** (exponent - 1) * torch.where(low == high, torch.full_like(ratio, exponent), ratio)
-
-    zero = inf if exponent < 0 else 0.0
-    return SpectralFunction(f"power {exponent:g}", lambda lam: lam**exponent, quotient, zero, positive=exponent < 0)
+    if exponent in (0.5, -0.5, 1):
+        return {0.5: SQRT, -0.5: INVSQRT, 1: IDENTITY}[exponent]
+    value, quotient = Partial(formulas.power, float(exponent)), Partial(formulas.power_difference, float(exponent))
+    negative = exponent < 0
+    return SpectralFunction(write_call("power", exponent), value, quotient, inf if negative else 0.0, positive=negative)
 
 
-def _root_quotient(a: Tensor, b: Tensor) -> Tensor:
-    return (a.sqrt() + b.sqrt()).reciprocal_()
+def newton_schulz_function(steps: int = 5) -> SpectralFunction:
+    """Return what ``steps`` Newton-Schulz steps, at least one, compute, as a function of ``x = lam / tr(S)``.
+
+    ``w_0 = y_0 = x``; ``t = (3 - w) / 2``, ``y <- y t``, ``w <- w t^2``: the iteration with ``w = z y``.
+
+    Source: iSQRT-COV (Li et al., CVPR 2018).
+    """
+    return _iteration(write_call("newton_schulz", steps), formulas.newton_schulz_steps(steps))
 
 
-def _inverse_root_quotient(a: Tensor, b: Tensor) -> Tensor:
-    return -_root_quotient(a, b) * a.rsqrt() * b.rsqrt()
+def accelerated_function(steps: int = 4, smallest: float = 1e-3) -> SpectralFunction:
+    """Return what ``accelerated_newton_schulz`` computes: the best composition of so many cubics.
+
+    Source: Polar Express (Amsel et al., 2025), degree 3; Chen and Chow (2014).
+    """
+    return _iteration(write_call("accelerated", steps, smallest), formulas.accelerated_steps(steps, smallest))
 
 
-def _log_quotient(a: Tensor, b: Tensor) -> Tensor:
-    # With t = log(low / high): (log a - log b) / (a - b) = t / (high expm1(t)), and 1 / a where they are equal.
-    high, low = torch.maximum(a, b), torch.minimum(a, b)
-    t = torch.log(low / high)
-    return torch.where(low == high, torch.ones_like(t), t / torch.expm1(t)) / high
+def _iteration(name: str, steps: tuple[formulas.Step, ...]) -> SpectralFunction:
+    value, quotient = Partial(formulas.iteration, steps), Partial(formulas.iteration_difference, steps)
+    return _approximate_root(name, value, quotient, "trace")
 
 
-FUNCTIONS: dict[str, SpectralFunction] = {
-    "sqrt": power(0.5),
-    "identity": power(1),
-    "invsqrt": power(-0.5),
-    "log": SpectralFunction("log", torch.log, _log_quotient, -inf, positive=True),
+def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str) -> SpectralFunction:
+    zero = float(value(torch.zeros((), dtype=torch.float64, device="cpu")))
+    return SpectralFunction(name, value, quotient, zero, scale, smooth=True)
+
+
+def taylor_function(terms: int = 10) -> SpectralFunction:
+    """Return MTP: the Taylor polynomial of the root about 1, ``1 - sum_k |C(1/2, k)| (1 - x)^k``, ``x = lam / |S|_F``.
+
+    Zero eigenvalues come out at 0.176 (10 terms) of the root of the norm.
+
+    Source: fast differentiable matrix square root (Song et al., ICLR 2022).
+    """
+    coefficients = formulas.taylor_coefficients(terms)
+    value, quotient = (Partial(f, coefficients, 1) for f in (formulas.horner, formulas.horner_difference))
+    return _approximate_root(write_call("taylor", terms), value, quotient, "norm")
+
+
+def pade_function() -> SpectralFunction:
+    """Return MPA: the [5/5] Pade approximant of the root about 1, ``P(1 - x) / Q(1 - x)``, ``x = lam / |S|_F``.
+
+    Zero eigenvalues come out at 0.091 of the root of the norm.
+
+    Source: fast differentiable matrix square root (Song et al., ICLR 2022).
+    """
+    return _approximate_root("pade", formulas.pade, formulas.pade_difference, "norm")
+
+
+FUNCTIONS: dict[str, SpectralFunction | Callable[..., SpectralFunction]] = {
+    **{fn.name: fn for fn in (SQRT, INVSQRT, IDENTITY, LOG, pade_function())},
+    "power": power,
+    "newton_schulz": newton_schulz_function,
+    "accelerated": accelerated_function,
+    "taylor": taylor_function,
 }
 
 
 def list_functions() -> list[str]:
-    """Return the names ``get_function`` knows."""
-    return sorted(FUNCTIONS)
+    """Return the names ``get_function`` knows; ``power`` needs its exponent, ``power(0.25)``."""
+    return list(FUNCTIONS)
 
 
 def get_function(fn: str | SpectralFunction) -> SpectralFunction:
-    """Return ``fn`` itself, or the function of that name.
+    """Return ``fn`` itself, or the function of that name, with settings in parentheses (``resolve`` says what fails).
 
-    Raises:
-        ValueError: the name is unknown; the message lists the known ones.
+    >>> get_function("power(0.25)") == power(0.25)
+    True
     """
-    if isinstance(fn, SpectralFunction):
-        return fn
-    if fn not in FUNCTIONS:
-        raise ValueError(f"unknown spectral function {fn!r}; known: {', '.join(list_functions())}, or power(p)")
-    return FUNCTIONS[fn]
+    return resolve(SpectralFunction, "spectral function", fn, FUNCTIONS)

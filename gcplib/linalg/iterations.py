@@ -1,10 +1,11 @@
 """Square roots by matrix products alone: Newton-Schulz and its accelerated forms, MPA, MTP, and the Lyapunov solver.
 
-What each computes, eigenvalue by eigenvalue, is in ``approximations``.
+What each computes, eigenvalue by eigenvalue, is in ``functions``. All take symmetric positive semi-definite matrices
+``(..., d, d)`` and raise a ValueError where they are not square or a setting is out of range, and a NonFiniteError at
+NaN or infinity. A zero matrix stays zero.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,28 +13,20 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from gcplib.linalg.approximations import (
-    NEWTON_SCHULZ,
-    PADE_DENOMINATOR,
-    PADE_NUMERATOR,
-    Step,
-    accelerated_steps,
-    taylor_coefficients,
-)
+from gcplib.linalg import divided_differences as formulas
+from gcplib.linalg.calls import check_count
 from gcplib.linalg.covariance import symmetric
-from gcplib.linalg.tolerance import check_matrices, raise_non_finite, require
-
-__all__ = ["accelerated_newton_schulz", "lyapunov", "newton_schulz", "pade_root", "taylor_root"]
+from gcplib.linalg.tolerance import check_matrices, raise_non_finite, rank_tolerance, require
 
 
-def _cubic(step: Step) -> tuple[float, float, float, float]:
+def _cubic(step: formulas.Step) -> tuple[float, float, float, float]:
     """Return the coefficients of ``1 - (1 - v) (a + b v)^2`` by rising powers of v."""
     a, b = step
     return 1 - a * a, a * a - 2 * a * b, 2 * a * b - b * b, b * b
 
 
 class _Iteration(Function):
-    """The coupled iteration in three products a step, and its gradient.
+    """The coupled iteration in three products per step, and its gradient.
 
     ``C = sqrt(t) y``, t the trace, after the steps ``y <- y (a + b v)``, ``v <- 1 - (1 - v) (a + b v)^2`` from
     ``y = S / t``, ``v = I - S / t``. With v in place of ``w = z y = I - v`` nothing cancels: v goes to zero where the
@@ -42,7 +35,7 @@ class _Iteration(Function):
     The backward pass needs no adjoint recursion. Given t, the result is a polynomial of one symmetric matrix, and the
     derivative of such a map is self-adjoint: its gradient is its derivative *in the direction* sym(G), the same
     iteration once more, with tangents. All iterates are symmetric and commute, so ``d(v v) = v dv + (v dv)^T`` is one
-    product. That makes five products a step, and one for each y, which is computed again and not stored: 25 for five
+    product. That makes five products per step, and one for each y, which is computed again and not stored: 25 for five
     steps, with five matrices stored, where the published recursion takes 40 and stores eleven.
     """
 
@@ -124,7 +117,7 @@ def _check(s: Tensor) -> None:
     require(torch.isfinite(s.detach()).all(), "matrices are not finite", partial(raise_non_finite, "matrices", s))
 
 
-def _iterate(s: Tensor, steps: tuple[Step, ...]) -> Tensor:
+def _iterate(s: Tensor, steps: tuple[formulas.Step, ...]) -> Tensor:
     _check(s)
     with torch.autocast(s.device.type, enabled=False):
         return _Iteration.apply(s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0), steps).view(s.shape)
@@ -139,53 +132,51 @@ def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
     too large first (24 % at 3 %), and too small below 0.6 % (53 % at 0.1 %).
 
     Args:
-        s: symmetric positive semi-definite ``(..., d, d)``, floating point.
+        s: ``(..., d, d)``.
         steps: number of iterations; the papers use 5.
 
-    Returns:
-        ``(..., d, d)``; a zero matrix stays zero. The gradient takes 25 products in place of 40 (five steps), and
-        less than half the memory of the published recursion.
-
-    Raises:
-        ValueError: not square or fewer than one step. NonFiniteError: NaN or infinity in ``s``.
-
-    Source: iSQRT-COV (Li et al., CVPR 2018), eqs. 1-6; ``steps=5`` is the paper's choice.
+    Source: iSQRT-COV (Li et al., CVPR 2018), eqs. 1-6.
     """
-    if steps < 1:
-        raise ValueError(f"Newton-Schulz needs at least one step, got {steps}")
-    return _iterate(s, (NEWTON_SCHULZ,) * steps)
+    return _iterate(s, formulas.newton_schulz_steps(steps))
 
 
 def accelerated_newton_schulz(s: Tensor, steps: int = 4, smallest: float = 1e-3) -> Tensor:
     """Approximate the square root as ``newton_schulz`` does, with the best cubic in every step.
 
     Each step has the coefficients that minimize the largest relative error over eigenvalues from ``smallest`` to 1 of
-    the trace: same products a step, fewer steps (``accelerated_function`` tells the error).
+    the trace: same products per step, fewer steps (``accelerated_function`` tells the error).
 
     Args:
-        s: symmetric positive semi-definite ``(..., d, d)``. steps: number of iterations.
+        s: ``(..., d, d)``.
+        steps: number of iterations.
         smallest: the smallest eigenvalue over the trace that should come out right, between 0 and 1.
-
-    Raises:
-        ValueError: not square, fewer than one step, or ``smallest`` out of range. NonFiniteError: NaN or infinity.
 
     Source: Polar Express (Amsel et al., 2025), degree 3, whose optimum is that of Chen and Chow (2014), in closed form.
     """
-    return _iterate(s, accelerated_steps(steps, smallest))
+    return _iterate(s, formulas.accelerated_steps(steps, smallest))
 
 
-def _matrix_polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+def _about_identity(s: Tensor, root: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return ``sqrt(t) root(S / t - I)``, t the norm; 0 for a zero matrix, although f(0) is not."""
+    _check(s)
+    with torch.autocast(s.device.type, enabled=False):
+        t = _scale(s, "norm")
+        nonzero = (s != 0).any(-1, keepdim=True).any(-2, keepdim=True)
+        return root(_plus_identity(s / t, -1.0)) * (t.sqrt() * nonzero)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     """Return the polynomial of a matrix with these coefficients, of the highest power first, by Horner's rule."""
-    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    value = coefficients[0] * x + coefficients[1] * eye
+    value = _plus_identity(coefficients[0] * x, coefficients[1])
     for coefficient in coefficients[2:]:
-        value = value @ x + coefficient * eye
+        value = _plus_identity(value @ x, coefficient)
     return value
 
 
-def _root_of_scale(s: Tensor, t: Tensor) -> Tensor:
-    """Return ``sqrt(t)``, and 0 for a zero matrix, whose function is zero although f(0) is not."""
-    return t.sqrt() * (s != 0).any(-1, keepdim=True).any(-2, keepdim=True)
+def _pade(x: Tensor) -> Tensor:
+    numerator, denominator = (_polynomial(c, x) for c in (formulas.PADE_NUMERATOR, formulas.PADE_DENOMINATOR))
+    # The denominator is positive definite, and everything commutes.
+    return torch.cholesky_solve(numerator, torch.linalg.cholesky(denominator))
 
 
 def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
@@ -193,16 +184,9 @@ def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
 
     The same function as ``spectral_map(s, taylor_function(terms))``; differentiated by autograd.
 
-    Raises:
-        ValueError: not square, no term. NonFiniteError: NaN or infinity.
-
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    _check(s)
-    with torch.autocast(s.device.type, enabled=False):
-        t = _scale(s, "norm")
-        eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-        return _matrix_polynomial(taylor_coefficients(terms), s / t - eye) * _root_of_scale(s, t)
+    return _about_identity(s, partial(_polynomial, formulas.taylor_coefficients(terms)))
 
 
 def pade_root(s: Tensor) -> Tensor:
@@ -210,18 +194,10 @@ def pade_root(s: Tensor) -> Tensor:
 
     The same function as ``spectral_map(s, pade_function())``; differentiated by autograd.
 
-    Raises:
-        ValueError: not square. NonFiniteError: NaN or infinity.
-
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    _check(s)
-    with torch.autocast(s.device.type, enabled=False):
-        t = _scale(s, "norm")
-        rest = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device) - s / t
-        numerator, denominator = (_matrix_polynomial(c, rest) for c in (PADE_NUMERATOR, PADE_DENOMINATOR))
-        # The denominator is positive definite, and everything commutes.
-        return torch.cholesky_solve(numerator, torch.linalg.cholesky(denominator)) * _root_of_scale(s, t)
+    rank_tolerance(s.dtype)  # the solver has no half precision
+    return _about_identity(s, _pade)
 
 
 def lyapunov(root: Tensor, g: Tensor, steps: int = 8) -> Tensor:
@@ -230,21 +206,19 @@ def lyapunov(root: Tensor, g: Tensor, steps: int = 8) -> Tensor:
     ``B_0 = C / |C|_F``, ``H_0 = G / |C|_F``; ``H <- (H (3 - B^2) - B^2 H + B H B) / 2``, ``B <- B (3 - B^2) / 2``;
     ``X = H / 2``. Eight steps are exact to 1e-11 for a well-conditioned C, and far from it at condition 1e4. Between
     range and null space of C, X comes out at half its value whatever the number of steps, and between null directions,
-    where the equation has no solution, it grows by 3/2 a step. In the eigenbasis the solution is
+    where the equation has no solution, it grows by 3/2 per step. In the eigenbasis the solution is
     ``G_ij / (c_i + c_j)``, which is the rule ``lyapunov``.
 
     Args:
-        root: symmetric positive semi-definite C, ``(..., d, d)``. g: symmetric ``(..., d, d)``. steps: iterations.
+        root: C, ``(..., d, d)``.
+        g: symmetric ``(..., d, d)``.
+        steps: number of iterations; the paper uses 8.
 
-    Raises:
-        ValueError: shapes that differ, not square, or fewer than one step. NonFiniteError: NaN or infinity.
-
-    Source: fast differentiable matrix square root (Song et al., ICLR 2022); ``steps=8`` is the paper's choice.
+    Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
+    check_count("the number of steps of the Lyapunov solver", steps)
     if root.shape != g.shape:
         raise ValueError(f"root and gradient must have one shape, got {tuple(root.shape)} and {tuple(g.shape)}")
-    if steps < 1:
-        raise ValueError(f"the Lyapunov solver needs at least one step, got {steps}")
     _check(root)
     _check(g)
     with torch.autocast(root.device.type, enabled=False):

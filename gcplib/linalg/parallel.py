@@ -1,15 +1,12 @@
 """A batch of matrices shared out over the CPU threads: each thread works through its own part, one matrix at a time."""
 
-from __future__ import annotations
-
-import os
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 __all__ = ["batch_parts", "over_batch", "use_threads"]
@@ -21,23 +18,12 @@ Work = Callable[[int, slice, Tensor | None], tuple]
 # it; 1.1 and 0.8 at 128 rows, 0.8 and 0.7 at 196 and 256. Where other processes use the cores, it is always faster.
 FEWEST_ROWS = 128
 
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-
-
-def _forget_pool() -> None:
-    global _pool, _pool_size
-    _pool, _pool_size = None, 0
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked child inherits the pool without its threads, and would wait for them for ever.
-    os.register_at_fork(after_in_child=_forget_pool)
-
 
 @cache
-def _openmp() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="openmp")
+def _openmp() -> ctypes.CDLL | None:
+    """Return the OpenMP that torch itself uses, found through its own library; None where torch has none."""
+    torch_library = ctypes.CDLL(torch._C.__file__)
+    return torch_library if hasattr(torch_library, "omp_set_num_threads") else None
 
 
 def use_threads(count: int) -> AbstractContextManager:
@@ -47,27 +33,24 @@ def use_threads(count: int) -> AbstractContextManager:
     other threads several times slower, and a batched ``torch.linalg.solve`` after it may never return (pytorch issues
     142815, 141358). OpenMP's own limit belongs to the thread. Torch obeys it, and MKL too unless the process has called
     ``torch.set_num_threads`` before: then parts of a batch are still decomposed side by side, but gain nothing by it.
+    A torch without OpenMP keeps its threads; results are the same.
     """
     torch.get_num_threads()  # torch sets up a new thread at its first call, and would undo the limit
-    return _openmp().limit(limits=count)
-
-
-def _threads(count: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
-    if _pool is None or _pool_size < count:
-        # One thread each: with more, they get in each other's way.
-        _pool = ThreadPoolExecutor(count, thread_name_prefix="gcplib", initializer=use_threads, initargs=(1,))
-        _pool_size = count
-    return _pool
+    openmp, undo = _openmp(), ExitStack()
+    if openmp is not None:
+        undo.callback(openmp.omp_set_num_threads, openmp.omp_get_max_threads())
+        openmp.omp_set_num_threads(count)
+    return undo
 
 
 def batch_parts(x: Tensor, rows: int) -> list[slice]:
-    """Return the parts of the batch ``(n, ...)`` to work on at the same time: one a thread on a CPU, else all in one.
+    """Return the parts of the batch ``(n, ...)`` to work on at the same time: one per thread on a CPU, else one in all.
 
     LAPACK takes one matrix of a batch after another, and has little to share out within one of 100 to 500 rows.
 
     Args:
-        x: of the batch. rows: of the matrices to decompose.
+        x: the batch.
+        rows: of the matrices to decompose.
     """
     batch = x.shape[0]
     if x.device.type != "cpu" or torch.compiler.is_compiling() or rows < FEWEST_ROWS:
@@ -82,7 +65,9 @@ def over_batch(work: Work, parts: list[slice], like: Tensor, shape: tuple[int, .
     Args:
         work: ``work(index, part, out)`` computes one part, into ``out`` unless that is None, without recording
             gradients, and returns its result, followed by anything else.
-        parts: of the batch. like: gives dtype and device. shape: of the whole result.
+        parts: of the batch.
+        like: gives dtype and device.
+        shape: of the whole result.
 
     Raises:
         The first error of any part, after all of them have ended.
@@ -96,9 +81,7 @@ def over_batch(work: Work, parts: list[slice], like: Tensor, shape: tuple[int, .
         with torch.inference_mode(inference), torch.no_grad():
             return work(index, parts[index], out[parts[index]])
 
-    futures = [_threads(len(parts)).submit(alone, index) for index in range(len(parts))]
-    errors = [future.exception() for future in futures]
-    for error in errors:
-        if error is not None:
-            raise error
-    return out, [value for future in futures for value in future.result()[1:]]
+    # One thread each: with more, they get in each other's way.
+    with ThreadPoolExecutor(len(parts), initializer=use_threads, initargs=(1,)) as threads:
+        found = list(threads.map(alone, range(len(parts))))
+    return out, [value for _, *rest in found for value in rest]

@@ -1,19 +1,17 @@
 """Functions of a symmetric positive semi-definite matrix, and of a covariance straight from its features."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from gcplib.linalg.backprop import FullMap, MatrixMap, ThinMap, from_gram, from_svd
+from gcplib.linalg.autograd import SpectralMap
+from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
-from gcplib.linalg.functions import SpectralFunction, get_function, power
-from gcplib.linalg.gradients import GradientRule, get_rule
+from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
+from gcplib.linalg.gradient import lyapunov_weights
+from gcplib.linalg.gradient_rules import EXACT, GradientRule, get_rule
 from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance, require
-
-__all__ = ["ROUTES", "check_map", "covariance_map", "invsqrtm", "logm", "powm", "spectral_map", "sqrtm"]
 
 ROUTES = ("auto", "full", "thin", "svd")
 
@@ -23,16 +21,17 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
 
     Args:
         s: ``(..., d, d)``, float32 or float64; only its symmetric part is used.
-        fn: a name of ``list_functions()`` or a ``SpectralFunction``.
-        rule: how to differentiate: a name of ``list_rules()`` or a ``GradientRule``. ``exact`` is finite at repeated
+        fn: a ``SpectralFunction``, or its name (``list_functions``).
+        rule: how to differentiate, a ``GradientRule`` or its name (``list_rules``); ``exact`` is finite at repeated
             and zero eigenvalues.
 
     Returns:
         ``(..., d, d)``. Eigenvalues under ``rank_tolerance`` of the largest count as zero, unless the function is
-        smooth there or the rule one as released.
+        smooth there or the rule clamps.
 
     Raises:
-        ValueError: not square, unknown function or rule. TypeError: half precision.
+        ValueError: not square, unknown function or rule.
+        TypeError: half precision.
         NonFiniteError: NaN or infinity in the matrices, a singular one where f(0) is infinite, or an overflow.
 
     Source: Daleckii-Krein; matrix back-propagation (Ionescu et al., ICCV 2015).
@@ -46,7 +45,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     rank_tolerance(s.dtype)
     try:
         with torch.autocast(s.device.type, enabled=False):
-            return MatrixMap.apply(symmetric(_batch(s)), fn, rule).view(s.shape)
+            return SpectralMap.apply(symmetric(_batch(s)), fn, rule, "matrix", False).view(s.shape)
     except NonFiniteError:
         if torch.isfinite(s).all():
             raise
@@ -86,28 +85,21 @@ def _batch(x: Tensor) -> Tensor:
 def check_map(
     fn: str | SpectralFunction, rule: str | GradientRule, route: str, channels: int
 ) -> tuple[SpectralFunction, GradientRule]:
-    """Return the spectral function and the gradient rule, or say what cannot work together.
-
-    Raises:
-        ValueError: unknown function, rule or route; a route the function or rule cannot take; a rule of the square root
-            for another function, or one that keeps more eigenvalues than there are.
-    """
+    """Return the spectral function and the gradient rule, or raise a ValueError about what cannot work together."""
     fn, rule = get_function(fn), get_rule(rule)
     if route not in ROUTES:
-        raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}")
+        raise ValueError(unknown("route", route, ROUTES))
     if route in ("thin", "svd"):
         if fn.zero != 0:
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")
         if not rule.any_route:
             raise ValueError(f"route {route!r} has the exact gradient only; gradient rule {rule} needs the full one")
-    root = fn is get_function("sqrt")
-    if (rule.released and fn.scale is not None) or (rule.surrogate and not root):
+    root = fn == SQRT
+    if (rule.clamps_forward and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
-    if rule.name == "lyapunov" and not root and (fn.scale is None or fn.zero == 0 or fn.base is not None):
-        raise ValueError(
-            f"gradient rule lyapunov is one of the square root, and of mpa and mtp, not of {fn}; use exact"
-        )
-    if rule.released and fn.positive:
+    if rule.weights == lyapunov_weights and not root and (fn.scale is None or fn.zero == 0 or fn.base is not None):
+        raise ValueError(f"gradient rule {rule} is one of the square root, and of mpa and mtp, not of {fn}; use exact")
+    if rule.clamps_forward and fn.positive:
         raise ValueError(f"gradient rule {rule} sets eigenvalues to eps and cannot take {fn}; use exact")
     if rule.keep is not None:
         rule.keep.check(channels)
@@ -125,8 +117,8 @@ def covariance_map(
 
     Args:
         x: uncentered features ``(..., d, M)``, float32 or float64.
-        fn: a name of ``list_functions()`` or a ``SpectralFunction``.
-        rule: a gradient rule of ``list_rules()``, or a ``GradientRule``.
+        fn: as for ``spectral_map``.
+        rule: as for ``spectral_map``.
         route: ``full`` decomposes the covariance (d x d); ``thin`` the Gram matrix (M x M), much cheaper where
             positions are few; ``svd`` the features themselves, slower but without squaring their condition number;
             ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``.
@@ -135,13 +127,13 @@ def covariance_map(
     Returns:
         ``(..., d, d)``. All routes compute the same matrix and, with the exact rule, the same gradient. At
         rank-deficient covariances the derivative between null directions is taken as zero, unless the function is
-        smooth there or the rule one as released.
+        smooth there or the rule clamps.
 
     Raises:
         ValueError: bad shape, unknown function, rule or route, or ``f(0) != 0`` on a route that needs it.
-        NonFiniteError: NaN or infinity in the features, with their place. TypeError: half precision or integers.
+        NonFiniteError, TypeError: as ``spectral_map``.
 
-    Source: MPN-COV (Li et al., ICCV 2017); the thin gradient is derived in ``ThinMap``.
+    Source: MPN-COV (Li et al., ICCV 2017); the thin gradient is in ``SpectralMap``.
 
     >>> covariance_map(torch.tensor([[1.0, 5.0], [2.0, 2.0]])).round(decimals=4)
     tensor([[2., 0.],
@@ -156,20 +148,11 @@ def covariance_map(
     moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
     try:
         with torch.autocast(x.device.type, enabled=False):
-            if fn is get_function("identity") and rule.name == "exact":
-                out = moment(x)
-                require(
-                    torch.isfinite(out.detach()).all(),
-                    "features are not finite",
-                    partial(raise_non_finite, "features", x, made),
-                )
+            if fn == IDENTITY and rule == EXACT:
+                out, bad = moment(x), partial(raise_non_finite, "features", x, made)
+                require(torch.isfinite(out.detach()).all(), "features are not finite", bad)
                 return out
-            features = _batch(x)
-            if route == "full":
-                out = FullMap.apply(features, fn, rule, centered)
-            else:
-                out = ThinMap.apply(features, fn, rule, from_svd if route == "svd" else from_gram, centered)
-            return out.view(*x.shape[:-1], channels)
+            return SpectralMap.apply(_batch(x), fn, rule, route, centered).view(*x.shape[:-1], channels)
     except NonFiniteError:
         if torch.isfinite(x).all() and torch.isfinite(moment(x)).all():
             raise

@@ -1,21 +1,16 @@
 """The one place that knows how small is zero, by dtype."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-__all__ = ["SPECTRAL_DTYPES", "NonFiniteError", "raise_non_finite", "rank_tolerance", "spectral_dtype"]
-
 # In units of machine epsilon times the largest eigenvalue (or singular value, where the features themselves are
 # decomposed). Measured at 48 to 256 channels: rounding noise of null eigenvalues stays below 4 for every size, and
 # a factor of 40 already costs more gradient accuracy at condition 1e6 than noise does. tests/linalg holds both ends.
-RANK_FACTOR = {torch.float32: 4.0, torch.float64: 4.0}
-
-SPECTRAL_DTYPES = tuple(RANK_FACTOR)
+RANK_FACTOR = 4.0
+SPECTRAL_DTYPES = (torch.float32, torch.float64)
 
 
 class NonFiniteError(ValueError):
@@ -23,20 +18,20 @@ class NonFiniteError(ValueError):
 
 
 def rank_tolerance(dtype: torch.dtype) -> float:
-    """Return the share of the largest eigenvalue up to which an eigenvalue counts as zero: ``4 * eps(dtype)``.
+    """Return the fraction of the largest eigenvalue up to which an eigenvalue counts as zero: ``4 * eps(dtype)``.
 
     Raises:
         TypeError: ``dtype`` is not one an eigendecomposition can run in.
     """
-    if dtype not in RANK_FACTOR:
-        names = ", ".join(str(d) for d in SPECTRAL_DTYPES)
+    if dtype not in SPECTRAL_DTYPES:
+        names = ", ".join(map(str, SPECTRAL_DTYPES))
         raise TypeError(f"no spectral tolerance for {dtype}; convert the features to one of {names}")
-    return RANK_FACTOR[dtype] * torch.finfo(dtype).eps
+    return RANK_FACTOR * torch.finfo(dtype).eps
 
 
 def spectral_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype the spectral part runs in: ``dtype`` itself, or float32 for half precisions."""
-    return dtype if dtype in RANK_FACTOR else torch.float32
+    return dtype if dtype in SPECTRAL_DTYPES else torch.float32
 
 
 def check_matrices(s: Tensor) -> None:

@@ -97,7 +97,7 @@ def test_functions_with_a_floor_do_not_take_the_thin_route():
 
 
 def test_too_few_steps_or_terms():
-    with pytest.raises(ValueError, match="at least one step, got 0"):
+    with pytest.raises(ValueError, match="steps must be an integer from 1, got 0"):
         newton_schulz_function(0)
-    with pytest.raises(ValueError, match="at least one term, got 0"):
+    with pytest.raises(ValueError, match="terms must be an integer from 1, got 0"):
         taylor_function(0)

@@ -186,14 +186,16 @@ def test_zero_stays_zero_with_a_finite_gradient():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="at least one step, got 0"):
+    with pytest.raises(ValueError, match="steps must be an integer from 1, got 0"):
         newton_schulz(torch.eye(2), 0)
     with pytest.raises(ValueError, match=r"square.*\(2, 3\)"):
         newton_schulz(torch.ones(2, 3))
     with pytest.raises(ValueError, match="between 0 and 1, got 2"):
         accelerated_newton_schulz(torch.eye(2), smallest=2)
-    with pytest.raises(ValueError, match="at least one term"):
+    with pytest.raises(ValueError, match="terms must be an integer from 1"):
         taylor_root(torch.eye(2), 0)
+    with pytest.raises(TypeError, match=r"bfloat16; convert .* to one of torch.float32"):
+        pade_root(torch.eye(2, dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="one shape"):
         lyapunov(torch.eye(2), torch.eye(3))
     off_diagonal = torch.eye(3).expand(2, 4, 3, 3).clone()

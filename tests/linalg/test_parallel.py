@@ -1,6 +1,9 @@
+import ast
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +97,25 @@ def test_the_number_of_threads_is_that_of_one_thread_alone(three_threads):
         with ThreadPoolExecutor(1) as other:
             assert other.submit(torch.get_num_threads).result() == 3
     assert torch.get_num_threads() == 3
+
+
+def test_a_torch_without_openmp_gives_the_same(three_threads, monkeypatch):
+    x = torch.randn(6, 8, 9, dtype=torch.float64)
+    want = covariance_map(x)
+    monkeypatch.setattr(parallel, "_openmp", lambda: None)
+    with use_threads(1):
+        assert torch.get_num_threads() == 3
+        torch.testing.assert_close(covariance_map(x), want)
+
+
+def test_needs_torch_alone():
+    # mpmath is torch's own.
+    allowed = {"gcplib", "torch", "mpmath", *sys.stdlib_module_names}
+    for file in Path(parallel.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert {name.partition(".")[0] for name in names} <= allowed, file
 
 
 @pytest.mark.parametrize("bad", [0, 4])

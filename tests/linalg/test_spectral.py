@@ -183,7 +183,7 @@ def test_square_root_and_gradient_scale_as_they_must(scale, route):
 
 
 def test_an_overflow_is_said():
-    with pytest.raises(NonFiniteError, match=r"power -2 overflows torch.float32"):
+    with pytest.raises(NonFiniteError, match=r"power\(-2\) overflows torch.float32"):
         powm(1e-30 * torch.eye(3), -2)
     s = (1e-30 * torch.eye(3)).requires_grad_()
     root = invsqrtm(s)

@@ -24,7 +24,7 @@ SIZES = [(6, 20), (6, 4)]  # full rank, deficient
 
 
 def rule(name, where="both", base="exact"):
-    return truncate(get_rule(base), get_eigenvalue_set(name), where)
+    return truncate(base, name, where)
 
 
 def by_autograd(x, name, fn):
@@ -121,8 +121,11 @@ def test_what_cannot_be_truncated_is_refused():
         rule("top(2)", base="top_n(2)")
     with pytest.raises(ValueError, match="truncate exact, or a rule as released"):
         rule("top(2)", base="lyapunov")
-    with pytest.raises(ValueError, match=r"both, forward, backward, got 'sideways'"):
+    with pytest.raises(ValueError, match=r"'sideways'; known: both, forward, backward"):
         rule("top(2)", "sideways")
+    with pytest.raises(ValueError, match=r"'sideways'; known: both, forward, backward"):
+        rule(None, "sideways")
+    assert rule(None) == get_rule("exact")
     with pytest.raises(ValueError, match="needs 7 eigenvalues, but these covariances have at most 6"):
         covariance_map(torch.randn(6, 20), "sqrt", rule("top(7)"))
     # Four positions: three eigenvalues at most.

@@ -67,7 +67,7 @@ def _truncation(pool: nn.Module, chosen: EigenvalueSet) -> GradientRule:
 
     def both(lam: Tensor) -> Tensor:
         # Rules as released count null eigenvalues as well.
-        missing = pool.channels - lam.shape[-1] if rule.released else 0
+        missing = pool.channels - lam.shape[-1] if rule.clamps_forward else 0
         kept = rule.keep.ranks(nn.functional.pad(lam, (0, missing)))
         return chosen.ranks(lam) & kept[..., : lam.shape[-1]]
 

@@ -110,7 +110,7 @@ def test_pade_as_released_is_the_exact_quotient_and_caps_nothing():
         # So it is far from what its name promises next to a tie, where the bounded form has let go.
     assert weights("pade", 1.0, 0.9999)[0, 1].item() < 0.02
     # Which coefficients the singular system gives depends on the working precision.
-    from gcplib.linalg.gradients import _pade_coefficients
+    from gcplib.linalg.gradient import _pade_coefficients
 
     (p20, q20), (p30, _) = _pade_coefficients(50, 20), _pade_coefficients(50, 30)
     assert abs(sum(p20) - sum(p30)) > 1
@@ -202,7 +202,7 @@ def test_every_rule_gives_a_finite_gradient(rule, size, dtype):
 
 
 def test_rules_by_name_with_a_setting():
-    assert get_rule("taylor(9)") is taylor(9)
+    assert get_rule("taylor(9)") == taylor(9)
     assert str(get_rule("top_n(12)").keep) == str(top_n(12).keep) == "all_but_smallest(12)"
     assert get_rule("clip(1e3)").name == clip(1e3).name == "clip(1000)"
     assert get_rule("pade_released(50)").name == "pade_released"
@@ -214,15 +214,15 @@ def test_rules_by_name_with_a_setting():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("rough", r"'rough'.*exact.*top_n\(12\)"),
-        ("exact(3)", "unknown gradient rule"),
+        ("rough", r"unknown gradient rule 'rough'.*exact.*top_n"),
+        ("exact(3)", "'exact' has no settings"),
         ("top_n(0)", "to drop must be an integer from 1, got 0"),
         ("top_n(1.5)", "to drop must be an integer from 1, got 1.5"),
         ("clip(-1)", "must be positive"),
         ("taylor(-1)", "integer from 0, got -1"),
         ("taylor(2.5)", "integer from 0, got 2.5"),
-        ("taylor(nan)", "unknown gradient rule"),
-        ("taylor(abc)", "unknown gradient rule"),
+        ("taylor(nan)", "cannot read"),
+        ("taylor(abc)", "cannot read"),
         ("pade(0.5)", "at least 1"),
         ("pade_released(0)", "integer from 1"),
         ("newton(0)", "integer from 1"),
@@ -242,7 +242,7 @@ def test_rules_that_do_not_fit_are_refused():
         covariance_map(x, rule="top_n")
     with pytest.raises(ValueError, match="newton is one of the square root, not of log"):
         covariance_map(x, "log", "newton")
-    with pytest.raises(ValueError, match=r"taylor is one of the square root, not of Pade"):
+    with pytest.raises(ValueError, match=r"taylor is one of the square root, not of pade"):
         covariance_map(x, pade_function(), "taylor")
     with pytest.raises(ValueError, match="clip sets eigenvalues to eps and cannot take invsqrt"):
         covariance_map(x, "invsqrt", "clip")
