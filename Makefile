@@ -52,7 +52,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir notebooks
 
 bench: $(READY)  ## time the pooling layers side by side
-	@$(BIN)/python -m gcplib.lab.bench
+	@$(BIN)/python -m gcplib bench
 
 lint: $(READY)  ## format and check the code and the notebooks
 	@$(BIN)/ruff format .

@@ -45,8 +45,7 @@ assert not strangers, strangers
 LACKING = [
     ("bare", ("-m", "gcplib", "train", "--list"), "train"),
     ("bare", ("-c", "import gcplib.lab.data"), "train"),
-    ("training_node", ("-m", "gcplib", "study"), "study"),
-    ("training_node", ("-c", "import gcplib.lab.analysis"), "notebooks"),
+    ("training_node", ("-m", "gcplib", "report"), "docs"),
 ]
 
 

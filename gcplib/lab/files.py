@@ -14,16 +14,15 @@ from typing import Any
 from filelock import FileLock
 
 __all__ = [
-    "around_block",
     "cache_dir",
     "digest",
     "is_verified",
     "locked",
     "mark_verified",
     "project_root",
-    "renew_block",
     "runs_dir",
     "write_atomic",
+    "write_text",
 ]
 
 
@@ -105,24 +104,11 @@ def write_atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def around_block(begin: str, end: str) -> tuple[str, str]:
-    """Return what stands before and behind a block of the README, which begins and ends with a line of its own.
-
-    Raises:
-        ValueError: the README does not hold each of the two lines once.
-    """
-    text = (project_root() / "README.md").read_text(encoding="utf-8")
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"README.md must hold the lines {begin!r} and {end!r} once each")
-    return text.split(begin)[0], text.split(end)[1]
-
-
-def renew_block(begin: str, end: str, body: str) -> Path:
-    """Replace a block of the README, and return the README's path; raises as ``around_block``."""
-    before, behind = around_block(begin, end)
-    with write_atomic(project_root() / "README.md") as temporary:
-        temporary.write_text(f"{before}{begin}\n{body}\n{end}{behind}", encoding="utf-8")
-    return project_root() / "README.md"
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text as ``write_atomic`` does, and return the path."""
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 @contextlib.contextmanager

@@ -1,33 +1,28 @@
+import argparse
 import re
-from pathlib import Path
+import sys
 
 import mpmath
 import pytest
 import torch
 
-import gcplib.lab.bench.__main__ as cli
-from gcplib.lab.bench import (
-    METHODS,
-    REFERENCES,
-    Method,
-    Report,
-    keep,
-    load_methods,
-    measure,
-    plots,
-    readme,
-    readme_block,
-    saved_bytes,
-)
-from gcplib.lab.bench.measure import one_pass, smallest_ridge
-from gcplib.lab.bench.readme import BEGIN, END, kept_reports
-from gcplib.lab.bench.report import report_path, table
+import gcplib.lab.bench.layers as layers
+import gcplib.lab.bench.sweeps as sweeps
+from gcplib.lab.bench import METHODS, REFERENCES, Method, Report, keep, load_methods, measure, speed_page
+from gcplib.lab.bench.layers import cells, kept_reports, report_path
+from gcplib.lab.bench.measure import one_pass, saved_bytes, shuffled, smallest_ridge
+from gcplib.lab.cli import bench
 from gcplib.linalg import covariance, covariance_map, newton_schulz, pade_root, taylor_root
 
-ROOT = Path(__file__).resolve().parents[2]
 DOUBLE = torch.float64
 TINY = (2, 6, 9)
 NAMES = [method.name for method in METHODS]
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser(prog="gcplib bench")
+    bench.add_options(parser)
+    return bench.run(parser.parse_args(arguments))
 
 
 def _run(function, x, g):
@@ -82,7 +77,7 @@ def test_what_is_not_finite_is_said_to_be_so():
     row = _measured(lambda x: covariance(x) + (x[..., :1] - x[..., :1]).sqrt())
     assert row["error"] < 1e-6
     assert row["gradient_error"] is None
-    assert "not finite" in table([row])
+    assert cells([row])[0]["of dl/dX"] == "not finite"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +167,7 @@ def test_pytorchcv_is_its_layer_without_the_triangle():
 
 def test_a_missing_peer_is_named_with_what_to_install(monkeypatch, capsys, place):
     monkeypatch.setitem(__import__("sys").modules, "torchspd", None)
-    cli.main(["--rounds", "1", "--sizes", "2x6x9", "--methods", "torchspd"])
+    command("layers", "--rounds", "1", "--sizes", "2x6x9", "--methods", "torchspd", "--device", "cpu")
     printed = capsys.readouterr().out
     assert re.search(r"skipped: exact root, torchspd \(.*torchspd.*; pip install torchspd\)", printed)
     assert Report.read(report_path("cpu")).skipped.keys() == {"exact root, torchspd"}
@@ -190,111 +185,111 @@ def test_the_ridge_is_the_smallest_that_works(needed, found):
         smallest_ridge(lambda x, ridge: covariance(x) / 0, x, torch.randn(2, 6, 6))
 
 
+def test_rounds_are_shuffled_and_whole():
+    turns = shuffled("abc", 4)
+    assert turns[:3] == ["a", "b", "c"]
+    assert all(sorted(turns[start : start + 3]) == ["a", "b", "c"] for start in range(0, 12, 3))
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("GCPLIB_ROOT", str(tmp_path))
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
-    for module in (cli, readme):
+    for module in (sys.modules[measure.__module__], layers):
         monkeypatch.setattr(module, "SIZES", (TINY, (2, 5, 4)))
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nformer\n{END}\nafter\n")
     return tmp_path
 
 
-def test_the_result_is_kept_in_four_digits_and_shown_in_the_readme(place, capsys):
-    for _ in range(2):
-        cli.main(["--rounds", "2", "--device", "cpu"])
-        cli.main(["--keep", "--device", "cpu"])
-        last, (kept,) = Report.read(report_path("cpu")), kept_reports()
-        text = (place / "README.md").read_text()
-        assert text == f"before\n{BEGIN}\n{readme_block([kept])}\n{END}\nafter\n"
-        assert "| 2 × 5 × 4 |" in text
-        assert (kept.date, kept.machine, kept.threads, kept.rounds) == (last.date, last.machine, last.threads, 2)
-        for rounded, row in zip(kept.rows, last.rows, strict=True):
-            assert rounded["total_ms"]["median"] == pytest.approx(row["total_ms"]["median"], rel=5e-4)
-            assert rounded["gradient_error"] == float(f"{row['gradient_error']:.3e}")
-    assert "batch 2, 6 channels, 9 positions" in capsys.readouterr().out
+def test_the_result_is_kept_in_four_digits_and_shown_on_its_page(place, capsys):
+    command("layers", "--rounds", "2", "--device", "cpu")
+    printed = capsys.readouterr().out
+    last = Report.read(report_path("cpu"))
+    assert printed.startswith(last.processor)
+    assert "batch 2, 6 channels, 9 positions" in printed
+    command("layers", "--keep", "--device", "cpu")
+    (kept,) = kept_reports()
+    text = (place / "docs" / "speed.md").read_text()
+    assert text == speed_page([kept])
+    assert "### batch 2, 5 channels, 4 positions" in text
+    assert (kept.date, kept.machine, kept.threads, kept.rounds) == (last.date, last.machine, last.threads, 2)
+    for rounded, row in zip(kept.rows, last.rows, strict=True):
+        assert rounded["total_ms"]["median"] == pytest.approx(row["total_ms"]["median"], rel=5e-4)
+        assert rounded["gradient_error"] == float(f"{row['gradient_error']:.3e}")
 
 
 def test_only_a_whole_result_is_kept(place):
     with pytest.raises(FileNotFoundError, match="nothing was measured on cpu"):
         keep("cpu")
-    cli.main(["--rounds", "1", "--device", "cpu", "--sizes", "2x6x9"])
+    command("layers", "--rounds", "1", "--device", "cpu", "--sizes", "2x6x9")
     with pytest.raises(ValueError, match=r"lacks .* at \(2, 5, 4\)"):
-        keep("cpu")
-    cli.main(["--rounds", "1", "--device", "cpu"])
-    (place / "README.md").write_text("no block")
-    with pytest.raises(ValueError, match="must hold the lines"):
         keep("cpu")
     assert kept_reports() == []
 
 
-def _row(method, total, gradient_error=1e-6, rounds=5):
+def _row(method, total, gradient_error=1e-6, rounds=5, ridge=None):
     name = next(m for m in METHODS if m.name == method)
     times = {"low": total / 2, "median": total, "high": 2 * total}
-    shape = {"batch": 2, "channels": 6, "positions": 9}
-    row = {"method": method, "kind": name.kind, "ours": name.ours, "rounds": rounds, "total_ms": times, "error": 1e-7}
-    return shape | row | {"gradient_error": gradient_error}
+    shape = {"batch": 2, "channels": 6, "positions": 9, "ridge": ridge, "saved_mb": 1.5, "peak_mb": None}
+    row = {"method": method, "kind": name.kind, "ours": name.ours, "rounds": rounds, "error": 1e-7}
+    row |= {f"{part}_ms": times for part in ("forward", "backward", "total")}
+    return shape | row | {"gradient_error": gradient_error, "root_distance": 0.5, "root_gradient_distance": 0.25}
 
 
-def test_the_block_compares_gcplib_with_the_fastest_and_the_most_exact_peer():
+def test_the_page_compares_with_the_covariance_and_says_what_was_measured():
     rows = [
         _row("covariance", 2.0),
-        _row("covariance, plain autograd", 4.0),
-        _row("covariance, decomposed too", 6.0),
-        _row("exact root, auto route", 8.0, 2e-6),
-        _row("exact root, torch eigh", 20.0, 5e-4),
-        _row("exact root, torch matrix_sqrth", 1.0, None),
+        _row("exact root, torch matrix_sqrth", 1.0, None, ridge=1.0),
         _row("exact root, torchspd", 2000.0, 3e-5, rounds=1),
-        _row("Newton-Schulz, products", 10.0),
-        _row("Newton-Schulz, eigenvalues", 5.0),
-        _row("Newton-Schulz, pytorchcv", 30.0),
+        _row("MTP, products", 10.0),
     ]
     machine = {"cpu": "A processor", "gpu": None, "versions": {"torch": "2.0"}, "commit": "abc"}
     report = Report("cpu", 3, 5, rows, {}, machine, {"torchspd": "0.1"}, "2030-01-02T03:04:05")
-    lines = readme_block([report]).splitlines()
-    assert lines[2] == (
-        "| 2 × 6 × 9 | 2, 4 | 6 | 8 | 4.0 ×, 2.0 × | torch eigh: 20, 2.5 × | eigenvalues: 5 | 30, 6.0 × "
-        "| 2.0e-06, torchspd: 3.0e-05 |"
-    )
-    assert lines[-1].endswith("A processor, 3 threads; torch 2.0, torchspd 0.1; commit `abc`, 2030-01-02.")
-    alone = [row for row in rows if row["ours"] or row["kind"] == "covariance"]
-    assert "| 4.0 ×, 2.0 × | – | eigenvalues: 5 | – | 2.0e-06 |" in readme_block(
-        [Report("cpu", 3, 5, alone, {}, machine)]
-    )
+    lines = speed_page([report]).splitlines()
+    assert "## A processor, 3 threads" in lines
+    assert "Milliseconds in float32, median of 5 rounds. torch 2.0, torchspd 0.1; commit `abc`, 2030-01-02." in lines
+    assert lines[-4:] == [
+        "| covariance (gcplib) | 2 | 2 | 2 | [1, 4] | 1 | 1.5 | 1.0e-07 | 1.0e-06 |  |  |",
+        "| exact root, torch matrix_sqrth, ridge 1 | 1 | 1 | 1 | [0.5, 2] | 0.5 | 1.5 | 1.0e-07 | not finite |  |  |",
+        "| exact root, torchspd | 2,000 | 2,000 | 2,000 | once | 1,000 | 1.5 | 1.0e-07 | 3.0e-05 |  |  |",
+        "| MTP, products (gcplib) | 10 | 10 | 10 | [5, 20] | 5 | 1.5 | 1.0e-07 | 1.0e-06 | 5.0e-01 | 2.5e-01 |",
+    ]
 
 
-def test_the_readme_shows_what_is_kept():
-    block = re.search(f"{BEGIN}\n(.*)\n{END}", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)[1]
-    assert block == readme_block(kept_reports())
-
-
-def test_sweeps_become_images(place, monkeypatch):
-    sweeps = {"channels": ((2, 4, 9), (2, 8, 9)), "positions": ((2, 8, 5), (2, 8, 9)), "batch": ((1, 8, 9), (2, 8, 9))}
-    for module in (cli, plots):
-        monkeypatch.setattr(module, "SWEEPS", sweeps)
-    cli.main(["--sweep", "--rounds", "2", "--device", "cpu"])
+def test_sweeps_become_an_image(place, monkeypatch):
+    small = {"channels": ((2, 4, 9), (2, 8, 9)), "positions": ((2, 8, 5), (2, 8, 9)), "batch": ((1, 8, 9), (2, 8, 9))}
+    monkeypatch.setattr(sweeps, "SWEEPS", small)
+    command("layers", "--sweep", "--rounds", "2", "--device", "cpu")
     rows = Report.read(report_path("cpu_sweep")).rows
+    found = sweeps.sweep_table(rows)
+    assert set(found["method"]) <= set(sweeps.SWEPT)
     for axis, values in (("channels", [4, 8]), ("positions", [5, 9]), ("batch", [1, 2])):
-        found = plots.sweep_rows(rows, axis)
-        assert set(found) <= set(plots.SWEPT)
-        assert [row[axis] for row in found["covariance"]] == values
-        image = report_path("cpu_sweep").with_name(f"cpu_{axis}.png").read_bytes()
-        assert image.startswith(b"\x89PNG")
+        mine = found[(found["sweep"] == axis) & (found["method"] == "covariance")]
+        assert sorted(mine["size"]) == sorted(3 * values)
+    assert report_path("cpu_sweep").with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--rounds", "0"], "must be at least 1, got 0"),
-        (["--sizes", "16x256"], "'16x256' is not BATCHxCHANNELSxPOSITIONS"),
-        (["--sizes", "1x2x1"], "at least one image, one channel and two positions"),
         (["--methods", "cholesky"], "no method has 'cholesky' in its name; known: covariance;"),
-        (["--keep", "--rounds", "3"], "--keep measures nothing, so --rounds cannot go with it"),
         (["--keep"], "nothing was measured on cpu"),
         (["--sweep", "--sizes", "2x6x9"], "--sweep has sizes and methods of its own"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message, capsys, place):
+def test_what_makes_no_sense_is_named(arguments, message, place):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        command("layers", *arguments, "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("16x256", "'16x256' is not BATCHxCHANNELSxPOSITIONS"),
+        ("1x2x1", "at least one image, one channel and two positions"),
+    ],
+)
+def test_wrong_sizes_are_named(size, message, capsys):
     with pytest.raises(SystemExit):
-        cli.main([*arguments, "--device", "cpu"])
+        command("layers", "--sizes", size)
     assert message in capsys.readouterr().err

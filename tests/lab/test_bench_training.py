@@ -1,25 +1,21 @@
 """Timing whole networks: what is timed exists, and each is compared with the network it changes."""
 
+import argparse
 import re
 
-import pandas as pd
 import pytest
-import torch
 
-from gcplib.lab.bench import training
-from gcplib.lab.bench.training import (
-    BEGIN,
-    CASES,
-    END,
-    diversification_ms,
-    kept_speeds,
-    measure_training,
-    readme_block,
-)
-from gcplib.lab.files import project_root
+from gcplib.lab.bench import networks
+from gcplib.lab.bench.networks import CASES, measure_training, training_speed_page
+from gcplib.lab.cli import bench
 from gcplib.lab.training import Engine
 from gcplib.models import SYSTEMS
-from gcplib.nn import DiversificationBlock
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser(prog="gcplib bench")
+    bench.add_options(parser)
+    return bench.run(parser.parse_args(["training", *arguments]))
 
 
 def test_every_system_and_the_default_loss_are_among_the_cases():
@@ -27,7 +23,7 @@ def test_every_system_and_the_default_loss_are_among_the_cases():
     assert built == set(SYSTEMS)
     for name, case in CASES.items():
         assert case.beside in CASES
-        # What is timed beside must itself be plain, or the share would not be the cost of one change.
+        # What is timed beside must itself be plain, or its relative speed would not be the cost of one change.
         assert CASES[case.beside].systems == {}, name
 
 
@@ -37,7 +33,7 @@ def test_a_table_of_small_networks(tmp_path, monkeypatch):
     table = measure_training(64, names, 2, 1, Engine("cpu", loaders=0), reduction=8).set_index("network")
     assert table.index.tolist() == names
     assert (table.images_per_second > 0).all()
-    assert table.share["gap"] == 1
+    assert table.relative["gap"] == 1
     assert (table.beside == "gap").all()
     assert table.parameters["diversification"] == table.parameters["gap"] < table.parameters["Coarse2Fine"]
     assert (table.low <= table.images_per_second).all()
@@ -47,7 +43,7 @@ def test_a_table_of_small_networks(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["gap", "attention"], "unknown case 'attention'; known: gap, cov"),
+        (["gap", "attention"], "unknown network 'attention'"),
         (["idccp"], "'idccp' is compared with 'mpn_cov'; time that, too"),
         (["gap", "idccp"], "'idccp' is compared with 'mpn_cov'"),
     ],
@@ -57,38 +53,20 @@ def test_cases_that_make_no_sense_are_refused(names, message):
         measure_training(64, names, 2, 1, Engine("cpu"))
 
 
-def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path))
-    training.main(["--pixels", "64", "--networks", "gap", "cov", "--rounds", "2", "--steps", "1", "--reduction", "8"])
-    assert "images_per_second" in capsys.readouterr().out
-    (path,) = tmp_path.rglob("training_speed_*.csv")
-    assert path.read_text().count("\n") == 3
-
-
-def test_a_whole_table_is_kept_and_shown(tmp_path, monkeypatch):
+def test_a_whole_table_is_kept_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("GCPLIB_ROOT", str(tmp_path))
-    monkeypatch.setattr(training, "CASES", {name: CASES[name] for name in ("gap", "cov")})
+    monkeypatch.setattr(networks, "CASES", {name: CASES[name] for name in ("gap", "cov")})
     only = ["--pixels", "64", "--rounds", "2", "--steps", "1", "--reduction", "8", "--keep", "--networks", "gap"]
-    with pytest.raises(ValueError, match="were not timed: cov"):
-        training.main(only)
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nformer\n{END}\nafter\n")
-    training.main([*only, "cov"])
-    text = (tmp_path / "README.md").read_text()
-    assert text == f"before\n{BEGIN}\n{readme_block(kept_speeds())}\n{END}\nafter\n"
+    with pytest.raises(ValueError, match="are not among yours: cov"):
+        command(*only)
+    assert command(*only, "cov") == 0
+    printed = capsys.readouterr().out
+    assert "images_per_second" in printed
+    assert "cores" in printed
+    (path,) = (tmp_path / "runs").rglob("training_speed_*.csv")
+    assert path.read_text().count("\n") == 3
+    text = (tmp_path / "docs" / "training_speed.md").read_text()
+    assert text == training_speed_page()
     assert re.search(r"\| cov, 64 px \| [\d.]+ \[[\d.]+, [\d.]+\] \| \d+ % of `gap` \|", text)
-    ms = pd.read_csv(tmp_path / "data" / "evidence" / "training_speed_cpu.csv").diversification_ms[0]
-    assert f"takes {ms:.1f} ms at 200 classes" in text
-
-
-def test_the_block_is_timed_at_the_classes_asked_for(monkeypatch):
-    seen = []
-    plain = DiversificationBlock.forward
-    monkeypatch.setattr(DiversificationBlock, "forward", lambda self, x: seen.append(x.shape) or plain(self, x))
-    assert diversification_ms(torch.device("cpu"), classes=7, batch=2, side=4) > 0
-    assert set(seen) == {(2, 7, 4, 4)}
-
-
-def test_the_readme_shows_what_is_kept():
-    text = (project_root() / "README.md").read_text(encoding="utf-8")
-    assert text.split(BEGIN)[1].split(END)[0].strip() == readme_block(kept_speeds())
+    assert "reduction to 8 channels, 2 rounds of 1 batches of 32." in text

@@ -6,34 +6,28 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gcplib.lab.bench.methods import REFERENCES, Function, Method
-from gcplib.lab.progress import progress_wanted
+from gcplib.lab.progress import track
 
-__all__ = ["ROUNDS", "SIZES", "Size", "measure", "one_pass", "relative_error", "saved_bytes", "smallest_ridge"]
+__all__ = ["SIZES", "Size", "measure", "now", "one_pass", "relative_error", "saved_bytes", "shuffled", "smallest_ridge"]
 
 Size = tuple[int, int, int]
+T = TypeVar("T")
 
 # Batch, channels, positions: from few positions with many channels to the other way round.
-SIZES: tuple[Size, ...] = (
-    (16, 256, 49),
-    (16, 512, 49),
-    (16, 256, 196),
-    (8, 256, 784),
-    (32, 64, 196),
-    (16, 128, 196),
-    (4, 2048, 49),
-)
-ROUNDS = 15
-SLOW = 5.0
+SIZES: tuple[Size, ...] = ((16, 256, 49), (16, 512, 49), (16, 256, 196), (8, 256, 784), (32, 64, 196), (16, 128, 196))
+SIZES += ((4, 2048, 49),)
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Return the time in seconds, when all that a device was told to do is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -41,11 +35,11 @@ def _now(device: torch.device) -> float:
 
 def one_pass(function: Function, x: Tensor, g: Tensor) -> tuple[float, float, Tensor, Tensor]:
     """Return seconds of the forward pass and of the backward pass, the result and ``dl/dX`` for ``dl/dC = g``."""
-    start = _now(x.device)
+    start = now(x.device)
     out = function(x)
-    middle = _now(x.device)
+    middle = now(x.device)
     (grad,) = torch.autograd.grad(out, x, g)
-    return middle - start, _now(x.device) - middle, out.detach(), grad
+    return middle - start, now(x.device) - middle, out.detach(), grad
 
 
 def saved_bytes(function: Function, x: Tensor) -> int:
@@ -86,51 +80,31 @@ def smallest_ridge(function: Callable[[Tensor, float], Tensor], x: Tensor, g: Te
     raise RuntimeError(f"no ridge up to 1 makes the method finite for features of shape {tuple(x.shape)}")
 
 
-def _first_pass(function: Function, x: Tensor, g: Tensor) -> tuple[dict, tuple[float, float], Tensor, Tensor]:
-    """Return the memory row, the seconds, the result and the gradient of a pass after one forward pass to warm up."""
-    row = {"saved_mb": saved_bytes(function, x) / 1e6, "peak_mb": None}
-    if x.is_cuda:
-        torch.cuda.reset_peak_memory_stats(x.device)
-        before = torch.cuda.memory_allocated(x.device)
-    forward, backward, out, grad = one_pass(function, x, g)
-    if x.is_cuda:
-        row["peak_mb"] = (torch.cuda.max_memory_allocated(x.device) - before) / 1e6
-    return row, (forward, backward), out, grad
-
-
-def _reference(kind: str, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the matrix and the gradient in float64."""
-    return one_pass(REFERENCES[kind], x.detach().double().requires_grad_(), g.double())[2:]
-
-
 def _quartiles(seconds: Sequence[float]) -> dict[str, float]:
     # Inclusive: the default would place the quartiles of few values outside them.
     cuts = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else 3 * list(seconds)
     return dict(zip(("low", "median", "high"), (1e3 * cut for cut in cuts), strict=True))
 
 
-def _shown(functions: Mapping[Method, Function], rounds: int, label: str) -> Iterator[Method]:
-    """Yield the methods ``rounds`` times behind a bar that names the method, and after the first round shuffled."""
-    from tqdm.auto import tqdm
+def shuffled(things: Iterable[T], rounds: int) -> list[T]:
+    """Return all things ``rounds`` times, after the first round in random order.
 
-    # What ran just before leaves threads spinning and caches full, so it must not be the same neighbor every time.
-    chance, turns = random.Random(0), list(functions)
-    for _ in range(rounds - 1):
-        turns += chance.sample(list(functions), len(functions))
-    with tqdm(turns, desc=label, unit="pass", leave=False, smoothing=0, disable=not progress_wanted()) as bar:
-        for method in bar:
-            bar.set_postfix_str(method.name, refresh=False)
-            yield method
+    What ran just before leaves threads spinning and caches full, so it must not be the same neighbor every time.
+    """
+    chance, things = random.Random(0), list(things)
+    return things + [thing for _ in range(rounds - 1) for thing in chance.sample(things, len(things))]
 
 
 def measure(
-    size: Size, functions: Mapping[Method, Callable], rounds: int = ROUNDS, device: str = "cpu", slow: float = SLOW
+    size: Size, functions: Mapping[Method, Callable], rounds: int, device: str = "cpu", slow: float = 5.0
 ) -> list[dict]:
-    """Return one row a method: quartiles of the times, memory, errors of the matrix and of ``dl/dX``.
+    """Return one row per method: quartiles of the times, memory, errors of the matrix and of ``dl/dX``.
 
     Args:
         size: batch, channels, positions of the features, which are random normal in float32.
-        functions: of ``load_methods``. rounds: timed passes of each method, after the first ones.
+        functions: of ``load_methods``.
+        rounds: timed passes of each method, after the first ones.
+        device: ``cpu`` or ``cuda``.
         slow: seconds; a method whose first pass takes longer is timed by that one pass.
 
     Returns:
@@ -146,28 +120,33 @@ def measure(
     kinds = {method.kind for method in functions}
     # The distance from the root is of interest for what stands in for it.
     wanted = kinds | {"exact root"} if kinds - {"covariance"} else kinds
-    references = {kind: _reference(kind, x, g) for kind in wanted}
+    exact = x.detach().double().requires_grad_()
+    references = {kind: one_pass(REFERENCES[kind], exact, g.double())[2:] for kind in wanted}
     rows, times, ready = {}, {}, dict(functions)
-    for method in _shown(functions, 1, f"{label}, first passes"):
+    for method in track(list(functions), f"{label}, first passes", unit="pass"):
         ridge = smallest_ridge(functions[method], x, g) if method.ridge else None
         if ridge is not None:
             ready[method] = partial(functions[method], ridge=ridge)
-        memory, seconds, out, grad = _first_pass(ready[method], x, g)
-        times[method] = [seconds]
-        rows[method] = {
-            "method": method.name,
-            "kind": method.kind,
-            "ours": method.ours,
-            **dict(zip(("batch", "channels", "positions"), size, strict=True)),
-            "ridge": ridge,
-            **memory,
-            **_errors(method.kind, out, grad, references),
-        }
-    del references
+        row = {"method": method.name, "kind": method.kind, "ours": method.ours}
+        row |= {"batch": batch, "channels": channels, "positions": positions, "ridge": ridge}
+        row |= {"saved_mb": saved_bytes(ready[method], x) / 1e6, "peak_mb": None}
+        if x.is_cuda:
+            torch.cuda.reset_peak_memory_stats(x.device)
+            before = torch.cuda.memory_allocated(x.device)
+        *seconds, out, grad = one_pass(ready[method], x, g)
+        if x.is_cuda:
+            row["peak_mb"] = (torch.cuda.max_memory_allocated(x.device) - before) / 1e6
+        row["error"], row["gradient_error"] = map(relative_error, (out, grad), references[method.kind])
+        row["root_distance"] = row["root_gradient_distance"] = None
+        if method.kind not in ("covariance", "exact root"):
+            found = map(relative_error, (out, grad), references["exact root"])
+            row["root_distance"], row["root_gradient_distance"] = found
+        times[method], rows[method] = [seconds], row
+    del references, exact
     quick = {method: ready[method] for method in functions if sum(times[method][0]) < slow}
     for method in quick:
         times[method].clear()
-    for method in _shown(quick, rounds, f"{label}, {rounds} rounds"):
+    for method in track(shuffled(quick, rounds), label, unit="pass"):
         times[method].append(one_pass(quick[method], x, g)[:2])
     for method, row in rows.items():
         row["rounds"] = len(times[method])
@@ -175,11 +154,3 @@ def measure(
         row |= {"forward_ms": _quartiles(forward), "backward_ms": _quartiles(backward)}
         row["total_ms"] = _quartiles([sum(pair) for pair in times[method]])
     return list(rows.values())
-
-
-def _errors(kind: str, out: Tensor, grad: Tensor, references: Mapping[str, tuple[Tensor, Tensor]]) -> dict:
-    errors = dict(zip(("error", "gradient_error"), map(relative_error, (out, grad), references[kind]), strict=True))
-    distances = (None, None)
-    if kind not in ("covariance", "exact root"):
-        distances = map(relative_error, (out, grad), references["exact root"])
-    return errors | dict(zip(("root_distance", "root_gradient_distance"), distances, strict=True))

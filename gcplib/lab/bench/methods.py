@@ -6,7 +6,7 @@ so they get gcplib's, whose backward is the cheapest here: only the root differs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from gcplib.linalg import (
 from gcplib.linalg.eigen import eigh
 from gcplib.linalg.parallel import batch_parts, over_batch
 
-__all__ = ["METHODS", "REFERENCES", "Function", "Method", "load_methods"]
+__all__ = ["METHODS", "REFERENCES", "Function", "Method", "choose_methods", "load_methods"]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -36,13 +36,13 @@ STEPS = 5
 class Method:
     """One way to compute one kind of matrix.
 
-    Args:
+    Attributes:
         name: shown in tables and plots.
         kind: which function of the covariance it computes: a key of ``REFERENCES``.
         make: imports what it needs and returns the function of the features.
         package: what to install, for peers; None for gcplib's own ways and for torch.
         ours: whether it is one of gcplib's.
-        ridge: whether the method fails on singular covariances; then ``make`` returns a function of features and ridge.
+        ridge: whether it fails on singular covariances; then ``make`` returns a function of features and ridge.
     """
 
     name: str
@@ -136,6 +136,19 @@ METHODS = (
     Method("MTP, products", "MTP", lambda: lambda x: taylor_root(covariance(x))),
     Method("MTP, eigenvalues", "MTP", lambda: REFERENCES["MTP"]),
 )
+
+
+def choose_methods(names: Sequence[str] | None) -> tuple[Method, ...]:
+    """Return the methods with one of these in their names, and the covariance, which the others are compared with.
+
+    Raises:
+        ValueError: nothing has such a name.
+    """
+    for name in names or ():
+        if not any(name.lower() in method.name.lower() for method in METHODS):
+            raise ValueError(f"no method has {name!r} in its name; known: {'; '.join(m.name for m in METHODS)}")
+    wanted = [name.lower() for name in names or ("",)]
+    return METHODS[:1] + tuple(m for m in METHODS[1:] if any(name in m.name.lower() for name in wanted))
 
 
 def load_methods(methods: Iterable[Method] = METHODS) -> tuple[dict[Method, Callable], dict[str, str]]:

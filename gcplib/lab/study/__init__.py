@@ -2,12 +2,13 @@
 
 Notebooks need only the names exported here:
 
->>> verdict([Evidence("root minus average", effect=19.0, low=17.5, high=20.5, n=5)])
+>>> verdict("C04", Evidence("Gaussian minus covariance, both square-rooted, fine labels", 2.0, low=1.5, high=2.5, n=5))
 'holds'
 """
 
-from gcplib.lab.study.claims import Evidence, claims_table, record, verdict
+from gcplib.lab.study.claims import claims_table, record
 from gcplib.lab.study.parameters import options_of
 from gcplib.lab.study.tables import evidence_table, save_table
+from gcplib.lab.study.verdicts import Evidence, verdict
 
 __all__ = ["Evidence", "claims_table", "evidence_table", "options_of", "record", "save_table", "verdict"]

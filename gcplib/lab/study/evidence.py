@@ -1,28 +1,34 @@
-"""Keep what a study measured: verdicts with their provenance, a figure, and the README's block that shows them."""
+"""Keep what a study measured, and show it: the pages of verdicts and of claims, and three lines of the README."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcplib.lab.files import around_block, project_root, renew_block, runs_dir, write_atomic
-from gcplib.lab.study.claims import UNTESTED, Evidence, claims, read_records, verdict
+from gcplib.lab.files import project_root, runs_dir, write_atomic, write_text
+from gcplib.lab.machine import machine_line
+from gcplib.lab.markdown import page, table
+from gcplib.lab.study.claims import assess_records, read_records
+from gcplib.lab.study.verdicts import Claim, claims, count_verdicts
 
-__all__ = ["keep_evidence", "kept_records", "readme_block"]
+__all__ = ["claims_page", "keep_evidence", "kept_records", "readme_lines", "verdicts_page", "with_lines"]
 
-BEGIN, END = "<!-- verdicts: written by python -m gcplib report --keep -->", "<!-- end of verdicts -->"
-# The profile of many seeds, whose verdicts stand beside those of the profile that anyone can run.
-MORE = "evidence"
-# The figure of the README: the headline figure of this number in this notebook.
+BEGIN, END = "<!-- verdicts: written by `python -m gcplib report --keep` -->", "<!-- end of verdicts -->"
+# Of the README: the profile of many seeds and the one that anyone can run, whose headline figure it shows.
+PROFILES = ("evidence", "study")
+SUFFIX = "_verdicts.json"
 FIGURE = "07_train_fine_grained-02.png"
+
+RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_formed.md](how_verdicts_are_formed.md)."
 
 
 def keep_evidence(profile: str) -> list[Path]:
-    """Copy a finished study's verdicts and headline figure to ``data/evidence`` and renew the README's block.
+    """Keep a study: verdicts and figure in ``data/evidence``, the page of verdicts, three lines of the README.
 
-    Of the profile ``evidence`` the verdicts are kept alone; the block shows them beside those of the profile kept next.
+    The figure is that of the profile ``study``.
 
     Returns:
         The files written.
@@ -33,60 +39,114 @@ def keep_evidence(profile: str) -> list[Path]:
     """
     records = read_records(profile)
     figure = runs_dir() / profile / "report" / "figures" / FIGURE
-    if not records or (profile != MORE and not figure.is_file()):
+    with_figure = profile == PROFILES[1]
+    if not records or (with_figure and not figure.is_file()):
         raise FileNotFoundError(f"study {profile!r} has no verdicts or no figure {FIGURE}; run it first")
     if by_hand := [record["notebook"] for record in records if record["by"] != "study"]:
         raise ValueError(f"{sorted(set(by_hand))} ran by hand; run the study {profile!r}, then keep it")
-    around_block(BEGIN, END)  # what cannot be shown is not kept
-    folder = project_root() / "data" / "evidence"
-    verdicts, image = folder / f"{profile}_verdicts.json", folder / "accuracy.png"
-    with write_atomic(verdicts) as temporary:
-        temporary.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if profile == MORE:
-        return [verdicts]
-    with write_atomic(image) as temporary:
-        shutil.copyfile(figure, temporary)
-    return [verdicts, image, renew_block(BEGIN, END, readme_block(records, kept_records(MORE)))]
+    readme = project_root() / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    with_lines(before, "")  # what cannot be shown is not kept
+    written = [write_text(_kept_path(profile), json.dumps(records, indent=1, ensure_ascii=False) + "\n")]
+    if with_figure:
+        written.append(written[0].with_name("accuracy.png"))
+        with write_atomic(written[-1]) as temporary:
+            shutil.copyfile(figure, temporary)
+    written.append(write_text(project_root() / "docs" / "verdicts.md", verdicts_page()))
+    return [*written, write_text(readme, with_lines(before, readme_lines()))]
 
 
 def kept_records(profile: str) -> list[dict]:
     """Return the records of a profile that are kept in the repository; none if there are none."""
-    path = project_root() / "data" / "evidence" / f"{profile}_verdicts.json"
+    path = _kept_path(profile)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def readme_block(records: list[dict], more: Sequence[dict] = ()) -> str:
-    """Return Markdown: a table of all claims, with verdict and effects to unfold, and what they were measured on.
+def readme_lines() -> str:
+    """Return three lines: how many claims have which verdict in both profiles, and where the rest is."""
+    lines = [f"* `{name}`: {_counts(records)}." for name in PROFILES if (records := kept_records(name))]
+    rest = "[every effect with its interval](docs/verdicts.md), [which effects decide, and why](docs/claims.md)"
+    return "\n".join([*lines, f"* {rest}."])
 
-    Args:
-        records: of one profile. more: of the profile of many seeds, for a second column.
-    """
-    lines = [f"| claim | `{records[0]['profile']}` | with more seeds |", "|---|---|---|"]
+
+def verdicts_page() -> str:
+    """Return the page of what is kept: a table of all claims, and below every effect with its interval."""
+    names = [path.name.removesuffix(SUFFIX) for path in _kept_path("").parent.glob(f"*{SUFFIX}")]
+    kept = {name: kept_records(name) for name in sorted(names)}
+    details = {claim.id: _details(claim, kept) for claim in claims().values()}
+    rows = [
+        (
+            f"[{claim.id}]({'' if details[claim.id] else 'claims.md'}#{claim.id.lower()})",
+            claim.text,
+            *(assess_records(claim.id, records).verdict for records in kept.values()),
+        )
+        for claim in claims().values()
+    ]
+    summary = "\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())
+    overview = table(["claim", "", *(f"`{name}`" for name in kept)], rows)
+    origins = [f"* {_origin(name, records)}" for name, records in kept.items()]
+    parts = ("## All claims", overview, *itertools.chain(*details.values()), "## Measured on", "\n".join(origins))
+    return page("Verdicts", RULE, summary, *parts)
+
+
+def claims_page() -> str:
+    """Return the page that says of every claim which effects decide, and why."""
+    parts = []
     for claim in claims().values():
-        cell = _cell(claim.id, records) or f"**{UNTESTED}**: a test takes {claim.takes}"
-        lines.append(f"| {claim.id} {claim.text} | {cell} | {_cell(claim.id, more)} |")
-    return "\n\n".join(["\n".join(lines), *filter(None, map(_origin, (records, more)))])
+        names = "\n".join(f"* `{pattern}`" for pattern in claim.primary)
+        parts += [f"## {claim.id}", f"**{claim.text}** ({claim.source})", names, claim.why]
+        parts += [f"A test takes {claim.takes}."]
+    return page("The claims, and the effects that decide", RULE, *parts)
 
 
-def _cell(claim: str, records: Sequence[dict]) -> str:
-    """Return a verdict, with the effects behind it to unfold; nothing where there is none."""
-    found = [record for record in records if record["claim"] == claim]
-    if not found:
-        return ""
-    effects = [Evidence(**item) for record in found for item in record["evidence"]]
-    text = [f"{e.name}: **{e.amount}** {e.unit} {e.interval}, n = {e.n}" for e in effects]
-    text.append("On " + "; ".join(dict.fromkeys(record["data"] for record in found)))
-    above = f"{sum(effect.low > 0 for effect in effects)} of {len(effects)} above zero"
-    return f"**{verdict(effects)}** <details><summary>{above}</summary>{'<br>'.join(text)}</details>"
+def with_lines(readme: str, body: str) -> str:
+    """Return the text of the README with other lines of verdicts.
+
+    Raises:
+        ValueError: it does not hold each of the two markers once.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise ValueError(f"README.md must hold the lines {BEGIN!r} and {END!r} once each")
+    return f"{readme.split(BEGIN)[0]}{BEGIN}\n{body}\n{END}{readme.split(END)[1]}"
 
 
-def _origin(records: Sequence[dict]) -> str:
-    if not records:
-        return ""
+def _details(claim: Claim, kept: dict[str, list[dict]]) -> list[str]:
+    """The section of one claim: per profile its verdict and effects; nothing where nothing was measured."""
+    parts = []
+    for name, records in kept.items():
+        found, own = assess_records(claim.id, records), [entry for entry in records if entry["claim"] == claim.id]
+        if not own:
+            continue
+        data = "; ".join(dict.fromkeys(entry["data"] for entry in own))
+        rows = [
+            (item.name, "**primary**" if primary else "", f"{item.amount} {item.unit}", item.interval, item.n, _p(p))
+            for item, primary, p in found.effects
+        ]
+        parts += [f"`{name}`: **{found.verdict}**, on {data}."]
+        parts += [table(["effect", "", "size", "95 % interval", "n", "corrected p"], rows)]
+        parts += [f"Not measured: {', '.join(f'`{text}`' for text in found.missing)}."] if found.missing else []
+        parts += ["\n".join(f"* {entry['notebook']}: {entry['note']}." for entry in own if entry["note"])]
+    title = f"{claim.text} ({claim.source}; [what decides](claims.md#{claim.id.lower()}))"
+    return [f"## {claim.id}", title, *parts] if parts else []
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _counts(records: Sequence[dict]) -> str:
+    words = [assess_records(claim, records).verdict for claim in claims()]
+    return f"of {len(words)} claims, {count_verdicts(words)}"
+
+
+def _origin(name: str, records: Sequence[dict]) -> str:
     machine = records[0]["machine"]
-    commits = ", ".join(f"`{name}`" for name in dict.fromkeys(record["machine"]["commit"] for record in records))
-    days = " to ".join(sorted({record["date"][:10] for record in records}))
-    device = f"{machine['cpu']}, {machine['cores']} cores{', ' + machine['gpu'] if machine['gpu'] else ''}"
-    return (
-        f"Profile `{records[0]['profile']}`: {device}; torch {machine['versions']['torch']}, commit {commits}, {days}."
+    commits = ", ".join(
+        f"`{name}`" for name in dict.fromkeys(record["machine"]["commit"] or "none" for record in records)
     )
+    days = " to ".join(sorted({record["date"][:10] for record in records}))
+    return f"`{name}`: {machine_line(machine)}; torch {machine['versions']['torch']}; commit {commits}; {days}."
+
+
+def _kept_path(profile: str) -> Path:
+    return project_root() / "data" / "evidence" / f"{profile}{SUFFIX}"

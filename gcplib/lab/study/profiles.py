@@ -238,7 +238,13 @@ def _library_digest() -> str:
     package, small = Path(__file__).resolve().parents[2], project_root() / "data"
     study = package / "lab" / "study"
     files = [path for path in package.rglob("*.py") if study not in path.parents]
-    files += [study / "claims.py", study / "claims.csv", *small.glob("*.txt"), *small.glob("evidence/*.csv")]
+    files += [
+        study / "claims.py",
+        study / "verdicts.py",
+        study / "claims.yaml",
+        *small.glob("*.txt"),
+        *small.glob("evidence/*.csv"),
+    ]
     total = hashlib.sha256()
     for path in sorted(files):
         total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())

@@ -9,20 +9,15 @@ from pathlib import Path
 
 from gcplib.lab.files import write_atomic
 from gcplib.lab.machine import describe_machine, machine_line
-from gcplib.lab.study.claims import FAILS, HOLDS, PARTLY, UNDECIDED, UNTESTED, Evidence, claims, read_records, verdict
+from gcplib.lab.study.claims import read_records
 from gcplib.lab.study.profiles import Plan, load_plan
 from gcplib.lab.study.progress import duration
 from gcplib.lab.study.status import NotebookStatus, count_runs, study_status, sweep_status
+from gcplib.lab.study.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, Evidence, claims, count_verdicts, verdict
 
 __all__ = ["build_report", "report_path"]
 
-CSS_CLASS = {HOLDS: "holds", PARTLY: "partly", UNDECIDED: "untested", FAILS: "fails", UNTESTED: "untested"}
-COUNTED = {
-    HOLDS: ("holds", "hold"),
-    PARTLY: ("holds in part", "hold in part"),
-    UNDECIDED: ("is undecided", "are undecided"),
-    FAILS: ("does not hold", "do not hold"),
-}
+CSS_CLASS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails"}  # the others show nothing, and are gray
 
 
 def report_path(plan: Plan) -> Path:
@@ -133,8 +128,8 @@ def _claims(plan: Plan) -> tuple[list[dict], list[dict]]:
     for claim in claims().values():
         found = records.get(claim.id, [])
         evidence = [(Evidence(**item), record) for record in found for item in record["evidence"]]
-        word = verdict([item for item, _ in evidence]) if evidence else UNTESTED
-        row = {"claim": claim, "verdict": word, "css": CSS_CLASS[word], "evidence": evidence}
+        word = verdict(claim.id, [item for item, _ in evidence])
+        row = {"claim": claim, "verdict": word, "css": CSS_CLASS.get(word, "untested"), "evidence": evidence}
         row["notes"] = [record["note"] for record in found if record.get("note")]
         (tested if evidence else untested).append(row)
     return tested, untested
@@ -143,8 +138,7 @@ def _claims(plan: Plan) -> tuple[list[dict], list[dict]]:
 def _summary(plan: Plan, notebooks: list[_Notebook], tested: list[dict], untested: list[dict]) -> str:
     ran = [notebook for notebook in notebooks if notebook.status.state == "ok"]
     failed = [notebook for notebook in notebooks if notebook.status.state == "failed"]
-    words = [row["verdict"] for row in tested]
-    counts = [f"{words.count(w)} {text[words.count(w) > 1]}" for w, text in COUNTED.items() if w in words]
+    found = [row["verdict"] for row in tested if row["verdict"] != UNTESTED]  # some have secondary effects alone
     text = ""
     if notebooks:
         text += f"{len(ran)} of {len(notebooks)} notebooks ran through"
@@ -152,9 +146,9 @@ def _summary(plan: Plan, notebooks: list[_Notebook], tested: list[dict], unteste
     if plan.sweeps:
         total, words = count_runs(sweep_status(plan).values())
         text += f"Of {total} training run{'s' * (total > 1)}, {words}. "
-    were = "was" if len(tested) == 1 else "were"
-    text += f"Of {len(tested) + len(untested)} claims, {len(tested)} {were} tested in this profile"
-    return text + (": " + ", ".join(counts) + "." if counts else ".")
+    were = "was" if len(found) == 1 else "were"
+    text += f"Of {len(tested) + len(untested)} claims, {len(found)} {were} tested in this profile"
+    return text + (f": {count_verdicts(found)}." if found else ".")
 
 
 def _provenance(plan: Plan, notebooks: list[_Notebook]) -> list[tuple[str, str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcplib.lab.files import project_root, runs_dir, write_atomic
 from gcplib.lab.machine import describe_machine
+from gcplib.lab.study.claims import check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,20 +25,18 @@ def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
     Raises:
         ValueError: the name is not usable as a file name, the frame is empty, or it has one of those columns already.
     """
-    for label, text in (("name", name), ("profile", profile)):
-        if not re.fullmatch(r"[\w.-]+", text) or text.startswith("."):
-            raise ValueError(f"{label} must be a plain name such as 'truncation', got {text!r}")
+    check_name(name=name, profile=profile)
     if frame.empty:
         raise ValueError(f"table {name!r} has no rows; there is nothing to keep")
     if taken := [column for column in PROVENANCE if column in frame]:
         raise ValueError(f"table {name!r} has columns {taken}, which are written here; rename them")
-    machine = describe_machine()
+    machine, path = describe_machine(), _folder(profile) / f"{name}.csv"
     where = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores"
     values = (profile, where, machine["versions"].get("torch"), machine["commit"])
-    with write_atomic(_folder(profile) / f"{name}.csv") as temporary:
+    with write_atomic(path) as temporary:
         # Five digits are more than any interval can tell apart, and keep the files small.
         frame.assign(**dict(zip(PROVENANCE, values, strict=True))).to_csv(temporary, index=False, float_format="%.5g")
-    return _folder(profile) / f"{name}.csv"
+    return path
 
 
 def evidence_table(name: str) -> pd.DataFrame | None:
@@ -64,10 +62,9 @@ def keep_tables(profile: str) -> list[Path]:
     tables = sorted(_folder(profile).glob("*.csv"))
     if not tables:
         raise FileNotFoundError(f"study {profile!r} has no tables in {_folder(profile)}; run it first")
-    kept = []
-    for table in tables:
-        kept.append(project_root() / "data" / "evidence" / table.name)
-        with write_atomic(kept[-1]) as temporary:
+    kept = [project_root() / "data" / "evidence" / table.name for table in tables]
+    for table, path in zip(tables, kept, strict=True):
+        with write_atomic(path) as temporary:
             shutil.copyfile(table, temporary)
     return kept
 

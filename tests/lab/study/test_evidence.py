@@ -3,7 +3,9 @@ import json
 import pytest
 
 from gcplib.lab.study import Evidence, record
-from gcplib.lab.study.evidence import BEGIN, END, FIGURE, keep_evidence
+from gcplib.lab.study.evidence import BEGIN, END, FIGURE, keep_evidence, kept_records, readme_lines, verdicts_page
+
+NAME = "Gaussian minus covariance, both square-rooted, fine labels"
 
 
 @pytest.fixture
@@ -15,51 +17,74 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def _measure(place, effect=2.0):
-    record("C01", Evidence("gain", effect, effect - 1, effect + 1, 3), notebook="07_x", profile="tiny", data="Data")
-    figure = place / "runs" / "tiny" / "report" / "figures" / FIGURE
+def _measure(place, effect=2.0, profile="study"):
+    found = [Evidence(NAME, effect, effect - 1, effect + 1, 3), Evidence("something else", 9.0, 8.0, 10.0, 3)]
+    record("C04", found, notebook="01_x", profile=profile, data="Data", note="a note")
+    figure = place / "runs" / profile / "report" / "figures" / FIGURE
     figure.parent.mkdir(parents=True, exist_ok=True)
     figure.write_bytes(b"png")
 
 
-def test_verdicts_figure_and_readme_are_kept_and_renewed(place):
-    for effect, verdict in ((2.0, "**holds**"), (0.5, "**undecided here**"), (-2.0, "**does not hold here**")):
+def test_verdicts_figure_page_and_three_lines_are_kept_and_renewed(place):
+    for effect, verdict in ((5.0, "holds"), (0.5, "undecided here"), (-5.0, "does not hold here")):
         _measure(place, effect)
-        keep_evidence("tiny")
+        written = keep_evidence("study")
+        names = ["study_verdicts.json", "accuracy.png", "verdicts.md", "README.md"]
+        assert [path.name for path in written] == names
         text = (place / "README.md").read_text()
-        assert text.startswith("before\n")
-        assert text.endswith("after\n")
-        assert "former verdicts" not in text
-        assert verdict in text
-        assert f"gain: **{effect:+}** points".replace("-", "\N{MINUS SIGN}") in text
-        assert "| C31" in text
-        assert "| **not tested**: a test takes 12_look_from_coarse_to_fine |  |" in text
+        assert text == f"before\n{BEGIN}\n{readme_lines()}\n{END}\nafter\n"
+        assert readme_lines().splitlines()[0].startswith("* `study`: of 36 claims, 1 ")
+        page = (place / "docs" / "verdicts.md").read_text()
+        assert page == verdicts_page()
+        assert f"`study`: **{verdict}**, on Data." in page
+        amount = f"{effect:+}".replace("-", "\N{MINUS SIGN}")
+        assert f"| {NAME} | **primary** | {amount} points |" in page
+        assert "| something else |  | +9.0 points | [8.0, 10.0] | 3 |  |" in page
+        assert "* 01_x: a note." in page
+        assert "| [C04](#c04) |" in page
+        assert "| [C31](claims.md#c31) |" in page
     assert (place / "data" / "evidence" / "accuracy.png").read_bytes() == b"png"
-    (kept,) = json.loads((place / "data" / "evidence" / "tiny_verdicts.json").read_text())
+    (kept,) = kept_records("study")
     assert kept["machine"]["cores"] >= 1
 
 
 def test_nothing_is_kept_of_a_study_that_has_not_run_or_ran_by_hand(place, monkeypatch):
     with pytest.raises(FileNotFoundError, match="run it first"):
-        keep_evidence("tiny")
+        keep_evidence("study")
     monkeypatch.delenv("GCPLIB_STUDY")
     _measure(place)
     with pytest.raises(ValueError, match="ran by hand"):
-        keep_evidence("tiny")
+        keep_evidence("study")
+    assert not (place / "data").exists()
+
+
+def test_nothing_is_kept_where_it_cannot_be_shown(place):
+    _measure(place)
+    (place / "README.md").write_text("no markers")
+    with pytest.raises(ValueError, match="must hold the lines"):
+        keep_evidence("study")
+    assert not (place / "data").exists()
 
 
 def test_verdicts_of_many_seeds_stand_beside_those_of_the_study(place):
-    _measure(place, -2.0)
-    record("C02", Evidence("more", 5.0, 4.0, 6.0, 9), notebook="07_x", profile="evidence", data="Data")
-    (kept,) = keep_evidence("evidence")
-    assert kept.name == "evidence_verdicts.json"
-    assert "former verdicts" in (place / "README.md").read_text()
-    keep_evidence("tiny")
-    text = (place / "README.md").read_text()
-    first, second = (line for line in text.splitlines() if line.startswith(("| C01", "| C02")))
-    assert "**does not hold here**" in first
-    assert first.endswith("|  |")
-    assert "**not tested**" in second
-    assert second.endswith("more: **+5.0** points [4.0, 6.0], n = 9<br>On Data</details> |")
-    assert "Profile `tiny`: " in text
-    assert "Profile `evidence`: " in text
+    _measure(place, -5.0)
+    keep_evidence("study")
+    _measure(place, 5.0, "evidence")
+    written = keep_evidence("evidence")
+    assert "accuracy.png" not in [path.name for path in written]
+    page = (place / "docs" / "verdicts.md").read_text()
+    (line,) = (line for line in page.splitlines() if line.startswith("| [C04]"))
+    assert line.endswith("| holds | does not hold here |")
+    assert "* `study`: " in page
+    assert "* `evidence`: " in page
+    assert json.loads((place / "data" / "evidence" / "evidence_verdicts.json").read_text())
+    assert len(readme_lines().splitlines()) == 3
+
+
+def test_other_profiles_have_a_column_of_their_own_and_no_figure(place):
+    _measure(place, 5.0)
+    keep_evidence("study")
+    _measure(place, 5.0, "paper")
+    assert "accuracy.png" not in [path.name for path in keep_evidence("paper")]
+    page = (place / "docs" / "verdicts.md").read_text()
+    assert "| claim |  | `paper` | `study` |" in page

@@ -1,0 +1,132 @@
+"""The pages of ``docs/`` that are written from what they describe: kept measurements, docstrings, recipes, profiles."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from gcplib.lab.bench.layers import speed_page
+from gcplib.lab.bench.networks import training_speed_page
+from gcplib.lab.data.layouts import LAYOUTS
+from gcplib.lab.files import project_root, write_text
+from gcplib.lab.markdown import docstring, page, table
+from gcplib.lab.study.evidence import claims_page, verdicts_page
+from gcplib.lab.study.recipes import list_recipes, load_recipe
+from gcplib.lab.validation import read_yaml
+from gcplib.nn import create_pool, list_pools
+
+__all__ = ["PAGES", "stale_pages", "write_page"]
+
+CHANNELS, REDUCED = 112, 64  # of the library's own backbone
+
+
+def pools_page() -> str:
+    """Return the page of all pools, from the registry."""
+    pools = {name: create_pool(name, CHANNELS, reduction=REDUCED) for name in list_pools()}
+    rows = [
+        (
+            f"`{name}`",
+            f"[{type(pool).__name__}](#{type(pool).__name__.lower()})",
+            f"{pool.out_features:,}",
+            pool.extra_repr(),
+        )
+        for name, pool in pools.items()
+    ]
+    classes = dict.fromkeys(type(pool) for pool in pools.values())
+    details = [text for kind in classes for text in (f"## {kind.__name__}", docstring(kind))]
+    lead = (
+        f"`length` is that of an image's vector after a reduction to {REDUCED} channels. More: [layers.md](layers.md)."
+    )
+    overview = table(["name", "class", "length", "settings"], rows)
+    return page("Pools", lead, overview, "## create_pool", docstring(create_pool), *details)
+
+
+def recipes_page() -> str:
+    """Return the page of the published recipes, from their files."""
+    found = {}
+    for name in list_recipes():
+        found.setdefault(name.partition("/")[0], []).append(name)
+    parts = []
+    for file, names in found.items():
+        recipe = load_recipe(names[0])
+        differences = "\n".join(["Differences from the source:", "", *(f"* {text}" for text in recipe.differences)])
+        parts += [f"## {file}", f"{recipe.title}. As {', '.join(f'`{name}`' for name in names)}."]
+        parts += [f"Source: {recipe.source}.", f"Published: {recipe.published}.", differences]
+    lead = "`python -m gcplib train --config NAME --set data.root=FOLDER` trains one; see [running.md](running.md)."
+    return page("Published recipes", lead, *parts)
+
+
+def layouts_page() -> str:
+    """Return the page of the data sets that can be read from disk, from their readers."""
+    parts = []
+    for name, layout in LAYOUTS.items():
+        counts = [
+            f"* {title}: " + ", ".join(f"{count:,} {what}" for what, count in numbers.items())
+            for title, numbers in layout.published.items()
+        ]
+        reader = getattr(layout.read, "func", layout.read)
+        parts += [
+            f"## {name}",
+            f"Expected under `root`: {layout.expected.replace('<', '&lt;')}.",
+            docstring(reader),
+            "\n".join(counts),
+        ]
+    lead = (
+        "What `dataset` and `data.layout` may be; counts are as published. How to use them: [data](../data/README.md)."
+    )
+    return page("Data sets on disk", lead, *parts)
+
+
+def profiles_page() -> str:
+    """Return the page of the study's profiles, from their files."""
+    parts = []
+    for path in sorted((project_root() / "notebooks" / "profiles").glob("*.yaml")):
+        profile, comment = read_yaml(path), re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))[0]
+        parts += [
+            f"## {path.stem}",
+            f"{profile['description']}.",
+            re.sub(r"^# ?", "", comment, flags=re.MULTILINE).strip(),
+        ]
+        rows = [(f"`{name}`", f"`{value}`") for name, value in profile.get("shared", {}).items()]
+        parts += [table(["given to every notebook", ""], rows)] if rows else []
+        parts += [
+            f"{len(profile['notebooks'])} notebooks; grids of runs: {', '.join(profile.get('runs', {})) or 'none'}."
+        ]
+    lead = "`make study PROFILE=NAME` runs one. Their files are in `notebooks/profiles`; see [running.md](running.md)."
+    return page("Profiles", lead, *parts)
+
+
+def notebooks_page() -> str:
+    """Return the page of the course, from the notebooks' own beginnings."""
+    parts = []
+    for path in sorted((project_root() / "notebooks").glob("*.ipynb")):
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        title, _, rest = first.removeprefix("# ").partition("\n")
+        parts += [f"## {title}", f"[{path.name}](../notebooks/{path.name})", rest.strip()]
+    return page("Notebooks", *parts)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "verdicts.md": verdicts_page,
+    "claims.md": claims_page,
+    "notebooks.md": notebooks_page,
+    "profiles.md": profiles_page,
+    "pools.md": pools_page,
+    "recipes.md": recipes_page,
+    "data_sets.md": layouts_page,
+    "speed.md": speed_page,
+    "training_speed.md": training_speed_page,
+}
+
+
+def write_page(name: str) -> Path:
+    """Write one of ``PAGES``, and return the file."""
+    return write_text(project_root() / "docs" / name, PAGES[name]())
+
+
+def stale_pages() -> list[Path]:
+    """Return the pages that are missing or would be written differently."""
+    paths = [project_root() / "docs" / name for name in PAGES]
+    return [path for path in paths if not path.is_file() or path.read_text(encoding="utf-8") != PAGES[path.name]()]

@@ -1,0 +1,220 @@
+"""The claims of the papers, and the verdict that measured effects give one.
+
+Which effects decide stands in ``claims.yaml``; the verdict follows from them by one fixed rule, so nobody words it by
+hand.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from gcplib.lab.holm import holm
+from gcplib.lab.validation import read_yaml
+from gcplib.linalg.calls import unknown
+
+if TYPE_CHECKING:
+    from gcplib.lab.analysis import Interval
+
+__all__ = ["Assessment", "Claim", "Evidence", "assess", "claims", "count_verdicts", "verdict"]
+
+HOLDS, PARTLY, UNDECIDED, FAILS = "holds", "holds in part", "undecided here", "does not hold here"
+TOO_FEW, UNTESTED = "too few seeds", "not tested"
+# Each verdict of one claim, and of several, in a sentence.
+COUNTED = {
+    HOLDS: ("holds", "hold"),
+    PARTLY: ("holds in part", "hold in part"),
+    UNDECIDED: ("is undecided", "are undecided"),
+    FAILS: ("does not hold", "do not hold"),
+    TOO_FEW: ("has too few seeds", "have too few seeds"),
+    UNTESTED: ("is not tested", "are not tested"),
+}
+LEVEL, LEAST_N = 0.05, 3  # two values always have an interval, but nothing says whether they are alike by chance
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: where it is from, what a test of it takes, and which effects decide, and why these.
+
+    ``primary`` are regular expressions for the names of effects.
+    """
+
+    id: str
+    source: str
+    text: str
+    takes: str
+    primary: tuple[str, ...]
+    why: str
+
+    def is_primary(self, name: str) -> bool:
+        """Whether an effect of this name decides."""
+        return any(re.fullmatch(pattern, name) for pattern in self.primary)
+
+
+@functools.cache
+def claims() -> dict[str, Claim]:
+    """Return every claim under test, by id."""
+    found = read_yaml(Path(__file__).with_name("claims.yaml"))
+    return {id: Claim(id, **fields | {"primary": tuple(fields["primary"])}) for id, fields in found.items()}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One measured effect, signed so that a positive number supports the claim.
+
+    Args:
+        name: what was measured, in words ("root minus average, fine labels").
+        effect: the effect itself.
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
+        n: the number of seeds, or of other independent units, behind it.
+        unit: of the effect; percentage points by default.
+
+    Raises:
+        ValueError: a number is not finite, the effect lies outside its interval, or ``n`` is below 1.
+    """
+
+    name: str
+    effect: float
+    low: float
+    high: float
+    n: int
+    unit: str = "points"
+
+    def __post_init__(self) -> None:
+        for field in ("effect", "low", "high"):
+            value = float(getattr(self, field))  # a NumPy or torch scalar would not survive JSON
+            if not math.isfinite(value):
+                raise ValueError(f"evidence {self.name!r}: {field} must be finite, got {value}")
+            object.__setattr__(self, field, value)
+        if not self.low <= self.effect <= self.high:
+            numbers = f"{self.low}, {self.effect}, {self.high}"
+            raise ValueError(f"evidence {self.name!r}: expected low <= effect <= high, got {numbers}")
+        if int(self.n) != self.n or self.n < 1:
+            raise ValueError(f"evidence {self.name!r}: n must be an integer of at least 1, got {self.n}")
+        object.__setattr__(self, "n", int(self.n))
+
+    @classmethod
+    def of(cls, name: str, interval: Interval, unit: str = "points") -> Evidence:
+        """Make evidence of an interval (``gcplib.lab.analysis.mean_interval`` or ``paired_difference``)."""
+        return cls(name, interval.mean, interval.low, interval.high, interval.n, unit)
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p value of no effect that belongs to the interval, NaN for n = 1.
+
+        ``2 P(T > t |effect| / h)`` with T of Student's distribution of n - 1 degrees of freedom, t its 97.5 % point and
+        h the width of the interval on the side of zero: below 0.05 exactly where the interval does not reach zero. For
+        Student's intervals it is the t test's. Other intervals (Clopper and Pearson's, bootstrap, crossed ones) may be
+        skew or have other degrees of freedom: for them it is an approximation where it is not near 0.05.
+        """
+        from scipy.special import stdtr, stdtrit
+
+        half = self.effect - self.low if self.effect > 0 else self.high - self.effect
+        if self.n == 1 or self.effect == 0 or half == 0:
+            return math.nan if self.n == 1 else float(self.effect == 0)
+        return float(2 * stdtr(self.n - 1, -stdtrit(self.n - 1, 0.975) * abs(self.effect) / half))
+
+    @property
+    def amount(self) -> str:
+        """The effect as text with its sign, such as ``+19.0``."""
+        return self._text(self.effect, sign="+")
+
+    @property
+    def interval(self) -> str:
+        """The interval as text, such as ``[17.5, 20.5]``."""
+        return f"[{self._text(self.low)}, {self._text(self.high)}]"
+
+    def _text(self, value: float, sign: str = "") -> str:
+        # As many decimals as the interval can tell apart: two digits of its width.
+        width = self.high - self.low or abs(self.effect) or 1.0
+        return f"{value:{sign}.{max(0, 1 - math.floor(math.log10(width)))}f}".replace("-", "\N{MINUS SIGN}")
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.amount} {self.unit} {self.interval}, n = {self.n}"
+
+
+class Weighed(NamedTuple):
+    """An effect, whether it is a primary one, and its corrected p value (None for what decides nothing)."""
+
+    evidence: Evidence
+    primary: bool
+    p: float | None
+
+
+class Assessment(NamedTuple):
+    """A verdict, the effects it is made of, primary ones first, and the primary ones that were not measured."""
+
+    verdict: str
+    effects: tuple[Weighed, ...]
+    missing: tuple[str, ...]
+
+
+def assess(claim: str, evidence: Evidence | Iterable[Evidence]) -> Assessment:
+    """Return the verdict that the primary effects of a claim give, and what it is made of.
+
+    Their p values are corrected by Holm's method, those that were not measured counting as 1, and compared with 5 %:
+    ``holds`` if all are significantly positive, ``holds in part`` if some are, else ``does not hold here`` if one is
+    significantly negative, and ``undecided here`` if none is. It is ``too few seeds`` where a primary effect has fewer
+    than three, and ``not tested`` where no primary effect was measured, whatever the secondary ones say.
+
+    Args:
+        claim: its id.
+        evidence: everything that was measured about it; may be empty.
+
+    Raises:
+        ValueError: the claim does not exist, or something is not ``Evidence``.
+    """
+    if claim not in claims():
+        raise ValueError(unknown("claim", claim, claims()))
+    items = (evidence,) if isinstance(evidence, Evidence) else tuple(evidence)
+    if wrong := [item for item in items if not isinstance(item, Evidence)]:
+        raise ValueError(f"expected Evidence, got {type(wrong[0]).__name__}: {wrong[0]!r}")
+    claim = claims()[claim]
+    primary = [item for item in items if claim.is_primary(item.name)]
+    missing = tuple(text for text in claim.primary if not any(re.fullmatch(text, item.name) for item in primary))
+    few = any(item.n < LEAST_N for item in primary)
+    p_values = [None] * len(primary)
+    if primary and not few:
+        p_values = holm([*(item.p_value for item in primary), *(1.0 for _ in missing)]).tolist()[: len(primary)]
+    signs = {
+        math.copysign(1, item.effect) if p < LEVEL else 0
+        for item, p in zip(primary, p_values, strict=True)
+        if p is not None
+    }
+    if few or not primary:
+        word = TOO_FEW if few else UNTESTED
+    elif 1 in signs:
+        word = HOLDS if signs == {1} and not missing else PARTLY
+    else:
+        word = FAILS if -1 in signs else UNDECIDED
+    weighed = [Weighed(item, True, p) for item, p in zip(primary, p_values, strict=True)]
+    weighed += [Weighed(item, False, None) for item in items if not claim.is_primary(item.name)]
+    return Assessment(word, tuple(weighed), missing)
+
+
+def verdict(claim: str, evidence: Evidence | Iterable[Evidence]) -> str:
+    """Return the verdict that ``assess`` finds.
+
+    >>> verdict("C31", Evidence("accuracy: orthogonal minus kaiming, with the path", 2, low=1, high=3, n=5))
+    'holds'
+    >>> verdict("C31", Evidence("something else", 2, low=1, high=3, n=5))
+    'not tested'
+    """
+    return assess(claim, evidence).verdict
+
+
+def count_verdicts(words: Iterable[str]) -> str:
+    """Return how many claims have each verdict.
+
+    >>> count_verdicts(["holds", "not tested", "not tested"])
+    '1 holds, 2 are not tested'
+    """
+    counts = Counter(words)
+    return ", ".join(f"{counts[word]} {text[counts[word] > 1]}" for word, text in COUNTED.items() if counts[word])
