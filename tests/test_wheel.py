@@ -92,7 +92,7 @@ def test_wheel_holds_the_package_its_data_and_types(wheel):
         "gcplib",
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
     }
-    assert any(re.fullmatch(r"gcplib/lab/training/recipes/\w+\.yaml", name) for name in names)
+    assert any(re.fullmatch(r"gcplib/lab/training/published_recipes/\w+\.yaml", name) for name in names)
 
 
 def test_core_makes_every_pool_model_and_gradient_with_torch_timm_and_numpy_alone(bare):

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import VECTOR_ORDER, center, spectral_dtype, triu_vector
+from gcplib.linalg.tolerance import SPECTRAL_DTYPES
+from gcplib.nn.options import check_known, check_parts, check_positive
 
-__all__ = ["AveragePool", "MatrixPool", "Reduction", "laid_out_as"]
+__all__ = ["AveragePool", "MatrixPool", "Reduction", "Widths"]
+
+# Channels after a 1x1 reduction, or after each of several, or None for no reduction.
+Widths = int | Sequence[int] | None
 
 # By name, so that a pool's options are plain values and can stand in a file. None: as the features are.
-COMPUTE_DTYPES = {None: None, "float32": torch.float32, "float64": torch.float64}
+COMPUTE_DTYPES = {None: None} | {str(dtype).removeprefix("torch."): dtype for dtype in SPECTRAL_DTYPES}
 
 
 class Reduction(nn.Sequential):
     """1x1 convolution, batch norm, ReLU: fewer channels before a second-order pool (iSQRT-COV, section 4.1).
 
     Args:
-        in_channels: C. out_channels: channels d; or several numbers, progressively: one convolution, batch norm and
-            ReLU each, for instance ``(96, 64)``.
+        in_channels: C.
+        out_channels: channels d; or several numbers, progressively: one convolution, batch norm and ReLU each, for
+            instance ``(96, 64)``.
         groups: of the channels, each with convolutions of its own, which have 1 / groups of the weights together.
 
     Raises:
@@ -34,14 +41,16 @@ class Reduction(nn.Sequential):
     torch.Size([64, 24, 1, 1])
     """
 
-    def __init__(self, in_channels: int, out_channels: int | Sequence[int], groups: int = 1):
-        widths = check_widths(out_channels)
+    def __init__(
+        self, in_channels: int, out_channels: int | Sequence[int], *, groups: int = 1, device=None, dtype=None
+    ):
+        widths, place = check_widths(out_channels), {"device": device, "dtype": dtype}
         for width in (in_channels, *widths):
             check_parts("reduction_groups", groups, width)
         layers = []
         for before, after in pairwise((in_channels, *widths)):
-            convolution = nn.Conv2d(before, after, 1, groups=groups, bias=False)
-            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            convolution = nn.Conv2d(before, after, 1, groups=groups, bias=False, **place)
+            layers += [convolution, nn.BatchNorm2d(after, **place), nn.ReLU(inplace=True)]
         super().__init__(*layers)
         self.widths = widths
         for convolution in layers[::3]:
@@ -51,16 +60,6 @@ class Reduction(nn.Sequential):
                 # long as without groups, and batch norm after them gives steps on them the same effect.
                 with torch.no_grad():
                     convolution.weight.mul_(groups**0.5)
-
-
-def laid_out_as(x: Tensor, images: Tensor) -> Tensor:
-    """Return the images with their channels last in memory where those of x are; cropping and turning lose it.
-
-    Convolutions on a CPU are several times faster so.
-    """
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return images.contiguous(memory_format=torch.channels_last)
-    return images
 
 
 def check_widths(reduction: int | Sequence[int]) -> tuple[int, ...]:
@@ -75,19 +74,6 @@ def check_widths(reduction: int | Sequence[int]) -> tuple[int, ...]:
     return widths
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raise ``ValueError`` unless ``value`` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-
-
-def check_parts(name: str, count: int, channels: int) -> None:
-    """Raise ``ValueError`` unless the channels can be cut into ``count`` equal parts."""
-    check_positive(name, count)
-    if channels % count:
-        raise ValueError(f"{name} must divide the channels, but {channels} channels make no {count} equal parts")
-
-
 class AveragePool(nn.Module):
     """Global average pooling, the first-order baseline: ``(B, C, H, W)`` to ``(B, d)``.
 
@@ -95,8 +81,16 @@ class AveragePool(nn.Module):
     the views' averages here, the mean of their second moments, or covariances, in the pools built on those.
 
     Args:
-        in_channels: C. reduction: channels d after an optional 1x1 reduction, or those after each of several, in turn
-            (``Reduction``); None keeps C. reduction_groups: of its convolutions.
+        in_channels: C.
+        reduction: channels d after an optional 1x1 reduction, or those after each of several, in turn (``Reduction``);
+            None keeps C.
+        reduction_groups: of its convolutions.
+        device: of the weights, which only a reduction has; torch's default if None.
+        dtype: of the weights.
+
+    Attributes:
+        channels: d.
+        settings: what ``repr`` shows beside the sizes.
     """
 
     min_positions = 1
@@ -104,15 +98,19 @@ class AveragePool(nn.Module):
     # the covariance of all positions is the mean of the views' covariances.
     centered = False
 
-    def __init__(self, in_channels: int, reduction: int | Sequence[int] | None = None, reduction_groups: int = 1):
+    def __init__(
+        self, in_channels: int, *, reduction: Widths = None, reduction_groups: int = 1, device=None, dtype=None
+    ):
         super().__init__()
         check_positive("in_channels", in_channels)
         check_positive("reduction_groups", reduction_groups)
-        self.in_channels = in_channels
-        self.channels = in_channels if reduction is None else check_widths(reduction)[-1]
         if reduction is None and reduction_groups != 1:
             raise ValueError(f"reduction_groups {reduction_groups} needs a reduction to group, got reduction None")
-        self.reduction = nn.Identity() if reduction is None else Reduction(in_channels, reduction, reduction_groups)
+        self.in_channels, self.channels, self.reduction = in_channels, in_channels, nn.Identity()
+        self.settings: dict[str, Any] = {}
+        if reduction is not None:
+            self.reduction = Reduction(in_channels, reduction, groups=reduction_groups, device=device, dtype=dtype)
+            self.channels = self.reduction.widths[-1]
 
     @property
     def out_features(self) -> int:
@@ -147,31 +145,27 @@ class AveragePool(nn.Module):
             return self.pool(x)
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, out_features={self.out_features}"
+        shown = (f"{name}={value}" for name, value in self.settings.items() if value is not None)
+        return ", ".join([str(self.in_channels), f"out_features={self.out_features}", *shown])
 
 
 class MatrixPool(AveragePool):
     """What the second-order pools share: a matrix ``(B, d, d)``, vectorized by its upper triangle in row order.
 
     Args:
-        in_channels: C. reduction, reduction_groups: channels d after an optional 1x1 reduction; see ``AveragePool``.
-        compute_dtype: ``float32`` or ``float64`` for everything between features and vector; None takes the features'.
+        in_channels: C.
+        compute_dtype: ``float32`` or ``float64`` for everything between features and vector, by name or as torch's
+            dtype; None takes the features'.
+        common: ``reduction``, ``reduction_groups``, ``device``, ``dtype``; see ``AveragePool``.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        reduction: int | Sequence[int] | None = None,
-        compute_dtype: str | None = None,
-        reduction_groups: int = 1,
-    ):
-        super().__init__(in_channels, reduction, reduction_groups)
-        if compute_dtype not in COMPUTE_DTYPES:
-            raise ValueError(
-                f"compute_dtype must be one of {', '.join(map(str, COMPUTE_DTYPES))}, got {compute_dtype!r}"
-            )
-        self.compute_dtype = compute_dtype
-        self.register_buffer("vector_order", torch.tensor(VECTOR_ORDER))
+    def __init__(self, in_channels: int, *, compute_dtype: str | torch.dtype | None = None, **common):
+        super().__init__(in_channels, **common)
+        if isinstance(compute_dtype, torch.dtype):
+            compute_dtype = str(compute_dtype).removeprefix("torch.")
+        check_known("compute_dtype", compute_dtype, COMPUTE_DTYPES)
+        self.compute_dtype = self.settings["compute_dtype"] = compute_dtype
+        self.register_buffer("vector_order", torch.tensor(VECTOR_ORDER, device=common.get("device")))
 
     @property
     def out_features(self) -> int:

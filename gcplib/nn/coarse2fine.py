@@ -11,16 +11,13 @@ image x, f = F / rms(F), and k = 1 ... K,
     region = the rectangle that, filled evenly, has the mean and the variance of p along either side
     fine = head(mean_k A'_k * F')           the second look: F' and A' of the region, enlarged to the size of x
 
-The region is a soft crop, that is a spatial transformer with scale and shift alone, and not a mask: it shows letters
-larger than the first look had them, it needs no threshold or size of its own, and its four numbers an image carry the
-gradient. A flat density gives the whole image, one on a single cell exactly that cell.
+The region is a soft crop, a spatial transformer with scale and shift alone: it shows letters larger than the first look
+had them, needs no threshold, and its four numbers per image carry the gradient. A flat density gives the whole image,
+one on a single cell exactly that cell. Dividing by the root mean square keeps the maps from starting saturated at the
+scale of ImageNet features, where the gradient of the region would drown all others.
 
-Dividing by the root mean square of an image's features makes the maps those of the same backbone at any scale. Without
-it, at the scale of ImageNet networks, the maps start saturated, and the gradient of the region drowns all others.
-
-The loss of the fine look reaches the attention through the region, and so through the pixels, alone: where attention
-is applied again, to F', its weights count as constants. ``path=False`` cuts this way and no other: from the region back
-to the attended features, that is, to the attention and to the backbone's features of the first look.
+The loss of the fine look reaches the attention through the region alone: where attention is applied again, to F', its
+weights count as constants. ``path=False`` cuts this way and no other, from the region back to the attended features.
 
 Source: Eshratifar, Eigen, Gormish, Pedram, Coarse2Fine (arXiv 1909.02680; Machine Vision and Applications 2021).
 """
@@ -34,45 +31,44 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.linalg import spectral_dtype
-from gcplib.nn.base import laid_out_as
+from gcplib.nn.network import Network
+from gcplib.nn.options import check_known, check_positive
+from gcplib.nn.views import laid_out_as
 
-__all__ = ["Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "list_inits", "region_of"]
+__all__ = ["INITS", "Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "region_of"]
 
+# The ways in which attention weights can start.
 INITS = ("orthogonal", "kaiming")
-
-
-def list_inits() -> list[str]:
-    """Return the ways in which attention weights can start."""
-    return list(INITS)
 
 
 class Attention(nn.Module):
     """K attention maps ``A_k = sigmoid(a_k . f + b_k)``, f = F / rms(F): ``(B, C, h, w)`` to ``(B, K, h, w)``.
 
     Args:
-        channels: C. maps: K.
-        init: ``orthogonal``, rows a_k of length 1 at right angles; ``kaiming``, independent normal numbers of variance
-            1 / C, so that the rows have length 1 as well, on average: the two differ in the angles alone.
+        channels: C.
+        maps: K.
+        init: ``orthogonal``, rows a_k of unit norm at right angles; ``kaiming``, independent normal entries of variance
+            1 / C, so that the rows have unit norm as well, on average: the two differ in the angles alone.
 
     Raises:
         ValueError: fewer than one map, more orthonormal rows than channels, or an unknown init.
 
-    >>> weight = Attention(12, 3).weight.flatten(1)
+    >>> weight = Attention(12, maps=3).weight.flatten(1)
     >>> torch.allclose(weight @ weight.mT, torch.eye(3), atol=1e-5)
     True
     """
 
-    def __init__(self, channels: int, maps: int = 8, init: str = "orthogonal"):
+    def __init__(self, channels: int, *, maps: int = 8, init: str = "orthogonal", device=None, dtype=None):
         super().__init__()
-        if isinstance(maps, bool) or not isinstance(maps, int) or maps < 1:
-            raise ValueError(f"attention needs at least one map, an integer, got {maps!r}")
-        if init not in INITS:
-            raise ValueError(f"unknown init {init!r} of the attention weights; known: {', '.join(INITS)}")
+        check_positive("maps", maps)
+        check_known("init of the attention weights", init, INITS)
         if init == "orthogonal" and maps > channels:
             raise ValueError(
                 f"{channels} channels have no {maps} orthonormal rows; take at most {channels} maps, or init 'kaiming'"
             )
-        self.weight, self.bias = nn.Parameter(torch.empty(maps, channels, 1, 1)), nn.Parameter(torch.zeros(maps))
+        place = {"device": device, "dtype": dtype}
+        self.weight = nn.Parameter(torch.empty(maps, channels, 1, 1, **place))
+        self.bias = nn.Parameter(torch.zeros(maps, **place))
         if init == "orthogonal":
             nn.init.orthogonal_(self.weight)
         else:
@@ -87,13 +83,13 @@ class Attention(nn.Module):
 class Decoder(nn.Module):
     """From attended features to a density over the image, ``(B, h, w)``: positive, with the sum 1.
 
-    It is a 1x1 convolution of the K attended maps ``A_k * f`` put side by side to one number a position, and a softmax.
-    The K C channels are never made: ``d_k . (A_k * f) = A_k (d_k . f)``.
+    It is a 1x1 convolution of the K attended maps ``A_k * f`` put side by side to one number per position, and a
+    softmax. The K C channels are never made: ``d_k . (A_k * f) = A_k (d_k . f)``.
     """
 
-    def __init__(self, channels: int, maps: int):
+    def __init__(self, channels: int, *, maps: int = 8, device=None, dtype=None):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(maps, channels, 1, 1))
+        self.weight = nn.Parameter(torch.empty(maps, channels, 1, 1, device=device, dtype=dtype))
         # Not zero, for then no gradient would pass; small enough for first regions that are nearly the whole image.
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
@@ -117,19 +113,19 @@ def attend(features: Tensor, maps: Tensor) -> Tensor:
 def region_of(density: Tensor) -> Tensor:
     """Return center and half sides ``(x, y, half width, half height)`` of the regions, ``(B, 4)``.
 
-    In the coordinates of ``torch.nn.functional.grid_sample``: the image goes from -1 to 1. A density that is even
-    over a rectangle of cells gives this rectangle; one with its weight at opposite ends gives more than the image.
+    The image goes from -1 to 1, as in ``torch.nn.functional.grid_sample``. A density that is even over a rectangle of
+    cells gives this rectangle; one with its weight at opposite ends gives more than the image.
 
     >>> region_of(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
     centers, halves = [], []
     for axis in (1, 2):  # summed away: rows first, which leaves the distribution along x
-        share = density.sum(axis)
-        cells = share.shape[1]
-        place = (2 * torch.arange(cells, device=share.device, dtype=share.dtype) + 1) / cells - 1
-        center = (share * place).sum(1)
-        variance = (share * (place - center[:, None]).square()).sum(1)
+        mass = density.sum(axis)
+        cells = mass.shape[1]
+        place = (2 * torch.arange(cells, device=mass.device, dtype=mass.dtype) + 1) / cells - 1
+        center = (mass * place).sum(1)
+        variance = (mass * (place - center[:, None]).square()).sum(1)
         centers.append(center)
         # An even density of half side s has the variance s^2 / 3; within a cell, of half side 1 / cells, it is even.
         halves.append((3 * variance + 1 / cells**2).sqrt())
@@ -161,21 +157,24 @@ class Look(NamedTuple):
     fine: Tensor
 
 
-class Coarse2Fine(nn.Module):
+class Coarse2Fine(Network):
     """A backbone and a head that look twice; normalized images ``(B, 3, H, W)`` of any size in, logits out.
 
     In training it returns logits in a tuple: ``(coarse,)`` in the first stage, ``(coarse, fine)`` in the second. In
     evaluation it returns the mean of both, always, so that a network does not depend on how it was trained.
 
     Args:
-        backbone: with ``out_channels``, such as ``gcplib.create_backbone`` makes. head: from its features to logits.
-        maps: K. init: of the attention weights, see ``Attention``.
+        backbone: with ``out_channels``, such as ``gcplib.create_backbone`` makes.
+        head: from its features to logits.
+        maps: K.
+        init: of the attention weights, see ``Attention``.
         first: epochs of the first stage, which trains the coarse look alone; a new network is in epoch 0.
         path: whether the loss of the fine look reaches attention and features of the first, by way of the region.
             Without it the decoder learns all the same.
 
     Raises:
-        ValueError: as ``Attention``; ``first`` is no integer from 0, or ``path`` neither true nor false.
+        ValueError: as ``Attention``; ``first`` is no integer from 0, ``path`` neither true nor false, or the head one
+            for views or with class maps to diversify.
 
     Source: our design after the abstract of arXiv 1909.02680; see the module.
 
@@ -194,19 +193,25 @@ class Coarse2Fine(nn.Module):
         self,
         backbone: nn.Module,
         head: nn.Module,
+        *,
         maps: int = 8,
         init: str = "orthogonal",
         first: int = 1,
         path: bool = True,
+        device=None,
+        dtype=None,
     ):
         super().__init__()
         if isinstance(first, bool) or not isinstance(first, int) or first < 0:
             raise ValueError(f"first counts epochs of coarse training, an integer from 0, got {first!r}")
         if not isinstance(path, bool):
             raise ValueError(f"path must be true or false, got {path!r}")
+        if others := [name for name in ("views", "diversify") if getattr(head, name, None) is not None]:
+            raise ValueError(f"Coarse2Fine does not go together with {' and '.join(others)} in its head")
         self.backbone, self.head = backbone, head
-        self.attention = Attention(backbone.out_channels, maps, init)
-        self.decoder = Decoder(backbone.out_channels, maps)
+        place = {"device": device, "dtype": dtype}
+        self.attention = Attention(backbone.out_channels, maps=maps, init=init, **place)
+        self.decoder = Decoder(backbone.out_channels, maps=maps, **place)
         self.first, self.path = first, path
         self.enter_epoch(0)
 

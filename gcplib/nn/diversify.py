@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gcplib.nn.options import check_fraction, check_positive
+
 __all__ = ["DiversificationBlock"]
 
 
@@ -33,8 +35,12 @@ class DiversificationBlock(nn.Module):
     - the peak alone is spared by patches (others spare the whole patch that holds it).
 
     Args:
-        p_peak, p_patch: probabilities from 0 to 1. patch: side of a patch, in positions of the map.
+        p_peak: probability that the peak is suppressed, from 0 to 1.
+        p_patch: probability that a patch is.
+        patch: side of a patch, in positions of the map.
         factor: what is left of suppressed values, from 0 to 1.
+        device: taken as by all blocks; this one has no weights.
+        dtype: the same.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -47,13 +53,20 @@ class DiversificationBlock(nn.Module):
               [2.0000, 0.0000]]]])
     """
 
-    def __init__(self, p_peak: float = 0.5, p_patch: float = 0.5, patch: int = 3, factor: float = 0.1):
+    def __init__(
+        self,
+        *,
+        p_peak: float = 0.5,
+        p_patch: float = 0.5,
+        patch: int = 3,
+        factor: float = 0.1,
+        device=None,
+        dtype=None,
+    ):
         super().__init__()
         for name, value in (("p_peak", p_peak), ("p_patch", p_patch), ("factor", factor)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
-        if isinstance(patch, bool) or not isinstance(patch, int) or patch < 1:
-            raise ValueError(f"patch must be a positive integer, got {patch!r}")
+            check_fraction(name, value)
+        check_positive("patch", patch)
         self.p_peak, self.p_patch, self.patch, self.factor = p_peak, p_patch, patch, factor
 
     def forward(self, maps: Tensor) -> Tensor:

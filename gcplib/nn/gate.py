@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcitation
 from gcplib.nn.gate_fusion import FusedGate
+from gcplib.nn.options import make_module
 
 __all__ = [
     "ChannelGate",
@@ -33,15 +34,16 @@ EQUAL = 0.01
 
 
 def _squeeze_excitation(
-    channels: int, like: str | None = None, hidden: int | None = None, start: str = "identity", **options
+    channels: int, *, like: str | nn.Module | None = None, hidden: int | None = None, **options
 ) -> SqueezeExcitation:
     if like is None:
-        return SqueezeExcitation(channels, hidden, start, **options)
+        return SqueezeExcitation(channels, hidden=hidden, **options)
     if like == "se" or hidden is not None:
         raise ValueError(f"se takes a second-order gate to be like, or hidden, got like={like!r} and hidden={hidden}")
+    own = {name: options.pop(name) for name in ("start", "device", "dtype") if name in options}
     with torch.device("meta"):  # only counted
         peer = create_gate(channels, like, **options)
-    return SqueezeExcitation(channels, equal_width(channels, sum(p.numel() for p in peer.parameters())), start)
+    return SqueezeExcitation(channels, hidden=equal_width(channels, sum(p.numel() for p in peer.parameters())), **own)
 
 
 GATES: dict[str, Callable[..., nn.Module]] = {
@@ -59,28 +61,26 @@ def list_gates() -> list[str]:
     return list(GATES)
 
 
-def create_gate(channels: int, kind: str = "channel", **options) -> nn.Module:
+def create_gate(channels: int, kind: str | Callable[..., nn.Module] | nn.Module = "channel", **options) -> nn.Module:
     """Make a gate by name, a module from ``(B, C, H, W)`` to the same shape.
 
     Args:
         channels: C.
         kind: ``channel`` or ``position``, the blocks of GSoP; ``average``, ``max`` or ``concat`` of both; ``se``, the
-            first-order peer.
-        options: of the gate, such as ``width`` or ``start``. ``se`` takes ``hidden``, or ``like``, a kind whose number
-            of parameters it gets, with that one's ``width``, ``stride`` and ``grid``.
+            first-order peer. Or a class of modules, called like these; or a module, which is returned.
+        options: of the gate, such as ``width``, ``start``, ``device`` or ``dtype``. ``se`` takes ``hidden``, or
+            ``like``, a gate whose number of parameters it gets, with that one's ``width``, ``stride`` and ``grid``.
 
     Raises:
-        ValueError: unknown kind, or a bad size. TypeError: an option that the gate does not have.
+        ValueError: unknown kind, or a bad size.
+        UnknownOptionError: an option that the gate does not have.
 
     >>> create_gate(112, "se", like="channel").squeeze
     Linear(in_features=112, out_features=506, bias=True)
     """
-    if kind not in GATES:
-        raise ValueError(f"unknown kind of gate {kind!r}; known: {', '.join(list_gates())}")
-    try:
-        return GATES[kind](channels, **options)
-    except TypeError as error:
-        raise TypeError(f"gate {kind!r}: {error}") from error
+    if kind == "se" and options.get("like") is not None:
+        return _squeeze_excitation(channels, **options)  # the options are those of the gate that it is like
+    return make_module("gate", GATES, kind, channels, options)
 
 
 def equal_width(channels: int, parameters: int) -> int:
@@ -114,6 +114,8 @@ def stage_options(stages: Stages) -> dict[str, dict[str, Any]]:
     >>> stage_options({"layer1": {"stride": 2}, "layer2": {}}), stage_options(["layer3"])
     ({'layer1': {'stride': 2}, 'layer2': {}}, {'layer3': {}})
     """
+    if isinstance(stages, str) or not stages:
+        raise ValueError(f"stages are a list of names such as ['layer3'], got {stages!r}")
     if bad := [stage for stage in stages if not isinstance(stage, str)]:
         raise ValueError(f"stages are given by their names, got {bad}")
     if len(set(stages)) < len(stages):
@@ -125,28 +127,34 @@ def stage_options(stages: Stages) -> dict[str, dict[str, Any]]:
     return {stage: dict(own) for stage, own in stages.items()}
 
 
-def insert_gates(network: nn.Module, stages: Stages, kind: str = "channel", **options) -> list[nn.Module]:
+def insert_gates(
+    backbone: nn.Module, stages: Stages, kind: str | Callable[..., nn.Module] = "channel", **options
+) -> list[nn.Module]:
     """Put a gate into stages of a timm CNN, in place; it still works with ``forward_intermediates`` and pruning.
 
     Where the last block of a stage is one of timm's ResNets, the gate stands in front of its residual addition, as in
     the paper; elsewhere, behind the stage.
 
     Args:
-        network: a timm network, whole or the ``network`` of a ``Backbone``.
-        stages: names of ``network.feature_info`` modules, such as ``layer3`` or ``blocks.4``; or a mapping from them to
+        backbone: of ``gcplib.create_backbone``, or a whole timm network.
+        stages: names of its ``feature_info`` modules, such as ``layer3`` or ``blocks.4``; or a mapping from them to
             options for that stage alone, such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
-        kind, options: see ``create_gate``.
+        kind: see ``create_gate``; of each stage a gate of its own.
+        options: see ``create_gate``.
 
     Returns:
         The gates, in the order of the stages, with device and dtype of the network.
 
     Raises:
         ValueError: a stage that the network lacks (the message lists those it has), is named twice or has a gate;
-            unknown kind. TypeError: an option that the gate does not have.
+            unknown kind or option.
     """
+    network = backbone if hasattr(backbone, "feature_info") else backbone.network
     known, own = _stages(network), stage_options(stages)
     if missing := [stage for stage in own if stage not in known]:
         raise ValueError(f"{type(network).__name__} has no stage {missing[0]!r}; its stages: {', '.join(known)}")
+    if isinstance(kind, nn.Module):
+        raise TypeError(f"every stage gets a gate of its own; give a name or a class, got the module {kind!r}")
     example = next(network.parameters())
     made = (create_gate(known[stage], **{"kind": kind} | options | own[stage]) for stage in own)
     gates = [gate.to(example.device, example.dtype) for gate in made]

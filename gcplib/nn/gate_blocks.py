@@ -9,18 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional, init
 
 from gcplib.linalg import covariance, spectral_dtype
-from gcplib.nn.base import check_positive
+from gcplib.nn.options import check_known, check_positive
 
 __all__ = ["ChannelGate", "Gate", "PositionGate", "SqueezeExcitation", "start_random"]
 
 STARTS = ("identity", "paper")
-# Numbers that the row-wise convolution makes of a row of the covariance, as published.
-A_ROW = 4
-
-
-def _check_start(start: str) -> None:
-    if start not in STARTS:
-        raise ValueError(f"unknown start {start!r}; known: {', '.join(STARTS)}")
+# Entries that the row-wise convolution makes of a row of the covariance, as published.
+PER_ROW = 4
 
 
 def start_random(weight: Tensor) -> None:
@@ -42,6 +37,8 @@ class Gate(nn.Module):
             half of x passes, which a network trained from scratch does not mind and a pretrained one does.
             ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x, and zeros in the last layer, so ``y = x`` exactly
             before the first step; residual blocks are started like this, too (Goyal et al. 2017).
+        device: of the weights that a gate has, here as in all gates.
+        dtype: of the same.
 
     Raises:
         ValueError: unknown start, or a size that is not a positive integer; later, features of another shape.
@@ -50,10 +47,10 @@ class Gate(nn.Module):
     # The optimizer gives it the learning rate of the pool, wherever in the backbone it stands.
     learns_as_pool = True
 
-    def __init__(self, channels: int, start: str = "identity"):
+    def __init__(self, channels: int, *, start: str = "identity", device=None, dtype=None):
         super().__init__()
         check_positive("channels", channels)
-        _check_start(start)
+        check_known("start", start, STARTS)
         self.channels, self.start, self.released = channels, start, start == "paper"
 
     def logits(self, x: Tensor) -> Tensor:
@@ -75,36 +72,36 @@ class Gate(nn.Module):
 
 
 class RowWise(nn.Module):
-    """Batch norm over rows, 4 numbers a row by weights of its own, a linear map: ``(B, n, n)`` to ``(B, out)``.
+    """Batch norm over rows, 4 entries per row by its own weights, a linear map: ``(B, n, n)`` to ``(B, out)``.
 
-    The numbers are those of a convolution with kernels n x 1 in n groups, as which they are published; as batched
+    The entries are those of a convolution with kernels n x 1 in n groups, as which they are published; as batched
     products they take a sixth of the time on a CPU.
     """
 
-    def __init__(self, size: int, out: int, rectify: bool, zero: bool):
+    def __init__(self, size: int, out: int, *, rectify: bool, zero: bool, **place):
         super().__init__()
-        self.norm = nn.BatchNorm1d(size)
-        self.weight = nn.Parameter(torch.empty(A_ROW * size, size))
-        self.bias = nn.Parameter(torch.empty(A_ROW * size).uniform_(-(size**-0.5), size**-0.5))
+        self.norm = nn.BatchNorm1d(size, **place)
+        self.weight = nn.Parameter(torch.empty(PER_ROW * size, size, **place))
+        self.bias = nn.Parameter(torch.empty(PER_ROW * size, **place).uniform_(-(size**-0.5), size**-0.5))
         self.activation = nn.ReLU() if rectify else nn.Identity()
-        self.mix = nn.Linear(A_ROW * size, out)
+        self.mix = nn.Linear(PER_ROW * size, out, **place)
         start_random(self.mix.weight)
         if zero:
             _start_zero(self.mix)
-            # The released weights, counted over the outputs of all groups, make numbers so small (0.06 of 128 channels)
-            # that a last layer of zeros hardly gets a gradient. These make numbers of variance 1.
+            # The released weights, counted over the outputs of all groups, make entries so small (0.06 of 128 channels)
+            # that a last layer of zeros hardly gets a gradient. These make entries of variance 1.
             init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="linear")
         else:
             start_random(self.weight[:, None])
 
     def forward(self, matrix: Tensor) -> Tensor:
         matrix = self.norm(matrix.to(self.norm.weight.dtype))
-        numbers = torch.einsum("brj,rkj->brk", matrix, self.weight.unflatten(0, (-1, A_ROW))).flatten(1) + self.bias
-        return self.mix(self.activation(numbers))
+        entries = torch.einsum("brj,rkj->brk", matrix, self.weight.unflatten(0, (-1, PER_ROW))).flatten(1) + self.bias
+        return self.mix(self.activation(entries))
 
 
-def _reduce(channels: int, width: int, stride: int = 1) -> nn.Sequential:
-    layers = nn.Sequential(nn.Conv2d(channels, width, 1, stride), nn.BatchNorm2d(width))
+def _reduce(channels: int, width: int, stride: int = 1, **place) -> nn.Sequential:
+    layers = nn.Sequential(nn.Conv2d(channels, width, 1, stride, **place), nn.BatchNorm2d(width, **place))
     start_random(layers[0].weight)
     return layers
 
@@ -116,15 +113,17 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 class ChannelGate(Gate):
-    """The channel block of GSoP: one factor a channel, of the covariance of a few channels over positions.
+    """The channel block of GSoP: one factor per channel, of the covariance of a few channels over positions.
 
     ``z = W RC(BN(cov(ReLU(BN(conv(x))))))``: 1x1 convolution to d channels, covariance d x d without a root, row-wise
-    convolution RC to 4 numbers a row, linear map W to C.
+    convolution RC to 4 entries per row, linear map W to C.
 
     Args:
-        channels: C. width: d, at most C; 128 in the paper.
+        channels: C.
+        width: d, at most C; 128 in the paper.
         stride: of the 1x1 convolution; the released code has 2 in the first stage of a ResNet, for its many positions.
         start: see ``Gate``.
+        place: ``device`` and ``dtype``.
 
     Raises:
         ValueError: as ``Gate``; fewer than 2 positions.
@@ -136,13 +135,13 @@ class ChannelGate(Gate):
     True
     """
 
-    def __init__(self, channels: int, width: int = 128, stride: int = 1, start: str = "identity"):
-        super().__init__(channels, start)
+    def __init__(self, channels: int, *, width: int = 128, stride: int = 1, start: str = "identity", **place):
+        super().__init__(channels, start=start, **place)
         check_positive("width", width)
         check_positive("stride", stride)
         width, self.stride = min(width, channels), stride
-        self.reduce = _reduce(channels, width, stride)
-        self.rows = RowWise(width, channels, rectify=False, zero=not self.released)
+        self.reduce = _reduce(channels, width, stride, **place)
+        self.rows = RowWise(width, channels, rectify=False, zero=not self.released, **place)
 
     def matrix(self, x: Tensor) -> Tensor:
         """Return the covariance ``(B, d, d)`` that the factors are made of."""
@@ -159,7 +158,7 @@ class ChannelGate(Gate):
 
 
 class PositionGate(Gate):
-    """The position block of GSoP: one factor a position, of the covariance of positions over channels.
+    """The position block of GSoP: one factor per position, of the covariance of positions over channels.
 
     1x1 convolution to d channels, batch norm, average pooling to a grid of G x G, covariance of its G^2 positions over
     the d channels, row-wise convolution, ReLU, linear map; the grid of factors is resized to H x W by adaptive average
@@ -171,17 +170,19 @@ class PositionGate(Gate):
     should leave alone, and can have negative eigenvalues.
 
     Args:
-        channels: C. width: d, at most C. grid: G, 8 in the paper. start: see ``Gate``; ``paper`` adds the ReLU that
-            the released code has behind this block.
+        channels: C.
+        width: d, at most C.
+        grid: G, 8 in the paper.
+        start: see ``Gate``; ``paper`` adds the ReLU that the released code has behind this block.
     """
 
-    def __init__(self, channels: int, width: int = 128, grid: int = 8, start: str = "identity"):
-        super().__init__(channels, start)
+    def __init__(self, channels: int, *, width: int = 128, grid: int = 8, start: str = "identity", **place):
+        super().__init__(channels, start=start, **place)
         check_positive("width", width)
         check_positive("grid", grid)
         self.grid = grid
-        self.reduce = _reduce(channels, min(width, channels))
-        self.rows = RowWise(grid**2, grid**2, rectify=True, zero=not self.released)
+        self.reduce = _reduce(channels, min(width, channels), **place)
+        self.rows = RowWise(grid**2, grid**2, rectify=True, zero=not self.released, **place)
 
     def matrix(self, x: Tensor) -> Tensor:
         """Return the covariance ``(B, G^2, G^2)`` that the factors are made of."""
@@ -200,21 +201,22 @@ class PositionGate(Gate):
 
 
 class SqueezeExcitation(Gate):
-    """The first-order peer: one factor a channel, of the means of all, ``z = W2 ReLU(W1 mean(x))``.
+    """The first-order peer: one factor per channel, of the means of all, ``z = W2 ReLU(W1 mean(x))``.
 
     Args:
-        channels: C. hidden: length of ``W1 mean(x)``; None takes C / 16, as the paper. start: see ``Gate``; made of
-            x in both cases.
+        channels: C.
+        hidden: length of ``W1 mean(x)``; None takes C / 16, as the paper.
+        start: see ``Gate``; the factors are made of x in both cases.
 
     Source: squeeze-and-excitation networks (Hu et al., CVPR 2018); with start ``paper`` it is timm's ``SEModule``.
     """
 
-    def __init__(self, channels: int, hidden: int | None = None, start: str = "identity"):
-        super().__init__(channels, start)
+    def __init__(self, channels: int, *, hidden: int | None = None, start: str = "identity", **place):
+        super().__init__(channels, start=start, **place)
         hidden = max(1, channels // 16) if hidden is None else hidden
         check_positive("hidden", hidden)
-        self.squeeze = nn.Linear(channels, hidden)
-        self.excite = nn.Linear(hidden, channels)
+        self.squeeze = nn.Linear(channels, hidden, **place)
+        self.excite = nn.Linear(hidden, channels, **place)
         if not self.released:
             _start_zero(self.excite)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import init
 
 from gcplib.nn.gate_blocks import ChannelGate, PositionGate, start_random
+from gcplib.nn.options import check_known
 
 __all__ = ["FusedGate"]
 
@@ -22,7 +23,12 @@ class FusedGate(nn.Module):
     vertical convolutions of both, added, batch norm; started as identity, this is added to x with a scale of zero.
 
     Args:
-        channels: C. fusion: one of these. width, stride, grid, start: see ``ChannelGate`` and ``PositionGate``.
+        channels: C.
+        fusion: one of these.
+        width: of both blocks; see ``ChannelGate`` and ``PositionGate``.
+        stride: of the first.
+        grid: of the second.
+        start: of both.
 
     Source: the released code of GSoP. Its groups are ``C / 64`` and its kernels ``2 log2(32 / groups) + 5`` high;
     where C has no such divisor we take the next smaller one.
@@ -33,24 +39,27 @@ class FusedGate(nn.Module):
     def __init__(
         self,
         channels: int,
+        *,
         fusion: str = "average",
         width: int = 128,
         stride: int = 1,
         grid: int = 8,
         start: str = "identity",
+        device=None,
+        dtype=None,
     ):
         super().__init__()
-        if fusion not in FUSIONS:
-            raise ValueError(f"unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
-        self.fusion, self.released = fusion, start == "paper"
-        self.by_channel = ChannelGate(channels, width, stride, start)
-        self.by_position = PositionGate(channels, width, grid, start)
+        check_known("fusion", fusion, FUSIONS)
+        self.channels, self.fusion, self.released = channels, fusion, start == "paper"
+        place = {"device": device, "dtype": dtype}
+        self.by_channel = ChannelGate(channels, width=width, stride=stride, start=start, **place)
+        self.by_position = PositionGate(channels, width=width, grid=grid, start=start, **place)
         if fusion == "concat":
             groups = next(g for g in range(max(1, channels // 64), 0, -1) if channels % g == 0)
             half = max(0, int(math.log2(32 / groups))) + 2
-            size = {"kernel_size": (2 * half + 1, 1), "padding": (half, 0), "groups": groups}
+            size = {"kernel_size": (2 * half + 1, 1), "padding": (half, 0), "groups": groups} | place
             self.joined = nn.ModuleList(nn.Conv2d(channels, channels, **size) for _ in range(2))
-            self.norm = nn.BatchNorm2d(channels)
+            self.norm = nn.BatchNorm2d(channels, **place)
             for convolution in self.joined:
                 start_random(convolution.weight)
             if not self.released:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -26,13 +24,15 @@ class GaussianPool(MatrixPool):
     from M x M. ``C = P^(1/2)`` still holds both moments: the last column of ``C C`` is (m, 1).
 
     Args:
-        in_channels: channels of the feature map. fn: ``sqrt``, ``identity`` (the embedding itself) or a
-            ``SpectralFunction`` with f(0) = 0, such as ``power(0.25)`` or ``newton_schulz_function(5)``.
-        reduction, reduction_groups: channels d after an optional 1x1 reduction; see ``AveragePool``.
-        rule: gradient rule (``gcplib.linalg.list_rules``). route: see ``gcplib.linalg.covariance_map``.
+        in_channels: channels of the feature map.
+        fn: ``sqrt``, ``identity`` (the embedding itself) or another function with f(0) = 0, such as ``power(0.25)`` or
+            ``newton_schulz(5)``, by name or as it is.
+        rule: the gradient rule, by name (``gcplib.linalg.list_rules``) or as it is.
+        route: see ``gcplib.linalg.covariance_map``.
         compute_dtype: ``float32`` or ``float64`` for the spectral part, or None for the features' own. The mean makes
             the largest eigenvalue, which sets what counts as zero: features whose mean is large beside their spread
             keep fewer small eigenvalues in float32 than by their covariance alone.
+        common: see ``MatrixPool``.
 
     Returns:
         ``(B, (d + 1)(d + 2) / 2)`` from ``(B, C, H, W)``; of V views, the mean of their embeddings is pooled.
@@ -52,16 +52,17 @@ class GaussianPool(MatrixPool):
     def __init__(
         self,
         in_channels: int,
+        *,
         fn: str | SpectralFunction = "sqrt",
-        reduction: int | Sequence[int] | None = None,
         rule: str | GradientRule = "exact",
         route: str = "auto",
-        compute_dtype: str | None = None,
-        reduction_groups: int = 1,
+        compute_dtype: str | torch.dtype | None = None,
+        **common,
     ):
-        super().__init__(in_channels, reduction, compute_dtype, reduction_groups)
+        super().__init__(in_channels, compute_dtype=compute_dtype, **common)
         self.fn, self.rule = check_map(fn, rule, route, self.channels + 1)
         self.route = route
+        self.settings = {"fn": self.fn, "rule": self.rule, "route": route} | self.settings
 
     @property
     def out_features(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -20,8 +18,9 @@ class LogPool(MatrixPool):
     logarithm of zero is infinite, so some shrinkage is part of the method.
 
     Args:
-        in_channels: C. reduction, reduction_groups: channels d after an optional 1x1 reduction; see ``AveragePool``.
-        shrinkage: a, between 0 and 1.
+        in_channels: C.
+        shrinkage: a, above 0 and at most 1.
+        common: see ``MatrixPool``.
 
     Raises:
         NonFiniteError: an image without any variance, such as one of constant features.
@@ -32,18 +31,11 @@ class LogPool(MatrixPool):
     min_positions = 2
     centered = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        reduction: int | Sequence[int] | None = None,
-        shrinkage: float = 0.02,
-        compute_dtype: str | None = None,
-        reduction_groups: int = 1,
-    ):
-        super().__init__(in_channels, reduction, compute_dtype, reduction_groups)
+    def __init__(self, in_channels: int, *, shrinkage: float = 0.02, **common):
+        super().__init__(in_channels, **common)
         if not 0 < shrinkage <= 1:
             raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")
-        self.shrinkage = shrinkage
+        self.shrinkage = self.settings["shrinkage"] = shrinkage
 
     def matrix(self, x: Tensor) -> Tensor:
         s = covariance(x)

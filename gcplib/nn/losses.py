@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from gcplib.linalg import spectral_dtype
+from gcplib.linalg.calls import resolve
 from gcplib.linalg.tolerance import require
 
-__all__ = ["get_loss", "gradient_boosting_cross_entropy", "list_losses"]
+__all__ = ["GradientBoostingLoss", "get_loss", "gradient_boosting_cross_entropy", "list_losses"]
 
 
 def gradient_boosting_cross_entropy(logits: Tensor, target: Tensor, k: int | None = 15) -> Tensor:
@@ -26,7 +24,9 @@ def gradient_boosting_cross_entropy(logits: Tensor, target: Tensor, k: int | Non
     cross-entropy. Half precisions are computed in float32.
 
     Args:
-        logits: ``(B, classes)``. target: classes ``(B,)``, int64. k: from 1 to classes - 1, or None for all.
+        logits: ``(B, classes)``.
+        target: classes ``(B,)``, int64.
+        k: from 1 to classes - 1, or None for all.
 
     Raises:
         ValueError: shapes that do not fit, a k out of its range, or a class that does not exist.
@@ -77,29 +77,42 @@ def _check(logits: Tensor, target: Tensor) -> None:
     require(ok, "a target is not among the classes of the logits", otherwise)
 
 
-def get_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss ``loss(logits, target) -> scalar`` by its name.
+class GradientBoostingLoss(nn.Module):
+    """``gradient_boosting_cross_entropy`` over the k hardest negatives, or with None over all of them."""
+
+    def __init__(self, k: int | None = 15):
+        super().__init__()
+        if k is not None:
+            _check_k(k)
+        self.k = k
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return gradient_boosting_cross_entropy(logits, target, self.k)
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}"
+
+
+LOSSES = {"cross_entropy": nn.CrossEntropyLoss, "gce": GradientBoostingLoss}
+
+
+def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss ``loss(logits, target) -> scalar``: what is given, or the one of that name.
 
     Args:
-        name: ``cross_entropy``; or ``gce(15)``, with any k, or ``gce(all)``: over the k hardest negatives.
+        loss: a function or module; or ``cross_entropy``; or ``gce(15)``, with any k, or ``gce(None)``: over the k
+            hardest negatives.
 
     Raises:
         ValueError: an unknown name, or a k below 1. A k above the negatives is found at the first batch.
+        TypeError: neither a function nor text.
 
-    >>> get_loss("gce(all)")(torch.zeros(1, 4), torch.tensor([2]))
+    >>> get_loss("gce(None)")(torch.zeros(1, 4), torch.tensor([2]))
     tensor(1.3863)
     """
-    if name == "cross_entropy":
-        return functional.cross_entropy
-    found = re.fullmatch(r"gce\((all|\d+)\)", name) if isinstance(name, str) else None
-    if found is None:
-        raise ValueError(f"unknown loss {name!r}; known: {', '.join(list_losses())}")
-    k = None if found[1] == "all" else int(found[1])
-    if k is not None:
-        _check_k(k)
-    return partial(gradient_boosting_cross_entropy, k=k)
+    return loss if callable(loss) else resolve(nn.Module, "loss", loss, LOSSES)
 
 
 def list_losses() -> list[str]:
     """Return what ``get_loss`` knows, with an example where a setting is needed."""
-    return ["cross_entropy", "gce(15)", "gce(all)"]
+    return ["cross_entropy", "gce(15)", "gce(None)"]

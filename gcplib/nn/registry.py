@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import torch
 from torch import nn
 
 from gcplib.linalg import SpectralFunction, pade_function, power, taylor_function, top_n
-from gcplib.nn.base import AveragePool, check_parts, check_widths
+from gcplib.nn.base import AveragePool, Widths, check_widths
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
 from gcplib.nn.gaussian import GaussianPool
 from gcplib.nn.invariant import InvariantPool
 from gcplib.nn.log import LogPool
+from gcplib.nn.options import check_parts, make_module
 from gcplib.nn.pooling import CovariancePool, NewtonSchulzPool
 
 __all__ = ["create_pool", "list_pools"]
 
-# Channels after a 1x1 reduction, or after each of several, or None for no reduction.
-Widths = int | Sequence[int] | None
 
-
-def _mpn_cov(in_channels: int, reduction: Widths = None, exponent: float = 0.5, **options) -> CovariancePool:
+def _mpn_cov(in_channels: int, *, exponent: float | None = None, **options) -> CovariancePool:
+    """Make the pool with a matrix power, 1/2 unless told otherwise."""
+    if exponent is None:
+        return CovariancePool(in_channels, **options)
+    if "fn" in options:
+        raise ValueError(f"give an exponent or a function, not both: {exponent} and {options['fn']}")
     if not exponent > 0:
         raise ValueError(f"the matrix power of a covariance must be positive, got {exponent}: covariances are singular")
-    return CovariancePool(in_channels, power(exponent), reduction, **options)
+    return CovariancePool(in_channels, fn=power(exponent), **options)
 
 
 def _svd_top_n(
-    in_channels: int, reduction: Widths = None, drop: int | None = None, blocks: int = 1, **options
+    in_channels: int, *, drop: int | None = None, reduction: Widths = None, blocks: int = 1, **options
 ) -> CovariancePool:
     if drop is None:
-        # The paper drops 50 of 256: the same share of any other number of channels, unless told otherwise.
+        # The paper drops 50 of 256: the same fraction of any other number of channels, unless told otherwise.
         channels = in_channels if reduction is None else check_widths(reduction)[-1]
         check_parts("blocks", blocks, channels)
         drop = max(1, channels // blocks * 50 // 256)
     options = {"rule": top_n(drop), "compute_dtype": "float64"} | options
-    return CovariancePool(in_channels, "sqrt", reduction, blocks=blocks, **options)
+    return CovariancePool(in_channels, reduction=reduction, blocks=blocks, **options)
 
 
-def _approximate(fn: SpectralFunction) -> Callable[..., nn.Module]:
-    """An approximate root with its published gradient, which amplified ones have not: those take their exact one."""
-
-    def make(in_channels: int, reduction: Widths = None, amplify: str | None = None, keep=None, **options):
-        rule = "lyapunov" if amplify is None and keep is None else "exact"
-        return CovariancePool(in_channels, fn, reduction, **{"rule": rule, "amplify": amplify, "keep": keep} | options)
-
-    return make
+def _approximate(in_channels: int, *, fn: str | SpectralFunction, **options) -> CovariancePool:
+    """An approximate root with its published gradient, which changed ones have not: those take their exact one."""
+    changed = options.get("amplify") is not None or options.get("keep") is not None
+    return CovariancePool(in_channels, fn=fn, **{"rule": "exact" if changed else "lyapunov"} | options)
 
 
 def _svd(rule: str) -> Callable[..., nn.Module]:
@@ -63,8 +64,8 @@ POOLS: dict[str, Callable[..., nn.Module]] = {
     "log": LogPool,
     "mpn_cov": _mpn_cov,
     "isqrt_cov": NewtonSchulzPool,
-    "mpa": _approximate(pade_function()),
-    "mtp": _approximate(taylor_function()),
+    "mpa": partial(_approximate, fn=pade_function()),
+    "mtp": partial(_approximate, fn=taylor_function()),
     "svd_original": _svd("original"),
     "svd_clip": _svd("clip"),
     "svd_top_n": _svd_top_n,
@@ -82,7 +83,16 @@ def list_pools() -> list[str]:
     return list(POOLS)
 
 
-def create_pool(name: str, in_channels: int, reduction: Widths = None, **options) -> nn.Module:
+def create_pool(
+    name: str | Callable[..., nn.Module] | nn.Module,
+    in_channels: int,
+    *,
+    reduction: Widths = None,
+    reduction_groups: int = 1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> nn.Module:
     """Make a pooling layer by name.
 
     Args:
@@ -93,24 +103,27 @@ def create_pool(name: str, in_channels: int, reduction: Widths = None, **options
             ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
             gradient rules (``rule``; ``drop`` for the third), in float64; ``gaussian`` the root of mean and covariance
             in one matrix (``fn``, ``rule``, ``route``); ``idccp`` the root of the projected covariance
-            (``projection``). All take ``reduction_groups``, all but ``gap`` and ``cbp`` ``compute_dtype``; those from
-            the eigenvalues of the covariance take ``amplify`` (the Scaling Eigen Branch), and ``keep`` and ``where``
-            (truncation); all of these but ``isqrt_cov`` take ``blocks``.
+            (``projection``). Or a class of modules, called like these; or a module, which is returned.
         in_channels: channels of the feature map ``(B, C, H, W)``.
         reduction: channels after a 1x1 reduction, or after each of several, or None.
+        reduction_groups: of the reduction's convolutions.
+        device: of the weights.
+        dtype: of the weights.
+        options: of the pool. All but ``gap`` and ``cbp`` take ``compute_dtype``; those from the eigenvalues of the
+            covariance take ``amplify`` (the Scaling Eigen Branch), ``keep`` and ``where`` (truncation) and ``blocks``.
 
     Returns:
         A module from ``(B, C, H, W)`` to ``(B, out_features)``.
 
     Raises:
-        ValueError: unknown name, or bad sizes. TypeError: an option the pool does not have.
+        ValueError: unknown name, bad sizes, or what cannot work together.
+        UnknownOptionError: an option the pool does not have; it is both a ``TypeError`` and a ``ValueError``.
 
     >>> create_pool("isqrt_cov", 112, reduction=64).out_features
     2080
     """
-    if name not in POOLS:
-        raise ValueError(f"unknown pool {name!r}; known: {', '.join(list_pools())}")
-    try:
-        return POOLS[name](in_channels, reduction=reduction, **options)
-    except TypeError as error:
-        raise TypeError(f"pool {name!r}: {error}") from error
+    defaults = {"reduction": None, "reduction_groups": 1, "device": None, "dtype": None}
+    given = {"reduction": reduction, "reduction_groups": reduction_groups, "device": device, "dtype": dtype}
+    # Only what was asked for: a class of one's own need not know all of it.
+    common = {key: value for key, value in given.items() if value is not defaults[key]}
+    return make_module("pool", POOLS, name, in_channels, common | options)

@@ -4,7 +4,7 @@ As released (SEB.py of Song et al., TPAMI 2022), with the root Q and ``S = U exp
 
     T = Q S^T,    out = Q * (T / (T / |T|_F)) + Q,    * and / element by element.
 
-``T / (T / |T|_F)`` is the number ``|T|_F`` in every place, or 0/0 where T is zero. So the layer is one factor a
+``T / (T / |T|_F)`` is the number ``|T|_F`` in every place, or 0/0 where T is zero. So the layer is one factor per
 image,
 
     out = (1 + |Q S|_F) Q,    |Q S|_F^2 = sum_i q_i^2 exp(-2 lam_i).
@@ -16,24 +16,27 @@ of the family do what the name says, and are spectral functions like any root: t
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gcplib.linalg import SpectralFunction, get_function, power
+from gcplib.linalg.calls import Partial, resolve, write_call
 
-__all__ = ["amplify", "list_amplifiers"]
+__all__ = ["Amplifier", "amplify", "constant", "exp_relative", "list_amplifiers", "relative_power"]
+
+Gain = tuple[Tensor, Tensor, Tensor]
 
 
-def amplify(fn: str | SpectralFunction, how: str, channels: int) -> SpectralFunction:
+def amplify(fn: str | SpectralFunction, how: str | Amplifier, channels: int) -> SpectralFunction:
     """Return the spectral function with its small eigenvalues amplified.
 
     Args:
         fn: of the pool, q_i = f(lam_i).
-        how: with m the mean eigenvalue of each matrix (of ``mpa`` and ``mtp`` their root mean square),
+        how: an ``Amplifier``, or its name; with m the mean eigenvalue of each matrix (of ``mpa`` and ``mtp`` their root
+            mean square),
 
             - ``released``: ``(1 + sqrt(sum_j q_j^2 exp(-2 lam_j))) q_i``, the published layer;
             - ``exp``: ``(1 + exp(-lam_i)) q_i``, the same idea for every eigenvalue by itself: our own reading;
@@ -48,30 +51,35 @@ def amplify(fn: str | SpectralFunction, how: str, channels: int) -> SpectralFunc
         channels: d.
 
     Raises:
-        ValueError: unknown name or setting, or a function that it cannot be put on.
+        ValueError: unknown name or setting, or a function that it cannot be put on. TypeError: neither name nor object.
 
     Source: SEB, Song et al., TPAMI 2022.
 
     >>> amplify("sqrt", "exp", 8).value(torch.tensor([0.0, 4.0]))
     tensor([0.0000, 2.0366])
     """
-    fn = get_function(fn)
-    found = re.fullmatch(r"(\w+)(?:\(([-+]?[\d.]+(?:e[-+]?\d+)?)\))?", how) if isinstance(how, str) else None
-    name, setting = (found[1], found[2]) if found else (None, None)
-    needed, possible = name in ("power", "constant"), name in ("power", "constant", "exp_relative")
-    if name not in AMPLIFIERS or (setting is None and needed) or (setting and not possible):
-        raise ValueError(f"unknown amplification {how!r}; known: {', '.join(list_amplifiers())}")
+    fn, how = get_function(fn), resolve(Amplifier, "amplification", how, AMPLIFIERS)
     if fn.base is not None:
         raise ValueError(f"{fn} is amplified already")
-    made = AMPLIFIERS[name](fn, channels, *([] if setting is None else [float(setting)]))
-    return replace(made, name=f"{fn}, {how}", base=fn)
+    return replace(how.put_on(fn, channels), name=f"{fn}, {how}", base=fn)
 
 
-def _released(fn: SpectralFunction, channels: int) -> SpectralFunction:
-    return replace(fn, gain=_released_gain)
+@dataclass(frozen=True)
+class Amplifier:
+    """A way to amplify: ``put_on`` takes a function and the number of channels, and returns the amplified function."""
+
+    name: str
+    put_on: Callable[[SpectralFunction, int], SpectralFunction]
+
+    def __str__(self) -> str:
+        return self.name
 
 
-def _released_gain(q: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _with_gain(gain: Callable[[Tensor, Tensor], Gain], fn: SpectralFunction, channels: int) -> SpectralFunction:
+    return replace(fn, gain=gain)
+
+
+def _released_gain(q: Tensor, lam: Tensor) -> Gain:
     """Return ``1 + r``, ``r = |Q S|_F``, and its derivatives by q and by lam."""
     s = (-2 * lam).exp()
     r = (q.square() * s).sum(-1, keepdim=True).sqrt()
@@ -80,82 +88,81 @@ def _released_gain(q: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return 1 + r, toward, -q * toward
 
 
-def _released_detached(fn: SpectralFunction, channels: int) -> SpectralFunction:
-    def gain(q: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _released_gain(q, lam)[0], torch.zeros_like(q), torch.zeros_like(q)
-
-    return replace(fn, gain=gain)
+def _released_detached_gain(q: Tensor, lam: Tensor) -> Gain:
+    return _released_gain(q, lam)[0], torch.zeros_like(q), torch.zeros_like(q)
 
 
-def _constant(fn: SpectralFunction, channels: int, amount: float) -> SpectralFunction:
+def _constant_gain(amount: float, q: Tensor, lam: Tensor) -> Gain:
+    return torch.full_like(q[..., :1], 1 + amount), torch.zeros_like(q), torch.zeros_like(q)
+
+
+def constant(amount: float) -> Amplifier:
     if not 0 < amount < math.inf:
         raise ValueError(f"constant(b) multiplies by 1 + b with b positive and finite, got {amount:g}")
-
-    def gain(q: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.full_like(q[..., :1], 1 + amount), torch.zeros_like(q), torch.zeros_like(q)
-
-    return replace(fn, gain=gain)
+    return Amplifier(write_call("constant", amount), Partial(_with_gain, Partial(_constant_gain, amount)))
 
 
-def _exp(fn: SpectralFunction, channels: int) -> SpectralFunction:
-    return _times_decay(fn, 1.0, 1.0)
+def _decayed(fn: SpectralFunction, strength: float, rate: float, a: Tensor, b: Tensor | None = None) -> Tensor:
+    """Return ``f(a) g(a)`` with ``g(a) = 1 + s exp(-r a)``, or its divided difference."""
+    factor = 1 + strength * (-rate * a).exp()
+    if b is None:
+        return fn.value(a) * factor
+    # exp[a, b] = -r exp(-r low) (1 - exp(-t)) / t with t = r (high - low), which is 1 at t = 0.
+    low, t = torch.minimum(a, b), rate * (a - b).abs()
+    ratio = torch.where(t == 0, torch.ones_like(t), -torch.expm1(-t) / t)
+    slope = -strength * rate * (-rate * low).exp() * ratio
+    # The product rule of divided differences, symmetric in a and b.
+    factors = factor + (1 + strength * (-rate * b).exp())
+    return (fn.quotient(a, b) * factors + slope * (fn.value(a) + fn.value(b))) / 2
 
 
-def _exp_relative(fn: SpectralFunction, channels: int, strength: float = 1.0) -> SpectralFunction:
-    if not 0 < strength < math.inf:
-        raise ValueError(f"exp_relative amplifies by 1 + b with b positive and finite, got {strength:g}")
-    if fn is get_function("sqrt"):
+def _times_decay(strength: float, rate: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
+    f = Partial(_decayed, fn, strength, rate)
+    return replace(fn, value=f, quotient=f, zero=fn.zero * (1 + strength))
+
+
+def _times_relative_decay(strength: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
+    if fn == get_function("sqrt"):
         # sqrt(t) sqrt(S / t) is the root as well; the trace t makes the exponent relative.
         fn = replace(fn, scale="trace")
     if fn.scale is None:
         raise ValueError(f"exp_relative needs a square root, exact or approximate, not {fn}; use exp")
     # The mean of the eigenvalues is tr / d, their root mean square norm / sqrt(d).
-    return _times_decay(fn, strength, channels if fn.scale == "trace" else math.sqrt(channels))
+    return _times_decay(strength, channels if fn.scale == "trace" else math.sqrt(channels), fn, channels)
 
 
-def _relative_power(fn: SpectralFunction, channels: int, exponent: float) -> SpectralFunction:
-    if fn is not get_function("sqrt"):
+def exp_relative(strength: float = 1.0) -> Amplifier:
+    if not 0 < strength < math.inf:
+        raise ValueError(f"exp_relative amplifies by 1 + b with b positive and finite, got {strength:g}")
+    name = write_call("exp_relative", strength, defaults=(1.0,))
+    return Amplifier(name, Partial(_times_relative_decay, strength))
+
+
+def _scaled(fn: SpectralFunction, factor: float, a: Tensor, b: Tensor | None = None) -> Tensor:
+    return factor * (fn.value(a) if b is None else fn.quotient(a, b))
+
+
+def _relative_power(exponent: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
+    if fn != get_function("sqrt"):
         raise ValueError(f"power(p) replaces the exact square root and cannot amplify {fn}; use exp_relative or exp")
+    fn = power(exponent)
+    f = Partial(_scaled, fn, channels ** (exponent - 0.5))
+    return replace(fn, value=f, quotient=f, scale="trace")
+
+
+def relative_power(exponent: float) -> Amplifier:
     if not 0 < exponent < 0.5:
         raise ValueError(f"power(p) amplifies small eigenvalues where 0 < p < 1/2, got {exponent:g}")
-    plain, factor = power(exponent), channels ** (exponent - 0.5)
-
-    def value(x: Tensor) -> Tensor:
-        return factor * plain.value(x)
-
-    def quotient(a: Tensor, b: Tensor) -> Tensor:
-        return factor * plain.quotient(a, b)
-
-    return replace(plain, value=value, quotient=quotient, scale="trace")
+    return Amplifier(write_call("power", exponent), Partial(_relative_power, exponent))
 
 
-def _times_decay(fn: SpectralFunction, strength: float, rate: float) -> SpectralFunction:
-    """Return ``f(x) (1 + b exp(-r x))``."""
-
-    def factor(x: Tensor) -> Tensor:
-        return 1 + strength * (-rate * x).exp()
-
-    def slope(a: Tensor, b: Tensor) -> Tensor:
-        # exp[a, b] = -r exp(-r low) (1 - exp(-t)) / t with t = r (high - low), which is 1 at t = 0.
-        low, t = torch.minimum(a, b), rate * (a - b).abs()
-        ratio = torch.where(t == 0, torch.ones_like(t), -torch.expm1(-t) / t)
-        return -strength * rate * (-rate * low).exp() * ratio
-
-    def quotient(a: Tensor, b: Tensor) -> Tensor:
-        # The product rule of divided differences, symmetric in a and b.
-        return (fn.quotient(a, b) * (factor(a) + factor(b)) + slope(a, b) * (fn.value(a) + fn.value(b))) / 2
-
-    zero = fn.zero * (1 + strength)
-    return replace(fn, value=lambda x: fn.value(x) * factor(x), quotient=quotient, zero=zero)
-
-
-AMPLIFIERS: dict[str, Callable[..., SpectralFunction]] = {
-    "released": _released,
-    "exp": _exp,
-    "exp_relative": _exp_relative,
-    "power": _relative_power,
-    "released_detached": _released_detached,
-    "constant": _constant,
+AMPLIFIERS: dict[str, Amplifier | Callable[..., Amplifier]] = {
+    "released": Amplifier("released", Partial(_with_gain, _released_gain)),
+    "exp": Amplifier("exp", Partial(_times_decay, 1.0, 1.0)),
+    "exp_relative": exp_relative,
+    "power": relative_power,
+    "released_detached": Amplifier("released_detached", Partial(_with_gain, _released_detached_gain)),
+    "constant": constant,
 }
 
 

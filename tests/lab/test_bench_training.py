@@ -9,7 +9,7 @@ from gcplib.lab.bench import networks
 from gcplib.lab.bench.networks import CASES, measure_training, training_speed_page
 from gcplib.lab.cli import bench
 from gcplib.lab.training import Engine
-from gcplib.models import SYSTEMS
+from gcplib.lab.training.systems import SYSTEMS
 
 
 def command(*arguments):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gcplib import create_pool, list_pools
 from gcplib.models import Head
-from gcplib.nn.coarse2fine import Attention, Coarse2Fine, Decoder, attend, crop, list_inits, region_of
+from gcplib.nn.coarse2fine import INITS, Attention, Coarse2Fine, Decoder, attend, crop, region_of
 
 DOUBLE = torch.float64
 
@@ -51,12 +51,12 @@ def gradient(loss, weight):
 
 @pytest.mark.parametrize("maps", [1, 4, 12])
 def test_orthogonal_rows(maps):
-    rows = Attention(12, maps, "orthogonal").weight.flatten(1)
+    rows = Attention(12, maps=maps, init="orthogonal").weight.flatten(1)
     torch.testing.assert_close(rows @ rows.mT, torch.eye(maps), atol=1e-5, rtol=0)
 
 
 def test_kaiming_rows_are_as_long_on_average_and_not_at_right_angles():
-    rows = Attention(64, 200, "kaiming").weight.detach().flatten(1)
+    rows = Attention(64, maps=200, init="kaiming").weight.detach().flatten(1)
     assert rows.square().sum(1).mean() == pytest.approx(1, abs=0.05)
     products = rows @ rows.mT
     overlap = products[~torch.eye(200, dtype=bool)].square().mean()
@@ -66,21 +66,21 @@ def test_kaiming_rows_are_as_long_on_average_and_not_at_right_angles():
 def test_both_inits_leave_the_generator_where_it_was():
     """So that a comparison by seed starts from one head, one decoder and one order of images."""
     decoders = []
-    for init in list_inits():
+    for init in INITS:
         torch.manual_seed(0)
-        Attention(12, 4, init)
-        decoders.append(Decoder(12, 4).weight)
+        Attention(12, maps=4, init=init)
+        decoders.append(Decoder(12, maps=4).weight)
     torch.testing.assert_close(*decoders, rtol=0, atol=0)
 
 
 def test_maps_are_between_zero_and_one_and_have_the_size_of_the_features():
-    maps = Attention(6, 2)(torch.randn(3, 6, 5, 7))
+    maps = Attention(6, maps=2)(torch.randn(3, 6, 5, 7))
     assert maps.shape == (3, 2, 5, 7)
     assert ((maps > 0) & (maps < 1)).all()
 
 
 def test_attention_and_density_do_not_depend_on_the_scale_of_the_features():
-    attention, decoder, features = Attention(6, 2), Decoder(6, 2), torch.randn(3, 6, 5, 7)
+    attention, decoder, features = Attention(6, maps=2), Decoder(6, maps=2), torch.randn(3, 6, 5, 7)
     maps = attention(features)
     torch.testing.assert_close(attention(50 * features), maps)
     torch.testing.assert_close(decoder(50 * features, maps), decoder(features, maps))
@@ -88,7 +88,7 @@ def test_attention_and_density_do_not_depend_on_the_scale_of_the_features():
 
 
 def test_the_decoder_is_a_convolution_of_the_attended_maps_side_by_side():
-    attention, decoder = Attention(6, 3).double(), Decoder(6, 3).double()
+    attention, decoder = Attention(6, maps=3).double(), Decoder(6, maps=3).double()
     decoder.weight.data.normal_()
     features = torch.randn(2, 6, 4, 5, dtype=DOUBLE)
     maps = attention(features)
@@ -303,8 +303,8 @@ def test_weights_travel_in_the_state_dict():
 
 @pytest.mark.parametrize("maps", [0, -1, 2.0, True])
 def test_fewer_than_one_map(maps):
-    with pytest.raises(ValueError, match=f"at least one map, an integer, got {maps}"):
-        Attention(6, maps)
+    with pytest.raises(ValueError, match=f"maps must be a positive integer, got {maps}"):
+        Attention(6, maps=maps)
 
 
 def test_more_orthonormal_rows_than_channels():
@@ -314,7 +314,7 @@ def test_more_orthonormal_rows_than_channels():
 
 
 def test_unknown_init():
-    with pytest.raises(ValueError, match="unknown init 'uniform' of the attention weights; known: orthogonal, kaiming"):
+    with pytest.raises(ValueError, match="unknown init of the attention weights 'uniform'; known: orthogonal, kaiming"):
         small(init="uniform")
 
 

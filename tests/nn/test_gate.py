@@ -9,7 +9,7 @@ from torch import nn
 import gcplib
 from gcplib.lab.training import Recipe
 from gcplib.lab.training.state import make_optimizer
-from gcplib.models import Backbone, create_network
+from gcplib.models import Backbone, Head, Model, create_network
 from gcplib.nn.gate import (
     ChannelGate,
     FusedGate,
@@ -104,7 +104,7 @@ def test_squeeze_excitation_is_timms():
 @pytest.mark.parametrize("fusion", ["average", "max", "concat"])
 @pytest.mark.parametrize("start", ["identity", "paper"])
 def test_fusions_by_definition(fusion, start):
-    gate = shake(FusedGate(6, fusion, **SMALL, start=start)).eval()
+    gate = shake(FusedGate(6, fusion=fusion, **SMALL, start=start)).eval()
     x = torch.randn(2, 6, 5, 5)
     c, p = gate.by_channel(x), gate.by_position(x)
     if fusion == "concat":
@@ -118,7 +118,7 @@ def test_fusions_by_definition(fusion, start):
 
 @pytest.mark.parametrize(("channels", "groups", "height"), [(256, 4, 11), (512, 8, 9), (2048, 32, 5), (112, 1, 15)])
 def test_concat_has_the_released_kernels(channels, groups, height):
-    convolution = FusedGate(channels, "concat").joined[0]
+    convolution = FusedGate(channels, fusion="concat").joined[0]
     assert convolution.groups == groups
     assert convolution.kernel_size == (height, 1)
 
@@ -231,7 +231,7 @@ def test_the_peer_has_as_many_parameters(channels, like):
         (
             {"kind": "cube"},
             ValueError,
-            "unknown kind of gate 'cube'; known: channel, position, average, max, concat, se",
+            "unknown gate 'cube'; known: channel, position, average, max, concat, se",
         ),
         ({"start": "half"}, ValueError, "unknown start 'half'; known: identity, paper"),
         ({"width": 0}, ValueError, "width must be a positive integer, got 0"),
@@ -252,7 +252,7 @@ def test_bad_gates(options, error, message):
 
 def test_more_bad_gates():
     with pytest.raises(ValueError, match="unknown fusion 'sum'; known: average, max, concat"):
-        FusedGate(8, "sum")
+        FusedGate(8, fusion="sum")
     with pytest.raises(ValueError, match="1000 channels has 2000 parameters within 1%; the nearest has 3001"):
         equal_width(1000, 2000)
 
@@ -359,7 +359,7 @@ def test_stages_that_are_not_there():
         insert_gates(network, ["layer3", "layer9"])
     with pytest.raises(ValueError, match=r"each stage takes one gate, got \['layer3', 'layer3'\]"):
         insert_gates(network, ["layer3", "layer3"])
-    with pytest.raises(ValueError, match="unknown kind of gate 'cube'"):
+    with pytest.raises(ValueError, match="unknown gate 'cube'"):
         insert_gates(network, ["layer3"], "cube")
     assert not any(isinstance(module, Gate) for module in network.modules())
     for name, last in (("resnet18", "layer4"), ("tf_efficientnet_lite0", "blocks.6"), ("regnety_002", "s4")):
@@ -395,9 +395,10 @@ def test_gates_take_device_dtype_and_mode_of_the_network():
 
 
 def test_gates_learn_as_the_pool_does():
-    systems = {"gate": {"kind": "average", "stages": ["layer2", "features"], **SMALL}}
     backbone = gcplib.create_backbone("resnet18", pretrained=False)
-    model = gcplib.create_model(backbone, "mpn_cov", 5, reduction=8, systems=systems)
+    insert_gates(backbone, ["layer2"], kind="average", **SMALL)
+    pool = gcplib.create_pool("mpn_cov", backbone.out_channels, reduction=8)
+    model = Model(backbone, Head(pool, 5, gate=create_gate(backbone.out_channels, "average", **SMALL)))
     groups = {g["name"]: {id(p) for p in g["params"]} for g in make_optimizer(model, Recipe()).param_groups}
     gates = [module for module in model.modules() if isinstance(module, FusedGate)]
     assert len(gates) == 2

@@ -69,8 +69,8 @@ def test_gradcheck_on_every_route(size):
 def test_functions_and_rules():
     x = maps(4, 5, 5)
     p = gaussian_embedding(x.flatten(2))
-    torch.testing.assert_close(full(GaussianPool(4, "identity")(x), 5), p)
-    got = full(GaussianPool(4, newton_schulz_function(5))(x), 5)
+    torch.testing.assert_close(full(GaussianPool(4, fn="identity")(x), 5), p)
+    got = full(GaussianPool(4, fn=newton_schulz_function(5))(x), 5)
     torch.testing.assert_close(got, newton_schulz(p, 5))
     pool = create_pool("gaussian", 4, rule="taylor(9)", compute_dtype="float64")
     assert (pool.rule.name, pool(x.float()).dtype) == ("taylor(9)", torch.float32)
@@ -120,7 +120,7 @@ def test_float32_against_float64(size, bound):
 def test_views_are_pooled_by_the_mean_of_their_embeddings():
     x = maps(3, 4, 4, batch=6).unflatten(0, (2, 3))
     p = gaussian_embedding(x.flatten(3)).mean(1)
-    torch.testing.assert_close(full(GaussianPool(3, "identity")(x), 4), p)
+    torch.testing.assert_close(full(GaussianPool(3, fn="identity")(x), 4), p)
 
 
 def test_sizes_and_reduction():
@@ -135,7 +135,7 @@ def test_what_cannot_work_is_said():
     with pytest.raises(ValueError, match="gradient rule taylor needs the full one"):
         GaussianPool(3, rule="taylor", route="thin")
     with pytest.raises(ValueError, match="unknown spectral function 'cube'"):
-        GaussianPool(3, "cube")
+        GaussianPool(3, fn="cube")
     with pytest.raises(TypeError, match=r"pool 'gaussian'.*amplify"):
         create_pool("gaussian", 3, amplify="exp")
     x = maps(3, 2, 2)

@@ -3,11 +3,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gcplib
 from gcplib.linalg import covariance, newton_schulz, sqrtm, triu_vector
 from gcplib.models import Head, Model
-from gcplib.nn import D4, InvariantPool, StiefelProjection, d4_views, random_view
+from gcplib.nn import D4, D4Views, InvariantPool, StiefelProjection, d4_views, random_view
 
 DOUBLE = torch.float64
 
@@ -96,6 +97,29 @@ def test_the_projection_starts_as_the_q_of_a_gaussian_and_acts_on_the_features()
     torch.testing.assert_close(covariance(layer(x)), want.mT @ covariance(x) @ want)
 
 
+@pytest.mark.parametrize("size", [(12, 4), (6, 6), (5, 1)])
+def test_the_projection_is_torchs_cayley_parametrization(size):
+    """From the same draws to the same weights after some training, so that runs learn what they learned before."""
+    theirs = nn.Linear(size[0], size[1], bias=False)
+    torch.manual_seed(3)
+    ours = StiefelProjection(*size).double()
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    theirs.weight = nn.Parameter(torch.linalg.qr(torch.randn(*size)).Q)
+    nn.utils.parametrizations.orthogonal(theirs, "weight", "cayley")
+    assert torch.equal(torch.rand(1), after)
+    torch.testing.assert_close(ours.base.float(), theirs.parametrizations.weight[0].base)
+    theirs.double()
+    target = torch.randn(*size, dtype=DOUBLE)
+    for layer in (ours, theirs):
+        optimizer = torch.optim.SGD(layer.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
+        for _ in range(20):
+            optimizer.zero_grad()
+            (layer.weight - target).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+
+
 @pytest.mark.parametrize("orthonormal", [True, False])
 @pytest.mark.parametrize("size", [(12, 4), (6, 6), (5, 1)])
 def test_training_keeps_to_the_manifold_unless_it_is_free(orthonormal, size):
@@ -178,14 +202,14 @@ def test_widths(projection, width):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"projection": 1}, "at least two channels, got 1: the only number"),
+        ({"projection": 1}, "at least two channels, got 1: the only entry"),
         ({"projection": 0}, "at least two channels, got 0"),
         ({"projection": True}, "at least two channels, got True"),
         ({"projection": "8"}, "at least two channels, got '8'"),
         ({"projection": 1.5}, "above 0 and at most 1, got 1.5"),
         ({"projection": 17}, "16 channels cannot be projected to 17"),
         ({"steps": 0}, "step"),
-        ({"compute_dtype": "float16"}, "compute_dtype must be one of"),
+        ({"compute_dtype": "float16"}, "unknown compute_dtype 'float16'; did you mean"),
     ],
 )
 def test_bad_options_of_the_pool(options, message):
@@ -199,10 +223,10 @@ def test_gradcheck(steps, views):
     torch.manual_seed(0)
     pool = InvariantPool(5, projection=3, steps=steps).double()
     x = torch.randn(2, *([views] * bool(views)), 5, 3, 3, dtype=DOUBLE, requires_grad=True)
-    weight = pool.projection.parametrizations.weight.original
+    weight = pool.projection.free
 
     def run(x, weight):
-        return torch.func.functional_call(pool, {"projection.parametrizations.weight.original": weight}, (x,))
+        return torch.func.functional_call(pool, {"projection.free": weight}, (x,))
 
     assert torch.autograd.gradcheck(run, (x, weight.detach().clone().requires_grad_()))
 
@@ -227,16 +251,12 @@ def test_scale_does_not_matter():
 @pytest.mark.parametrize("pool", ["gap", "mpn_cov", "idccp"])
 def test_logits_are_invariant_under_the_group(pool, dtype, tolerance):
     backbone = gcplib.create_backbone()
-    made = (
-        InvariantPool(backbone.out_channels, 16, 4)
-        if pool == "idccp"
-        else gcplib.create_pool(pool, backbone.out_channels, 16)
-    )
+    options = {"projection": 4} if pool == "idccp" else {}
+    made = gcplib.create_pool(pool, backbone.out_channels, reduction=16, **options)
     images = torch.rand(1, 3, 64, 64, dtype=dtype)
     views = d4_views(images).flatten(0, 1)
-    invariant = Model(backbone, Head(made, 5, views="all")).to(dtype).eval()
     plain = Model(backbone, Head(made, 5)).to(dtype).eval()
-    plain.head.classifier = invariant.head.classifier
+    invariant = D4Views(plain).eval()
     with torch.inference_mode():
         logits = invariant(views)
         spread = (logits - logits[:1]).abs().max() / logits.std()

@@ -23,7 +23,7 @@ def test_one_width_draws_and_names_what_it_always_did():
     assert torch.equal(torch.rand(1), after)
     wanted = ["0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]
     assert list(reduction.state_dict()) == wanted
-    pool = create_pool("mpn_cov", 12, 6)
+    pool = create_pool("mpn_cov", 12, reduction=6)
     assert "reduction.0.weight" in pool.state_dict()
     assert [type(layer) for layer in reduction] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
 
@@ -53,17 +53,18 @@ def test_groups_do_not_see_each_other(widths):
 
 
 def test_grouped_filters_are_as_long_as_others():
-    plain, grouped = (Reduction(256, 128, groups)[0].weight.flatten(1).norm(dim=1).mean().item() for groups in (1, 4))
+    reductions = (Reduction(256, 128, groups=groups) for groups in (1, 4))
+    plain, grouped = (reduction[0].weight.flatten(1).norm(dim=1).mean().item() for reduction in reductions)
     assert grouped == pytest.approx(plain, rel=0.05)
 
 
 @pytest.mark.parametrize("name", list_pools())
 def test_every_pool_takes_widths_and_groups(name):
-    pool = create_pool(name, 12, (8, 6), reduction_groups=2)
+    pool = create_pool(name, 12, reduction=(8, 6), reduction_groups=2)
     assert (pool.channels, pool.reduction.widths, pool.reduction[3].groups) == (6, (8, 6), 2)
     out = pool(torch.randn(3, 12, 4, 4))
     assert out.shape == (3, pool.out_features)
-    assert pool.out_features == create_pool(name, 12, 6).out_features
+    assert pool.out_features == create_pool(name, 12, reduction=6).out_features
 
 
 def test_no_reduction_leaves_the_features_as_they_are():
@@ -89,7 +90,7 @@ def test_no_reduction_leaves_the_features_as_they_are():
 )
 def test_bad_reductions(reduction, options, message):
     with pytest.raises(ValueError, match=message):
-        create_pool("mpn_cov", 12, reduction, **options)
+        create_pool("mpn_cov", 12, reduction=reduction, **options)
 
 
 @pytest.mark.parametrize("name", ["cov", "mpn_cov", "svd_pade", "mpa"])
@@ -110,14 +111,14 @@ def test_blocks_of_the_exact_root_have_its_gradient():
     torch.testing.assert_close(triu_vector(matrix[:, 1]), triu_vector(covariance_map(x[:, 3:].flatten(2))))
 
 
-def test_top_n_drops_its_share_of_the_last_width_and_of_a_block():
-    assert create_pool("svd_top_n", 112, (96, 64)).rule.name == "top_n(12)"
-    assert create_pool("svd_top_n", 112, 64, blocks=2).rule.name == "top_n(6)"
+def test_top_n_drops_its_fraction_of_the_last_width_and_of_a_block():
+    assert create_pool("svd_top_n", 112, reduction=(96, 64)).rule.name == "top_n(12)"
+    assert create_pool("svd_top_n", 112, reduction=64, blocks=2).rule.name == "top_n(6)"
 
 
 def test_blocks_and_groups_go_together():
     # Each block then depends on its own group of the backbone's channels alone.
-    pool, x = create_pool("cov", 12, 6, reduction_groups=2, blocks=2).eval(), torch.randn(1, 12, 4, 4)
+    pool, x = create_pool("cov", 12, reduction=6, reduction_groups=2, blocks=2).eval(), torch.randn(1, 12, 4, 4)
     changed = x.clone()
     changed[:, :6] += torch.randn(4, 4)
     first, second = (pool(changed) - pool(x)).detach().abs().view(2, 6).amax(1)
@@ -127,6 +128,7 @@ def test_blocks_and_groups_go_together():
 
 def test_blocks_compile_in_one_graph():
     torch._dynamo.reset()
-    pool, x = create_pool("mpn_cov", 12, (8, 8), reduction_groups=2, blocks=2).eval(), torch.randn(2, 12, 4, 4)
+    pool = create_pool("mpn_cov", 12, reduction=(8, 8), reduction_groups=2, blocks=2).eval()
+    x = torch.randn(2, 12, 4, 4)
     compiled = torch.compile(pool, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), pool(x))

@@ -15,16 +15,15 @@ __all__ = ["descend"]
 
 
 def descend(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    clip: float = 0.0,
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer, clip: float = 0.0
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Train on ``batches`` by cross-entropy, and yield each with its number before the step that is made on it.
 
     Args:
-        model: trained in place. batches: inputs and labels. optimizer: of its parameters. clip: largest gradient norm
-            of a step, 0 for none.
+        model: trained in place.
+        batches: inputs and labels.
+        optimizer: of the model's parameters.
+        clip: largest gradient norm of a step, 0 for none.
 
     Raises:
         NonFiniteError: the gradient of a batch is not finite; no step is made on it.

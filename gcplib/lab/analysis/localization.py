@@ -1,12 +1,12 @@
 """How well maps find the pixels that make the difference: scores against the ground truth of counterfactual pairs.
 
-Maps ``(..., h, w)`` at the resolution of features are enlarged to the images first (``enlarge``). Where a map is
-signed, positive is evidence for the class. The area under ROC takes a map as it is, negative below none; the energy and
-the pointing game look at its positive part. To ask where a set looks whatever it says, pass the absolute map.
+Maps ``(..., h, w)`` at the resolution of features are enlarged to the images first (``enlarge``). Positive values are
+evidence for the class. The area under ROC takes a map as it is, negative below none; energy and pointing game take its
+positive part. To ask where a set looks whatever it says, pass the absolute map.
 
 Ground truth lies on letters, and most maps find letters. So every score can be taken ``within`` some pixels, such as
-the letters themselves, where a map that finds text and nothing else is at chance. In their neighborhood (``near``)
-such a map still gains a little, because its values fall off away from the letters.
+the letters, where a map that finds text and nothing else is at chance. In their neighborhood (``near``) such a map
+still gains a little, because its values fall off away from the letters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy import ndimage, stats
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["auc", "density_correlation", "energy_inside", "enlarge", "near", "pointing_game"]
+__all__ = ["auc", "energy_inside", "enlarge", "near", "pointing_game"]
 
 
 def enlarge(maps: Tensor, height: int, width: int) -> np.ndarray:
@@ -62,6 +62,8 @@ def auc(values: ArrayLike, mask: ArrayLike, within: ArrayLike | None = None) -> 
     The probability that a pixel of the mask has the larger value than one outside, ties counted half; 0.5 is chance.
 
     Args:
+        values: the maps.
+        mask: the pixels to find.
         within: only these pixels count, ``(H, W)``.
 
     Raises:
@@ -80,10 +82,13 @@ def auc(values: ArrayLike, mask: ArrayLike, within: ArrayLike | None = None) -> 
 def energy_inside(
     values: ArrayLike, mask: ArrayLike, within: ArrayLike | None = None, relative: bool = False
 ) -> np.ndarray:
-    """Return the share of the positive part of maps ``(..., H, W)`` that lies in the mask ``(H, W)``: ``(...)``.
+    """Return the fraction of the positive part of maps ``(..., H, W)`` that lies in the mask ``(H, W)``: ``(...)``.
 
     Args:
-        within: only these pixels count, ``(H, W)``. relative: divide by the mask's share of them, so that 1 is chance.
+        values: the maps.
+        mask: the pixels to find.
+        within: only these pixels count, ``(H, W)``.
+        relative: divide by the mask's fraction of them, so that 1 is chance.
 
     Raises:
         ValueError: as ``auc``, or a map without a positive value.
@@ -106,50 +111,12 @@ def pointing_game(
 ) -> np.ndarray:
     """Return whether the largest value of maps ``(..., H, W)`` is within ``tolerance`` pixels of the mask: ``(...)``.
 
-    Chance is the share of ``near(mask, tolerance)``, which for masks of text is large.
+    Chance is the fraction of ``near(mask, tolerance)``, which for masks of text is large.
 
     Raises:
         ValueError: as ``auc``.
 
     Source: Zhang et al., Top-down neural attention by excitation backprop, IJCV 2018 (tolerance 15).
     """
-    wide = near(mask, tolerance) if mask is not None else None
-    values, inside = _pixels(values, wide, within)
+    values, inside = _pixels(values, None if mask is None else near(mask, tolerance), within)
     return inside[values.argmax(-1)]
-
-
-def density_correlation(maps: Tensor, mask: ArrayLike, ink: ArrayLike) -> np.ndarray:
-    """Return how maps ``(..., h, w)`` follow how much differs where there is text: Spearman's correlation, ``(...)``.
-
-    Over the cells of the map that hold ink, between the map and the number of pixels of the mask in the cell, each
-    without what the amount of ink in the cell explains of its ranks (partial correlation). Coarse maps cannot tell a
-    letter from its edge, but they can tell cells in which much differs from cells in which little does.
-
-    Raises:
-        ValueError: shapes that do not fit, fewer than four cells with ink, or nothing that varies over them.
-    """
-    maps = maps.detach().double().cpu().numpy()
-    mask, ink = np.asarray(mask, dtype=bool), np.asarray(ink, dtype=bool)
-    rows, columns = maps.shape[-2:]
-    if mask.ndim != 2 or mask.shape != ink.shape or mask.shape[0] % rows or mask.shape[1] % columns:
-        raise ValueError(f"mask {mask.shape} and ink {ink.shape} must be whole multiples of the map {maps.shape}")
-    differs, amount = (m.reshape(rows, mask.shape[0] // rows, columns, -1).sum((1, 3)) for m in (mask, ink))
-    cells = amount > 0
-    if cells.sum() < 4:
-        raise ValueError(f"only {int(cells.sum())} cells of the map hold ink; at least four are needed")
-
-    def residual(values: np.ndarray, by: np.ndarray) -> np.ndarray:
-        return values - (values @ by / (by @ by))[..., None] * by
-
-    def ranks(values: np.ndarray) -> np.ndarray:
-        ranked = stats.rankdata(values, axis=-1)
-        return ranked - ranked.mean(-1, keepdims=True)
-
-    ink_ranks = ranks(amount[cells])
-    if not ink_ranks.any():
-        raise ValueError("every cell holds the same amount of ink: nothing to correct for; take another image")
-    first, second = residual(ranks(maps[..., cells]), ink_ranks), residual(ranks(differs[cells]), ink_ranks)
-    size = np.linalg.norm(first, axis=-1) * np.linalg.norm(second)
-    if (size == 0).any():
-        raise ValueError("a map, or what differs, is the same in every cell with ink: no correlation")
-    return first @ second / size

@@ -1,16 +1,17 @@
-"""One look for all figures: a color-blind-safe palette, and one color a pool everywhere."""
+"""One look for all figures: a color-blind-safe palette, one color per pool everywhere, and intervals as bars."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from gcplib.lab.analysis.statistics import Interval
 
-__all__ = ["POOL_LABELS", "interval_plot", "pool_palette", "use_style"]
+__all__ = ["POOL_LABELS", "interval_plot", "legend_below", "pool_palette", "use_style"]
 
 POOL_LABELS = {
     "gap": "average",
@@ -32,10 +33,38 @@ def pool_palette() -> dict[str, tuple]:
     return dict(zip(POOL_LABELS.values(), sns.color_palette("colorblind"), strict=False))
 
 
+def legend_below(fig: Figure, ax: Axes, columns: int) -> None:
+    """Put the legend of one of its axes below a figure."""
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
+
+
 def interval_plot(
-    rows: Mapping[str, Interval], ax: Axes, colors: Mapping[str, tuple] | None = None, number: str = "{:.1f}"
+    rows: Mapping[str, Interval],
+    ax: Axes,
+    colors: Mapping[str, tuple] | None = None,
+    number: str = "{:.1f}",
+    kept: Mapping[str, Interval | None] | None = None,
+    lines: Sequence[float] | None = None,
 ) -> None:
-    """Draw one line a row: its mean as a dot with its number, its interval as a bar; the first row on top."""
+    """Draw one line per row: its mean as a dot with its number, its interval as a bar; the first row on top.
+
+    Args:
+        rows: the intervals by name.
+        ax: the axes to draw on.
+        colors: by name, where they are not all the same.
+        number: the format of the means.
+        kept: intervals of kept evidence, drawn in gray below those of the same name.
+        lines: values to mark, the first one solid. If given, the limits are those of the means, of the marks and of
+            kept evidence with some room: a longer bar leaves the axes, as those of two seeds often would.
+    """
+    old = {place: found for place, name in enumerate(rows) if (found := (kept or {}).get(name))}
+    for place, found in old.items():
+        gray = {"color": "0.75", "linewidth": 5, "solid_capstyle": "butt"}
+        ax.plot([found.low, found.high], [place + 0.25] * 2, **gray)
+        ax.plot(found.mean, place + 0.25, "|", color="0.3", markersize=9)
+    if old:
+        place = {"xycoords": "axes fraction", "xytext": (-4, 2), "textcoords": "offset points"}
+        ax.annotate("gray: kept evidence", (1, 0), ha="right", va="bottom", color="0.5", fontsize="small", **place)
     for place, (name, row) in enumerate(rows.items()):
         color = (colors or {}).get(name, "0.2")
         if row.n > 1:
@@ -44,5 +73,16 @@ def interval_plot(
         text = number.format(row.mean).replace("-", "\N{MINUS SIGN}")  # as on the axes
         ax.annotate(text, (row.mean, place), (0, 8), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.set_ylim(len(rows) - 0.4, -0.7)
+    ax.set_ylim(len(rows) - (0.2 if old else 0.4), -0.7)
     ax.grid(axis="y", visible=False)
+    if lines is not None:
+        for place, line in enumerate(lines):
+            ax.axvline(line, color="0.5", linewidth=1, linestyle="--" if place else "-")
+        inside = [*lines, *(row.mean for row in rows.values())]
+        inside += [end for found in old.values() for end in (found.low, found.high)]
+        room = max(0.6 * (max(inside) - min(inside)), 1e-3 * abs(max(inside)) or 1)
+        ends = [end for row in rows.values() for end in (row.low, row.high)]
+        low, high = max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends))
+        if low < high:  # or all is one value, and matplotlib makes the room
+            ax.set_xlim(low, high)
+        ax.margins(x=0.06)

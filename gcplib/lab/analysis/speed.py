@@ -18,35 +18,36 @@ def epochs_to(metrics: pd.DataFrame, target: float, column: str = "validation_ac
     """Return how many epochs a run took to reach ``target`` for the first time, or None if it never did.
 
     Args:
-        metrics: one row an epoch, as in ``metrics.csv`` of a run, in any order. target: what ``column`` has to reach.
+        metrics: one row per epoch, as in ``metrics.csv`` of a run, in any order.
+        target: what ``column`` has to reach.
+        column: the name of the measure.
 
     Raises:
-        ValueError: a column is missing, the epochs are not those of one run, or the target is not a number.
+        ValueError: the epochs are not those of one run, or the target is not a number.
 
     >>> import pandas as pd
     >>> run = pd.DataFrame({"epoch": [0, 1, 2], "seconds": 2.0, "validation_accuracy": [0.1, 0.5, 0.4]})
     >>> epochs_to(run, 0.4), seconds_to(run, 0.4), epochs_to(run, 0.6)
     (2, 4.0, None)
     """
-    history = _history(metrics, column)
+    history = metrics.sort_values("epoch")
+    if history["epoch"].tolist() != list(range(len(history))):
+        raise ValueError(f"expected the epochs 0, 1, ... of one run, got {history['epoch'].tolist()[:8]}")
     if math.isnan(target):
         raise ValueError("the target is NaN; the run that it was taken from may have diverged")
+    if history.empty:
+        return None
     reached = history[column].ge(target).to_numpy()
     return int(reached.argmax()) + 1 if reached.any() else None
 
 
 def seconds_to(metrics: pd.DataFrame, target: float, column: str = "validation_accuracy") -> float | None:
-    """Return the seconds of training until ``target`` is reached, or None if it never is.
+    """Return the seconds of training, without validation, until ``epochs_to``, or None if the target is never reached.
 
-    These are the ``seconds`` of all epochs up to that one: steps of training alone, without validation. They depend
-    on the machine and on what else it did; compare runs that were made side by side.
-
-    Raises:
-        ValueError: see ``epochs_to``.
+    They depend on the machine and on what else it did; compare runs that were made side by side.
     """
-    history = _history(metrics, "seconds", column)
     epochs = epochs_to(metrics, target, column)
-    return None if epochs is None else float(history["seconds"].iloc[:epochs].sum())
+    return None if epochs is None else float(metrics.sort_values("epoch")["seconds"].iloc[:epochs].sum())
 
 
 def censored_mean(values: Sequence[float | None], limits: Sequence[float]) -> tuple[Interval, int]:
@@ -56,7 +57,8 @@ def censored_mean(values: Sequence[float | None], limits: Sequence[float]) -> tu
     unknown amount. The mean is thus a lower bound where the count is not 0, and the count belongs beside it.
 
     Args:
-        values: epochs or seconds of runs. limits: all epochs, or seconds, of each run.
+        values: epochs or seconds of runs.
+        limits: all epochs, or seconds, of each run.
 
     Raises:
         ValueError: the lists differ in length, are empty, or a value is above its limit.
@@ -68,12 +70,3 @@ def censored_mean(values: Sequence[float | None], limits: Sequence[float]) -> tu
         raise ValueError(f"a run took {over[0][0]} to the target, but {over[0][1]} altogether; are these its limits?")
     found = [limit if value is None else value for value, limit in pairs]
     return mean_interval(found), sum(value is None for value in values)
-
-
-def _history(metrics: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    if missing := [name for name in ("epoch", *columns) if name not in metrics]:
-        raise ValueError(f"metrics have no column {missing[0]!r}; there are {', '.join(metrics)}")
-    history = metrics.sort_values("epoch")
-    if history["epoch"].tolist() != list(range(len(history))):
-        raise ValueError(f"expected the epochs 0, 1, ... of one run, got {history['epoch'].tolist()[:8]}")
-    return history

@@ -1,9 +1,8 @@
 """Images made worse, in the manner of ImageNet-C and ImageNet-P: corruptions of five severities, and short films.
 
-Hendrycks and Dietterich (ICLR 2019) corrupt photographs of 224 pixels. The kinds here are theirs where a library has
-them, and some more; **the severities are our own**, for small images of text, so that numbers cannot be compared with
-published ones. Every draw depends on the seed, the kind and the number of the image alone: the same image meets the
-same noise at every severity, in any order and any batch.
+The kinds are those of Hendrycks and Dietterich (ICLR 2019) where a library has them, and some more; **severities are
+ours**, for small images of text: no result can be compared with a published one. Every draw depends on the seed, the
+kind and the number of the image alone: the same image meets the same noise in any order and any batch.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["CORRUPTIONS", "FILMS", "SEVERITIES", "corrupt", "film"]
 SEVERITIES = {
     "gaussian_noise": (0.04, 0.08, 0.12, 0.18, 0.26),  # standard deviation, of a range of 1
     "shot_noise": (100, 40, 20, 10, 5),  # photons where an image is white
-    "impulse_noise": (0.01, 0.03, 0.06, 0.12, 0.2),  # share of the numbers that are set to 0 or 1
+    "impulse_noise": (0.01, 0.03, 0.06, 0.12, 0.2),  # fraction of the values that are set to 0 or 1
     "gaussian_blur": (0.7, 1.2, 1.8, 2.5, 3.5),  # standard deviation in pixels
     "defocus_blur": (1, 2, 3, 4, 6),  # radius in pixels
     "motion_blur": (3, 6, 9, 13, 18),  # length in pixels, in a random direction
@@ -44,15 +43,11 @@ SEVERITIES = {
     "translate": (4, 9, 15, 22, 30),  # pixels, in a random direction
 }
 
-# What changes from one image of a film to the next; noise is new in every image but the first.
-FILMS = {"translate": 1.0, "rotate": 1.0, "brightness": 1.04, "gaussian_noise": 0.04}
-
 SIDE = 224
 
 
 def _blurred(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    kernel = kernel / kernel.sum()
-    return np.stack([ndimage.convolve(x[..., c], kernel, mode="nearest") for c in range(3)], axis=-1)
+    return ndimage.convolve(x, (kernel / kernel.sum())[..., None], mode="nearest")
 
 
 def _soft(x: np.ndarray, sigma: float, _rng: np.random.Generator) -> np.ndarray:
@@ -77,21 +72,19 @@ def _warped(x: np.ndarray, down: np.ndarray | float, across: np.ndarray | float)
 
 
 def _rotated(x: np.ndarray, degrees: float) -> np.ndarray:
-    angle, center = np.deg2rad(degrees), (np.array(x.shape[:2]) - 1) / 2
-    rows, columns = np.meshgrid(*(np.arange(n) - c for n, c in zip(x.shape[:2], center, strict=True)), indexing="ij")
+    angle = np.deg2rad(degrees)
+    rows, columns = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in x.shape[:2]), indexing="ij")
     down = rows * np.cos(angle) - columns * np.sin(angle) - rows
     return _warped(x, down, rows * np.sin(angle) + columns * np.cos(angle) - columns)
 
 
-def _shifted(x: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
-    angle = rng.uniform(0, 2 * np.pi)
+def _shifted(x: np.ndarray, length: float, angle: float) -> np.ndarray:
     return _warped(x, length * np.sin(angle), length * np.cos(angle))
 
 
-def _smooth(shape: tuple[int, int], share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise of mean 0 and deviation 1, smooth over a share of the side."""
-    # By Fourier transforms: a filter as wide as a good part of the image is slow.
-    waves = ndimage.fourier_gaussian(np.fft.rfft2(rng.standard_normal(shape)), share * shape[0], n=shape[1])
+def _smooth(shape: tuple[int, int], part: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise of mean 0 and deviation 1, smooth over a part of the side (by Fourier transforms: fast)."""
+    waves = ndimage.fourier_gaussian(np.fft.rfft2(rng.standard_normal(shape)), part * shape[0], n=shape[1])
     noise = np.fft.irfft2(waves, s=shape)
     return (noise - noise.mean()) / noise.std()
 
@@ -102,7 +95,7 @@ def _elastic(x: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarr
 
 
 def _fog(x: np.ndarray, weight: float, rng: np.random.Generator) -> np.ndarray:
-    clouds = sum(share * _smooth(x.shape[:2], share, rng) for share in (0.2, 0.1, 0.05))
+    clouds = sum(part * _smooth(x.shape[:2], part, rng) for part in (0.2, 0.1, 0.05))
     layer = 0.85 + 0.1 * clouds / clouds.std()
     return (1 - weight) * x + weight * layer[..., None]
 
@@ -116,8 +109,8 @@ def _by(fn: Callable[[torch.Tensor, float], torch.Tensor]) -> Callable:
     return apply
 
 
-def _pixelated(x: torch.Tensor, share: float) -> torch.Tensor:
-    small = functional.resize(x, [max(1, round(share * side)) for side in x.shape[-2:]], antialias=True)
+def _pixelated(x: torch.Tensor, part: float) -> torch.Tensor:
+    small = functional.resize(x, [max(1, round(part * side)) for side in x.shape[-2:]], antialias=True)
     return functional.resize(small, list(x.shape[-2:]), functional.InterpolationMode.NEAREST)
 
 
@@ -138,7 +131,16 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.nda
     "jpeg": _by(functional.jpeg),
     "elastic": _elastic,
     "rotate": lambda x, v, rng: _rotated(x, v * rng.choice([-1, 1])),
-    "translate": lambda x, v, rng: _shifted(x, v * x.shape[0] / SIDE, rng),
+    "translate": lambda x, v, rng: _shifted(x, v * x.shape[0] / SIDE, rng.uniform(0, 2 * np.pi)),
+}
+
+
+# The n-th image of a film from its first one, a direction, a sign, and a source of random numbers.
+FILMS: dict[str, Callable[[np.ndarray, int, float, int, np.random.Generator], np.ndarray]] = {
+    "translate": lambda x, n, angle, _sign, _rng: _shifted(x, 1.0 * n, angle),
+    "rotate": lambda x, n, _angle, sign, _rng: _rotated(x, sign * 1.0 * n),
+    "brightness": lambda x, n, _angle, sign, _rng: x * 1.04 ** (sign * n),
+    "gaussian_noise": lambda x, _n, _angle, _sign, rng: x + 0.04 * rng.standard_normal(x.shape),
 }
 
 
@@ -148,14 +150,14 @@ def corrupt(
     """Return images made worse, of the same shape and dtype.
 
     Args:
-        images: ``(B, H, W, 3)`` of uint8. kind: of ``CORRUPTIONS``. severity: 1 to 5, see ``SEVERITIES``. seed: of
-            the draws. numbers: that tell the images apart, such as their places in the data set; by default their
-            places here.
+        images: ``(B, H, W, 3)`` of uint8.
+        kind: of ``CORRUPTIONS``.
+        severity: 1 to 5, see ``SEVERITIES``.
+        seed: of the draws.
+        numbers: that tell the images apart, such as their places in the data set; by default their places here.
 
     Raises:
-        ValueError: another shape or dtype, an unknown kind or severity, or not one number an image.
-
-    Source: after Hendrycks and Dietterich, ICLR 2019, with our own severities.
+        ValueError: another shape or dtype, an unknown kind or severity, or not one number per image.
     """
     if kind not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {kind!r}; known: {', '.join(CORRUPTIONS)}")
@@ -172,32 +174,26 @@ def film(
     """Return a film of every image, ``(B, length, H, W, 3)``, that begins with it and changes little by little.
 
     By a pixel in one random direction, by a degree, by 4 % of brightness; or, ``gaussian_noise``, by noise of 4 %
-    that is new in every image and so makes no film (compare each with the first; ``flip_rate`` does).
+    that is new in every image and so makes no film: compare each with the first.
 
     Args:
-        images, seed, numbers: see ``corrupt``. kind: of ``FILMS``. length: images of a film.
+        images: see ``corrupt``, as seed and numbers.
+        kind: of ``FILMS``.
+        length: images of a film.
+        seed: of the draws.
+        numbers: of the images.
 
     Raises:
         ValueError: an unknown kind, fewer than 2 images, or what ``corrupt`` refuses.
-
-    Source: after ImageNet-P, Hendrycks and Dietterich, ICLR 2019, with our own steps.
     """
     if kind not in FILMS:
         raise ValueError(f"unknown film {kind!r}; known: {', '.join(FILMS)}")
     if length < 2:
         raise ValueError(f"a film needs 2 images or more, got {length}")
-    step = FILMS[kind]
 
     def frames(x: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        if kind == "gaussian_noise":
-            return [x, *(x + step * rng.standard_normal(x.shape) for _ in range(length - 1))]
-        angle, sign = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
-        later = range(1, length)
-        if kind == "rotate":
-            return [x, *(_rotated(x, sign * step * n) for n in later)]
-        if kind == "brightness":
-            return [x, *(x * step ** (sign * n) for n in later)]
-        return [x, *(_warped(x, step * n * np.sin(angle), step * n * np.cos(angle)) for n in later)]
+        way = (0.0, 1) if kind == "gaussian_noise" else (rng.uniform(0, 2 * np.pi), rng.choice([-1, 1]))
+        return [x, *(FILMS[kind](x, n, *way, rng) for n in range(1, length))]
 
     return _each(images, numbers, seed, f"film {kind}", frames)
 
@@ -212,7 +208,7 @@ def _each(images: np.ndarray, numbers: Iterable[int] | None, seed: int, name: st
         raise ValueError(f"expected images (B, H, W, 3) of uint8, got {images.shape} {images.dtype}")
     numbers = list(range(len(images)) if numbers is None else map(int, numbers))
     if len(numbers) != len(images):
-        raise ValueError(f"need one number an image, got {len(numbers)} for {len(images)} images")
+        raise ValueError(f"need one number per image, got {len(numbers)} for {len(images)} images")
 
     def one(place: int) -> np.ndarray:
         rng = np.random.default_rng([seed, zlib.crc32(name.encode()), numbers[place]])

@@ -1,4 +1,4 @@
-"""The study: claims and their evidence, the notebook runner, the report and the command line.
+"""The study: claims and their evidence, the notebook runner and the report.
 
 Notebooks need only the names exported here:
 
@@ -7,8 +7,19 @@ Notebooks need only the names exported here:
 """
 
 from gcplib.lab.study.claims import claims_table, record
-from gcplib.lab.study.parameters import options_of
+from gcplib.lab.study.kept import effects_table, kept_effects
+from gcplib.lab.study.options import options_of
 from gcplib.lab.study.tables import evidence_table, save_table
 from gcplib.lab.study.verdicts import Evidence, verdict
 
-__all__ = ["Evidence", "claims_table", "evidence_table", "options_of", "record", "save_table", "verdict"]
+__all__ = [
+    "Evidence",
+    "claims_table",
+    "effects_table",
+    "evidence_table",
+    "kept_effects",
+    "options_of",
+    "record",
+    "save_table",
+    "verdict",
+]

@@ -1,8 +1,7 @@
 """One study at a time, and no orphans: what was started by a study ends with it, even if it is killed outright.
 
-The runner holds a file lock, which the operating system releases whatever way the runner ends, and writes a token.
-Each job looks once a second whether the lock is free, or the token is another study's; then it ends itself and its
-relatives. A process id would not do: ids are reused, and a dead parent can linger.
+The runner holds a file lock, and one end of a pipe whose other end is the standard input of all that it starts. The
+operating system releases both whatever way the runner ends. A process id would not do: ids are reused.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ import contextlib
 import os
 import signal
 import threading
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
 
-__all__ = ["StudyRunning", "end_with_study", "kill_tree", "only_study"]
+__all__ = ["PIPE", "StudyRunning", "end_with_study", "kill_tree", "only_study"]
 
-TOKEN = "GCPLIB_STUDY_TOKEN"
+PIPE = "GCPLIB_STUDY_PIPE"
 
 
 class StudyRunning(RuntimeError):
@@ -29,62 +26,36 @@ class StudyRunning(RuntimeError):
 
 
 @contextlib.contextmanager
-def only_study(folder: Path, patience: float = 3.0) -> Iterator[dict[str, str]]:
-    """Hold the study of a folder; yield the environment variables that its children need.
-
-    Raises:
-        StudyRunning: another process holds it.
-    """
+def only_study(folder: Path) -> Iterator[None]:
+    """Hold the study of a folder; raises StudyRunning if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".study.pid"
     try:
-        # A dying job of a killed study may hold the lock for an instant while it looks.
-        with FileLock(folder / ".study.lock", timeout=patience):
-            token = f"{os.getpid()}-{uuid.uuid4().hex}"
-            (folder / ".study.token").write_text(token)
-            yield {TOKEN: token}
+        with FileLock(folder / ".study.lock", blocking=False):
+            owner.write_text(str(os.getpid()))
+            yield
     except Timeout:
-        pid = _token(folder).split("-")[0]
-        raise StudyRunning(f"a study of this profile is already running (process {pid}, {folder})") from None
+        who = owner.read_text() if owner.exists() else "unknown"
+        raise StudyRunning(f"a study of this profile is already running (process {who}, {folder})") from None
 
 
-def end_with_study(folder: Path) -> None:
+def end_with_study() -> None:
     """Watch the study that started this process, in the background; without one (plain Snakemake) do nothing."""
-    if token := os.environ.get(TOKEN):
-        threading.Thread(target=_watch, args=(folder, token), daemon=True).start()
+    if os.environ.get(PIPE):
+        threading.Thread(target=_watch, daemon=True).start()
 
 
-def _watch(folder: Path, token: str) -> None:
-    while _token(folder) == token and not _free(folder):
-        time.sleep(1)
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
+def _watch() -> None:
+    os.read(0, 1)  # returns when nobody holds the other end
+    kill_tree(os.getpid(), itself=False)
     # Snakemake and its other jobs are in this process's group: the runner made one for them.
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _token(folder: Path) -> str:
-    try:
-        return (folder / ".study.token").read_text()
-    except OSError:
-        return ""
-
-
-def _free(folder: Path) -> bool:
-    lock = FileLock(folder / ".study.lock")
-    try:
-        with lock.acquire(blocking=False):
-            return True
-    except Timeout:
-        return False
-
-
-def kill_tree(pid: int) -> None:
-    """Kill a process and everything below it. Files are written atomically, so nothing is left half-written."""
+def kill_tree(pid: int, itself: bool = True) -> None:
+    """Kill what a process has started, and the process. Files are written atomically, so none is left half-written."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        family = [*process.children(recursive=True), process]
-        for member in family:
+        for member in [*process.children(recursive=True), *([process] if itself else [])]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        psutil.wait_procs(family, timeout=10)

@@ -26,16 +26,11 @@ def visible_devices() -> list[str]:
     if (given := os.environ.get(VISIBLE)) is None:
         return [str(number) for number in range(count)]
     # CUDA itself stops at the first that is no device.
-    names = itertools.takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in given.split(",")))
-    return list(names)[:count]
+    return list(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, given.split(","))))[:count]
 
 
 def usable_devices(limit: int | None) -> list[str]:
-    """Return the visible GPUs, at most so many.
-
-    Raises:
-        ValueError: there are fewer.
-    """
+    """Return the visible GPUs, at most so many; raises ValueError if there are fewer."""
     devices = visible_devices()
     if limit is not None and limit > len(devices):
         raise ValueError(f"{limit} GPUs are asked for, but torch sees {len(devices)}; give at most that many")
@@ -44,12 +39,9 @@ def usable_devices(limit: int | None) -> list[str]:
 
 @contextlib.contextmanager
 def own_device(gpus: int) -> Iterator[str | None]:
-    """Hold a GPU and make it the only one that this process sees; yield its name, or None without one.
+    """Hold a GPU (if ``gpus`` is 1 and there is one) and make it the only one that this process sees; yield its name.
 
     To be entered before the process uses CUDA for the first time: afterwards the choice would have no effect.
-
-    Args:
-        gpus: 1 for a GPU, where there is one; 0 for none, and then the process sees none.
     """
     devices = visible_devices() if gpus else []
     with contextlib.ExitStack() as stack:

@@ -1,109 +1,120 @@
 """What Snakemake calls: one job of a study in a process of its own (``python -m gcplib.lab.study.jobs``).
 
-The job's output goes to its log; what a person watches goes to the original standard output as one event a line.
+It runs in the folder of the study, whose ``plan.json`` says what to do. Its output goes to its log; what a person
+watches goes to ``logs/<job>.state``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import logging
+import datetime
 import os
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from gcplib.lab.files import locked, write_atomic
+from gcplib.lab.files import locked
 from gcplib.lab.study.alive import end_with_study
-from gcplib.lab.study.devices import own_device
-from gcplib.lab.study.notebooks import NotebookFailed, execute
-from gcplib.lab.study.profiles import Plan, load_plan
-from gcplib.lab.study.progress import announce, status_file
-from gcplib.lab.study.sweep_job import train_runs
-from gcplib.lab.study.sweeps import FOLDER
+from gcplib.lab.study.plan import Job, Plan, read_json, read_plan, write_json
 
 __all__ = ["USER_CACHE", "main"]
 
 USER_CACHE = "GCPLIB_USER_CACHE_HOME"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one job and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m gcplib.lab.study.jobs", description=__doc__.splitlines()[0])
-    parser.add_argument("job", help="'data', the name of a notebook, or sweeps/NAME for training runs")
-    parser.add_argument("--profile", required=True)
+    parser.add_argument("job", help="data, sweeps/NAME or notebooks/NAME")
+    parser.add_argument("--threads", default="1", help="numeric threads: two jobs that both use every core are slow")
     arguments = parser.parse_args(argv)
-    if (cache := os.environ.pop(USER_CACHE, None)) is not None:
+    end_with_study()
+    if (cache := os.environ.pop(USER_CACHE, None)) is not None:  # Snakemake was given another
         os.environ.pop("XDG_CACHE_HOME", None)
         os.environ |= {"XDG_CACHE_HOME": cache} if cache else {}
-    name = arguments.job
-    is_sweep = name.startswith(f"{FOLDER}/")
-    plan = load_plan(arguments.profile, runs=is_sweep)
-    log = plan.folder / "logs" / f"{name}.log"
-    screen = _redirect(log)
-    end_with_study(plan.folder)
-    started = time.monotonic()
-    announce(screen, "started", name)
-    run = _train_runs if is_sweep else _prepare_data if name == "data" else _run_notebook
+    plan = read_plan(Path.cwd())
+    job = plan.jobs[arguments.job]
+    log, loop, state = (plan.file(job, suffix) for suffix in (".log", ".loop", ".state"))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as file:  # also the output of what this process starts
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    # Loops say how far they are in a file: thousands of redrawn bars do not belong into a log.
+    loop.unlink(missing_ok=True)
+    os.environ |= dict.fromkeys(THREADS, arguments.threads) | {"GCPLIB_PROGRESS": "0", "GCPLIB_STATUS": str(loop)}
+    before, known = read_json(state), {"state": "running", "begun": time.time()}
+
+    def tell(**values: Any) -> None:
+        known.update(values, seconds=time.time() - known["begun"])
+        write_json(state, known)
+
+    tell()
+    plan.begin(job)
     try:
-        run(plan, name)
-    except Exception as error:
-        if not isinstance(error, NotebookFailed | subprocess.CalledProcessError):
-            traceback.print_exc()
-        print(error, flush=True)
-        announce(screen, "failed", name, time.monotonic() - started)
+        if job.kind == "data":
+            options = [text for name, value in job.values.items() for text in (f"--{name}", str(value))]
+            subprocess.run([sys.executable, "-m", "gcplib", "data", *options, "--features"], check=True)
+        elif job.kind == "sweeps":
+            # A process that died, of memory perhaps, did so in this run.
+            train_runs(plan, job, tell, before.get("run") if before.get("state") == "running" else None)
+        else:
+            _run_notebook(plan, job, tell)
+    except Exception:
+        traceback.print_exc()
+        tell(state="failed")
         return 1
-    announce(screen, "done", name, time.monotonic() - started)
+    plan.finish(job)
+    tell(state="done")
     return 0
 
 
-def _redirect(log: Path) -> int:
-    """Send this process's output, and that of the kernels it starts, to the log; return the original output."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    screen = os.dup(1)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    return screen
+def _run_notebook(plan: Plan, job: Job, tell: Callable[..., None]) -> None:
+    from gcplib.lab.study.execute import execute
 
-
-def _prepare_data(plan: Plan, name: str) -> None:
-    options = [text for name, value in plan.data.items() for text in (f"--{name}", str(value))]
-    subprocess.run([sys.executable, "-m", "gcplib", "data", *options, "--features"], check=True)
-    with write_atomic(plan.folder / f"{name}.json") as path:
-        path.write_text(json.dumps({"data": dict(plan.data), "key": plan.data_key}) + "\n", encoding="utf-8")
-
-
-def _run_notebook(plan: Plan, name: str) -> None:
-    job = plan.jobs[name]
     os.environ["GCPLIB_STUDY"] = "1"
     os.environ.pop("MPLBACKEND", None)  # with a backend set, the kernel would show no figures
-    _report_status(plan, name)
-    output = plan.folder / "notebooks" / f"{name}.ipynb"
+    output = plan.file(job, ".ipynb")
     # The lock waits for a job of a killed study that is still on its way out.
     with locked(output):
-        extra = {"key": job.key, "threads": os.environ.get("OMP_NUM_THREADS")}
-        execute(job.source, plan.profile.name, job.parameters, output, timeout=job.timeout, extra=extra)
+        execute(Path(job.source), plan.profile, job.values, output, timeout=job.timeout, tell=tell)
 
 
-def _train_runs(plan: Plan, name: str) -> None:
-    _report_status(plan, name)
-    job = plan.sweeps[name]
+def train_runs(plan: Plan, job: Job, tell: Callable[..., None], last: str | None = None) -> None:
+    """Train the runs of a job one after the other, and write ``<job>.json`` with what became of each.
+
+    A run that diverges is a result. A run that raises an error is recorded with its reason, its traceback goes to the
+    log, and the next one starts. The run ``last`` comes last, so that the others are trained whatever it does.
+    """
+    from gcplib.lab.study.devices import own_device
+
+    entries: dict[str, dict[str, Any]] = {}
     with own_device(job.gpus) as device:
-        print(f"{len(job.runs)} runs on {f'GPU {device}' if device else 'the CPU'}", flush=True)
-        train_runs(job, plan.folder)
+        print(f"{len(job.values)} runs on {f'GPU {device}' if device else 'the CPU'}", flush=True)
+        for name in sorted(job.values, key=lambda name: name == last):
+            tell(done=len(entries), run=name)
+            entries[name] = _train(name, job.values[name])
+            print(f"{name}: {entries[name]['outcome']} {entries[name]['reason']}".strip(), flush=True)
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    runs = [entries[name] for name in job.values]
+    write_json(plan.file(job, ".json"), {"job": job.name, "key": job.key, "date": date, "runs": runs})
 
 
-def _report_status(plan: Plan, name: str) -> None:
-    """Have loops say how far they are in a file: thousands of redrawn bars do not belong into a log."""
-    os.environ["GCPLIB_PROGRESS"] = "0"
-    status = status_file(plan, name)
-    status.unlink(missing_ok=True)  # of a study that was killed
-    os.environ["GCPLIB_STATUS"] = str(status)
+def _train(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    from gcplib.lab.training import RunSpec, ensure
+
+    start = time.monotonic()
+    try:
+        run = ensure(RunSpec.from_dict(fields))
+        return {"directory": run.directory.name} | {key: run.result[key] for key in ("outcome", "seconds", "reason")}
+    except Exception as error:  # whatever it is, the other runs are worth training
+        traceback.print_exc()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return {"directory": name, "outcome": "failed", "seconds": time.monotonic() - start, "reason": reason}
 
 
 if __name__ == "__main__":

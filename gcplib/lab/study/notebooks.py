@@ -1,35 +1,54 @@
-"""Notebooks as programs: where they are, whether they can run, and running one with papermill."""
+"""Notebooks as a study sees them: their text, the values that they take, and the kernel that runs them.
+
+papermill warns about an unknown parameter and goes on, and passes text where a number is meant. Here the cell tagged
+``parameters`` is read as Python, so that values can be checked before anything runs.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import datetime
+import ast
 import json
 import os
-import re
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from gcplib.lab.files import project_root, write_atomic
-from gcplib.lab.machine import describe_machine
-from gcplib.lab.study.claims import forget_claims
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-__all__ = ["NotebookFailed", "check_kernel", "discover", "execute", "failing_cell", "notebook_text", "notebooks_dir"]
+from gcplib.lab.files import project_root
+from gcplib.lab.study.options import options_of
+from gcplib.lab.study.sources import parse_cell
+from gcplib.lab.validation import unknown
+
+__all__ = ["KERNEL", "Notebook", "check_kernel", "discover", "notebooks_dir"]
 
 KERNEL = "python3"
-KERNEL_STARTS = 3
 INSTALL_KERNEL = "python -m ipykernel install --sys-prefix --name python3"
-
-
-class NotebookFailed(RuntimeError):
-    """A notebook stopped with an error; ``failure`` says in which cell (see :func:`failing_cell`)."""
-
-    def __init__(self, name: str, failure: dict) -> None:
-        super().__init__(f"{name} failed in cell [{failure['number']}]: {failure['error']}")
-        self.failure = failure
+TYPES = {"Any": Any, "Literal": Literal} | {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+# What a notebook may call on its way from parameters to the first thing that has to be imported.
+PURE = (
+    abs,
+    all,
+    any,
+    dict,
+    float,
+    int,
+    isinstance,
+    len,
+    list,
+    max,
+    min,
+    range,
+    round,
+    set,
+    sorted,
+    str,
+    sum,
+    tuple,
+    zip,
+)
 
 
 def notebooks_dir() -> Path:
@@ -40,12 +59,6 @@ def notebooks_dir() -> Path:
 def discover() -> dict[str, Path]:
     """Return every notebook, by name without ``.ipynb``."""
     return {path.stem: path for path in sorted(notebooks_dir().glob("*.ipynb"))}
-
-
-def notebook_text(path: Path) -> list:
-    """Return what matters in a notebook: type, tags and text of its cells, without outputs and execution counts."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [[cell["cell_type"], cell["metadata"].get("tags", []), "".join(cell["source"])] for cell in cells]
 
 
 def check_kernel() -> None:
@@ -60,145 +73,125 @@ def check_kernel() -> None:
         spec = KernelSpecManager().get_kernel_spec(KERNEL)
     except NoSuchKernel:
         raise ValueError(f"Jupyter has no kernel {KERNEL!r}; install it with: {INSTALL_KERNEL}") from None
-    program = spec.argv[0]
+    program, here = (os.path.realpath(os.path.dirname(path)) for path in (spec.argv[0], sys.executable))
     # A bare "python" is replaced by this very interpreter; a full path to another one runs without our packages.
-    if os.path.isabs(program) and _folder(program) != _folder(sys.executable):
+    if os.path.isabs(spec.argv[0]) and program != here:
         raise ValueError(
-            f"the Jupyter kernel {KERNEL!r} ({spec.resource_dir}) starts {program}, but this is {sys.executable}; "
-            f"install this one with: {INSTALL_KERNEL}"
+            f"the Jupyter kernel {KERNEL!r} ({spec.resource_dir}) starts {spec.argv[0]}, but this is "
+            f"{sys.executable}; install this one with: {INSTALL_KERNEL}"
         )
 
 
-def _folder(program: str) -> str:
-    return os.path.realpath(os.path.dirname(program))
+class Notebook:
+    """A notebook's cells, and the parameters that it declares: name, default and type of each.
 
-
-def execute(
-    notebook: str | Path,
-    profile: str,
-    parameters: Mapping[str, Any],
-    output: str | Path,
-    *,
-    timeout: int = 3600,
-    progress_bar: bool = False,
-    extra: Mapping[str, Any] | None = None,
-) -> Path:
-    """Run a notebook headlessly with papermill; the executed copy appears at ``output`` whole, or not at all.
-
-    Beside it, ``<name>.json`` tells status, seconds, date, parameters and machine. A notebook that fails is kept as
-    ``<name>.failed.ipynb``, and the copy of an earlier success is removed: nothing stale is shown as current.
-
-    Args:
-        notebook: the notebook's file.
-        profile: name of the profile; the claims that this notebook recorded under it are removed first.
-        parameters: values for the parameters cell, already checked.
-        output: where the executed copy goes.
-        timeout: seconds that one cell may take.
-        progress_bar: show papermill's own bar.
-        extra: further entries for the ``.json``.
+    The one cell tagged ``parameters`` holds assignments of literals, with annotations. What follows from the parameters
+    alone is computed before a study begins: calls of ``options_of``, assertions, and whole cells tagged ``check``, which
+    may import. A ValueError or a failed assertion there refuses the values.
 
     Raises:
-        NotebookFailed: a cell raised an error, took too long, or its kernel died.
+        ValueError: it is no notebook, there is not exactly one such cell, or it holds anything but literals.
     """
-    notebook, output = Path(notebook), Path(output)
-    failed, facts = output.with_suffix(".failed.ipynb"), output.with_suffix(".json")
-    started, before = time.monotonic(), _read_json(facts)
-    entry = {
-        "name": output.stem,
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "parameters": dict(parameters),
-        "machine": describe_machine(),
-        **(extra or {}),
-    }
-    forget_claims(profile, notebook.stem)
-    output.unlink(missing_ok=True)
-    failed.unlink(missing_ok=True)
-    failure = None
-    with contextlib.suppress(_Kept), write_atomic(output) as temporary:
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.parameters = path, {}
         try:
-            _execute(
-                notebook,
-                temporary,
-                parameters=dict(parameters),
-                kernel_name=KERNEL,
-                language="python",  # a notebook stripped of its metadata does not say
-                progress_bar=progress_bar,
-                log_output=True,
-                start_timeout=120,
-                execution_timeout=timeout,
-                cwd=str(notebook.parent),
-            )
-        except Exception as error:
-            failure = failing_cell(temporary, error)
-            if failure["error"].startswith("KeyboardInterrupt"):  # how nbclient ends a cell that takes too long
-                failure["error"] = f"the cell took longer than the {timeout} s that the profile allows"
-            if temporary.stat().st_size:
-                os.replace(temporary, failed)
-            raise _Kept from error
-    seconds = round(time.monotonic() - started, 1)
-    entry |= {"status": "failed" if failure else "ok", "seconds": seconds, "failure": failure}
-    # The next run's estimate; a failure half-way must not make it too short.
-    entry["usual_seconds"] = (before or {}).get("usual_seconds") if failure else seconds
-    with write_atomic(facts) as temporary:
-        temporary.write_text(json.dumps(entry, indent=1, default=str) + "\n", encoding="utf-8")
-    if failure:
-        raise NotebookFailed(output.stem, failure)
-    return output
-
-
-def _execute(*arguments: Any, **options: Any) -> None:
-    """Run papermill; a kernel that dies before it has begun is started again.
-
-    Kernels that start at the same moment may choose the same port, and one of them then ends at once.
-    """
-    import papermill
-
-    for start in range(1, KERNEL_STARTS + 1):
+            # As plain JSON: nbformat would do, but takes more than a second to import.
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            self.text = [[c["cell_type"], c["metadata"].get("tags", []), "".join(c["source"])] for c in cells]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path.name}: not a readable notebook ({error})") from error
+        found = [source for _, tags, source in self.text if "parameters" in tags]
+        if len(found) != 1:
+            raise ValueError(f"{path.name}: expected exactly one cell tagged 'parameters', found {len(found)}")
         try:
-            papermill.execute_notebook(*arguments, **options)
-            return
-        except RuntimeError as error:
-            if "before replying to kernel_info" not in str(error) or start == KERNEL_STARTS:
-                raise
-            print(f"{error}; starting another one", file=sys.stderr, flush=True)
+            for statement in ast.parse(found[0]).body:
+                self._declare(statement)
+        except SyntaxError as error:
+            raise ValueError(f"{path.name}: the parameters cell is not valid Python: {error}") from error
+
+    @property
+    def code(self) -> list[str]:
+        """The text of its code cells."""
+        return [source for kind, _, source in self.text if kind == "code"]
+
+    def _declare(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=node):
+                kind = ""
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as node):
+                kind = ast.unparse(annotation)
+            case _:
+                text = f"the parameters cell may only assign literals to names, found: {ast.unparse(statement)}"
+                raise ValueError(f"{self.path.name}: {text}")
+        try:
+            default = ast.literal_eval(node)
+            self.parameters[name] = (default, kind or ("Any" if default is None else type(default).__name__))
+        except ValueError:
+            # Parameters are set after this cell: a value derived here would keep the default's result.
+            text = f"parameter {name!r} must be a literal, found: {ast.unparse(statement)}"
+            raise ValueError(f"{self.path.name}: {text}") from None
+        try:
+            self.convert(name, default)
+        except ValueError as error:
+            raise ValueError(f"{self.path.name}: the default of parameter {name!r}: {error}") from None
+
+    def convert(self, name: str, value: Any) -> Any:
+        """Return a value as the notebook should receive it: an integer given for a float becomes one."""
+        kind = self.parameters[name][1]
+        try:
+            return TypeAdapter(eval(kind, {"__builtins__": {}}, TYPES), config=STRICT).validate_python(value)
+        except ValidationError:
+            got = "null" if value is None else f"{value!r} ({type(value).__name__})"
+            raise ValueError(f"expected {kind}, got {got}") from None
+        except (SyntaxError, NameError, TypeError) as error:
+            usable = "int, float, str, bool, None, list[...], dict, Literal[...] or a union of these"
+            raise ValueError(f"a profile cannot set a value of type {kind!r} ({error}); use {usable}") from None
+
+    def take(self, given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+        """Return values as the notebook should receive them, and add what is wrong with them to the problems."""
+        values, before = {}, len(problems)
+        for name, value in given.items():
+            if name not in self.parameters:
+                problems.append(f"{self.path.stem}: {unknown('parameter', name, self.parameters)}")
+                continue
+            try:
+                values[name] = self.convert(name, value)
+            except ValueError as error:
+                problems.append(f"{self.path.stem}: parameter {name!r}: {error}")
+        if len(problems) == before:
+            known = {name: default for name, (default, _) in self.parameters.items()} | values
+            problems += [f"{self.path.stem}: {problem}" for problem in self._refusals(known)]
+        return values
+
+    def _refusals(self, values: dict[str, Any]) -> Iterator[str]:
+        pure = {"__builtins__": {kind.__name__: kind for kind in PURE}}
+        values |= {"options_of": options_of}
+        for kind, tags, source in self.text:
+            if "check" in tags:
+                try:
+                    exec(compile(parse_cell(source), f"{self.path.name} (cell tagged check)", "exec"), values)
+                except Exception as error:  # whatever a notebook raises here, it refuses these values
+                    yield str(error) or repr(error)
+            elif kind == "code" and "parameters" not in tags:
+                yield from _follow(parse_cell(source).body, pure, values)
 
 
-class _Kept(Exception):
-    """Leaves the block of write_atomic after the unfinished copy was moved away."""
-
-
-def failing_cell(path: Path, error: BaseException) -> dict:
-    """Return number, id, source and error of the cell at which an executed notebook stopped (0 if none had begun)."""
-    found = {"number": 0, "id": None, "source": "", "error": _last_line(str(error)) or type(error).__name__}
-    found["traceback"] = str(error)
-    for number, cell in enumerate(_code_cells(path), start=1):
-        if not cell["metadata"].get("papermill", {}).get("start_time"):  # papermill calls these completed, too
-            break
-        # If no cell shows an error, as when the kernel died, it is the last one that was begun.
-        found |= {"number": number, "id": cell.get("id"), "source": "".join(cell["source"])}
-        if errors := [output for output in cell["outputs"] if output["output_type"] == "error"]:
-            found["error"] = f"{errors[0]['ename']}: {errors[0]['evalue']}".strip().splitlines()[0]
-            found["traceback"] = _plain("\n".join(errors[0]["traceback"]))
-            break
-    return found
-
-
-def _code_cells(path: Path) -> Iterator[dict]:
-    document = _read_json(path) or {"cells": []}
-    yield from (cell for cell in document["cells"] if cell["cell_type"] == "code")
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in _plain(text).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def _read_json(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _follow(body: list[ast.stmt], pure: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
+    """Run statements as far as they follow from the values, and yield what they refuse."""
+    for statement in body:
+        try:
+            if isinstance(statement, ast.If):
+                test = eval(compile(ast.Expression(statement.test), "<if>", "eval"), pure, values)
+                yield from _follow(statement.body if test else statement.orelse, pure, values)
+            elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.Assert):
+                exec(compile(ast.Module([statement], []), "<cell>", "exec"), pure, values)
+            else:
+                raise NameError("it may do anything")
+        except (ValueError, AssertionError) as error:
+            yield str(error) or ast.unparse(statement)
+        except Exception:  # it needs more than the parameters, so what it sets is not known
+            for node in ast.walk(statement):
+                match node:
+                    case ast.Name(id=name, ctx=ast.Store()) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                        values.pop(name, None)

@@ -1,111 +1,88 @@
-"""Sweeps: the section ``runs`` of a profile, checked, spelled out and put into jobs.
+"""Grids of training runs: the section ``runs`` of a profile, checked, spelled out and put into jobs.
 
-::
-
-    runs:
-      head:                       # a name for people
-        batch: 8                  # runs a job (1): a head run takes seconds, starting Python takes as long
-        threads: 1                # cores a job (1)
-        gpus: 0                   # 0 or 1 a job (0)
-        base: {reduction: 64, recipe: {epochs: 12}}     # fields of a RunSpec, the same in every run
-        grid:                     # every combination, the last line varying fastest
-          labels: [fine, coarse]
-          recipe.learning_rate: [0.1, 0.2]              # dots go into nested fields
-          how: [{pool: cov}, {pool: mpn_cov, options: {amplify: released}}]   # several fields at once, under any name
-          seed: 8                 # 0 to 7
-
-Nested fields of base and grid are merged; a single value of the grid replaces that of the base.
+``docs/clusters.md`` says how one is written. Fields are addressed by paths, ``{recipe: {epochs: 12}}`` and
+``{recipe.epochs: 12}`` meaning the same; a value of the grid replaces that of the base.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from gcplib.lab.files import digest
-from gcplib.lab.study.grids import combinations, read_axes, read_fields
-from gcplib.lab.study.parameters import suggest
+from gcplib.lab.study.plan import Job
+from gcplib.lab.validation import SpecError, specification, unknown, validated
 
 if TYPE_CHECKING:
     from gcplib.lab.training import RunSpec
 
-__all__ = ["FOLDER", "SweepJob", "expand", "plan_sweeps"]
+__all__ = ["Grid", "checked", "expand", "plan_sweeps"]
 
-FOLDER = "sweeps"
-KEYS = ("batch", "threads", "gpus", "base", "grid")
-
-
-@dataclass(frozen=True)
-class SweepJob:
-    """Runs that are trained one after the other in one process.
-
-    Args:
-        name: ``sweeps/<grid>-<number>``; with ``.json`` the file that tells what became of the runs.
-        specs: what to train. runs: their names, in the same order.
-        threads, gpus: what the process uses. needs_data: some runs use the typefaces that the study prepares.
-    """
-
-    name: str
-    specs: tuple[RunSpec, ...]
-    runs: tuple[str, ...]
-    threads: int
-    gpus: int
-    needs_data: bool
-
-    @property
-    def key(self) -> str:
-        """What makes the job stale: its list of runs and nothing else, for a run's name hashes all that matters."""
-        return digest(list(self.runs))
+T = TypeVar("T")
+# Values by their paths: {("recipe", "epochs"): 12}.
+Leaves = dict[tuple[str, ...], Any]
 
 
-def expand(name: str, grid: Mapping[str, Any]) -> list[RunSpec]:
-    """Return the runs of one grid, each once, however many combinations lead to it.
-
-    Args:
-        name: of the grid, for the messages. grid: its entry in the profile.
-
-    Raises:
-        ValueError: anything does not fit; the message lists every problem with its path.
-    """
-    problems: list[str] = []
-    specs = _expand(name, grid, problems)
-    if problems:
-        raise ValueError("\n".join(problems))
-    return specs
+def _spell_out(grid: Any) -> Any:
+    """Put the seeds in the place of their number."""
+    seeds = grid.get("seed") if isinstance(grid, dict) else None
+    return grid | {"seed": list(range(seeds))} if type(seeds) is int else grid
 
 
-def plan_sweeps(section: Mapping[str, Any], data: Mapping[str, int], problems: list[str]) -> dict[str, SweepJob]:
+@specification
+class Grid:
+    """One grid: runs per job, cores and GPUs per job, fields of all runs, and lists of those that vary."""
+
+    batch: PositiveInt = 1
+    threads: PositiveInt = 1
+    gpus: Annotated[int, Field(ge=0, le=1)] = 0
+    base: dict[str, Any] = dataclasses.field(default_factory=dict)
+    grid: Annotated[dict[str, Annotated[list, Field(min_length=1)]], BeforeValidator(_spell_out)] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+def checked(kind: type[T], values: Any, where: str, problems: list[str]) -> T | None:
+    """Return an object made of plain values, or None after adding what does not fit to the problems."""
+    try:
+        return validated(kind, {} if values is None else values, where)
+    except SpecError as error:
+        problems += [f"{where}: {problem}" for problem in error.problems]
+        return None
+
+
+def plan_sweeps(section: Mapping[str, Any], data: Any, problems: list[str]) -> dict[str, Job]:
     """Return the jobs of a profile's section ``runs``, by name.
 
     Args:
-        section: the grids by name. data: the settings of the typefaces that the study prepares.
+        section: the grids by name.
+        data: the images that the study prepares, or None.
         problems: what does not fit is added here.
     """
-    jobs: dict[str, SweepJob] = {}
+    jobs: dict[str, Job] = {}
     seen: set[str] = set()
     images: dict[str, Any] = {}
-    for name, grid in section.items():
-        before = len(problems)
-        if not re.fullmatch(r"\w[\w-]*", str(name)):
-            problems.append(f"runs: a grid's name may have letters, digits, '_' and '-', got {name!r}")
-        specs = _expand(name, grid, problems)
-        if len(problems) > before:
+    for name, values in section.items():
+        if (grid := checked(Grid, values, f"runs: {name}", problems)) is None:
             continue
-        # One object for all runs on the same images: their digest reads the list of a data set's files once.
-        specs = [dataclasses.replace(s, data=images.setdefault(repr(s.data), s.data)) for s in specs]
-        runs = {_run_name(spec): spec for spec in specs}
+        runs: dict[str, Any] = {}
+        for spec, fields in expand(grid, f"runs: {name}", problems):
+            # One object for all runs on the same images: their digest reads the list of a data set's files once.
+            spec = dataclasses.replace(spec, data=images.setdefault(repr(spec.data), spec.data))
+            runs.setdefault(_run_name(spec), (spec, fields))
         names = [run for run in runs if run not in seen]  # what two grids ask for is trained by the first
         seen.update(names)
-        batch = grid.get("batch", 1)
-        groups = [names[start : start + batch] for start in range(0, len(names), batch)]
+        groups = [names[start : start + grid.batch] for start in range(0, len(names), grid.batch)]
         for number, group in enumerate(groups, 1):
-            job = f"{FOLDER}/{name}-{number:0{len(str(len(groups)))}d}"
-            specs = tuple(runs[run] for run in group)
-            needs_data = bool(data) and any(_is_drawn(spec.data, data) for spec in specs)
-            jobs[job] = SweepJob(job, specs, tuple(group), grid.get("threads", 1), grid.get("gpus", 0), needs_data)
+            job = f"sweeps/{name}-{number:0{len(str(len(groups)))}d}"
+            needs = ("data",) if any(runs[run][0].data == data for run in group) else ()
+            fields = {run: runs[run][1] for run in group}
+            # A run's name hashes all that matters, so nothing else makes a job stale.
+            jobs[job] = Job(job, digest(group), fields, needs, grid.threads, grid.gpus)
     return jobs
 
 
@@ -117,70 +94,87 @@ def _run_name(spec: RunSpec) -> str:
         return f"{spec.pool}-{spec.labels}-{spec.stage}-{spec.seed}-{digest(spec.to_dict())}"
 
 
-def _is_drawn(images: Any, data: Mapping[str, int]) -> bool:
-    """Say whether these are the typefaces that the study prepares: its settings, and defaults for the rest."""
-    defaults = {field.name: field.default for field in dataclasses.fields(images)}
-    return dataclasses.asdict(images) == defaults | dict(data)
+def expand(grid: Grid, where: str, problems: list[str]) -> list[tuple[RunSpec, dict[str, Any]]]:
+    """Return the runs of one grid with their fields as they are written, the last line varying fastest.
 
-
-def _expand(name: str, grid: Any, problems: list[str]) -> list[RunSpec]:
-    where = f"runs: {name}"
-    if not isinstance(grid, dict) or not (grid.get("base") or grid.get("grid")):
-        problems.append(f"{where}: must be a mapping with 'base' or 'grid', got {grid!r}")
-        return []
+    Args:
+        grid: what to spell out.
+        where: its place, for the messages.
+        problems: what does not fit is added here.
+    """
     from gcplib.lab.training import RunSpec  # torch takes seconds to import; a profile without runs does not need it
 
-    found = [f"unknown key {key!r}; {suggest(str(key), list(KEYS))}" for key in grid if key not in KEYS]
-    for key in ("batch", "threads"):
-        if key in grid and (type(grid[key]) is not int or grid[key] < 1):
-            found.append(f"{key} must be an integer of at least 1, got {grid[key]!r}")
-    if "gpus" in grid and (type(grid["gpus"]) is not int or grid["gpus"] not in (0, 1)):
-        found.append(f"gpus must be 0 or 1, got {grid['gpus']!r}")
-    known = [field.name for field in dataclasses.fields(RunSpec)]
-    base = read_fields(grid.get("base") or {}, "base", known, found)
-    axes = read_axes(grid.get("grid") or {}, known, found)
-    specs: dict[str, RunSpec] = {}
-    if not found:
-        for values in combinations(base, axes, found):
-            if (spec := _build(values, found)) is not None:
-                specs.setdefault(repr(spec), spec)
-    # The same mistake in many combinations is one problem.
-    problems += [f"{where}: {problem}" for problem in dict.fromkeys(found)]
-    return list(specs.values())
+    known, found, specs = [field.name for field in dataclasses.fields(RunSpec)], {}, []
+    if not grid.base and not grid.grid:
+        found["give the fields of its runs as 'base' or 'grid'"] = None
+    # A line of the grid is a field with its values, or any name with mappings of fields.
+    lines = [
+        [value if key.split(".")[0] not in known and isinstance(value, dict) else {key: value} for value in values]
+        for key, values in grid.grid.items()
+    ]
+    for chosen in itertools.product(*lines):
+        try:
+            leaves = _leaves(known, *chosen)
+            fields = _nested(
+                {path: value for path, value in _leaves(known, grid.base).items() if path not in leaves} | leaves
+            )
+            specs.append((_build(fields), fields))
+        except (TypeError, ValueError) as error:
+            # The same mistake in many combinations is one problem.
+            found |= dict.fromkeys(error.problems if isinstance(error, SpecError) else [str(error)])
+    problems += [f"{where}: {problem}" for problem in found]
+    return specs
 
 
-def _build(values: dict[str, Any], problems: list[str]) -> RunSpec | None:
+def _build(fields: dict[str, Any]) -> RunSpec:
     from gcplib.lab.training import RunSpec
-    from gcplib.models import build_head
+    from gcplib.lab.training.systems import build_head
     from gcplib.nn import create_pool
 
-    try:
-        spec = RunSpec.from_dict(values)
-    except (TypeError, ValueError) as error:
-        problems += _field_problems(values) or [str(error)]
-        return None
-    try:
-        # Without a reduction the options may depend on the backbone's channels, which are not known here.
-        if spec.reduction:
-            width = spec.reduction if isinstance(spec.reduction, int) else spec.reduction[-1]
-            build_head(create_pool(spec.pool, width, spec.reduction, **spec.options), 2, spec.systems)
-    except (TypeError, ValueError) as error:
-        systems = f", systems {spec.systems!r}" if spec.systems else ""
-        problems.append(f"options {spec.options!r}{systems}: {error}")
-        return None
+    spec = RunSpec.from_dict(fields)
+    # Without a reduction the options may depend on the backbone's channels, which are not known here.
+    if spec.reduction:
+        width = spec.reduction if isinstance(spec.reduction, int) else spec.reduction[-1]
+        try:
+            build_head(create_pool(spec.pool, width, reduction=spec.reduction, **spec.options), 2, spec.systems)
+        except (TypeError, ValueError) as error:
+            systems = f", systems {spec.systems!r}" if spec.systems else ""
+            raise ValueError(f"options {spec.options!r}{systems}: {error}") from error
     return spec
 
 
-def _field_problems(values: dict[str, Any]) -> list[str]:
-    """Try the fields one by one, to find what is wrong with each rather than with the first."""
-    from gcplib.lab.training import RunSpec
-
-    # What images and recipe may be depends on the stage.
-    stage = {"stage": values["stage"]} if values.get("stage") in ("head", "full") else {}
+def _leaves(known: list[str], *parts: Mapping[str, Any]) -> Leaves:
+    """Return the single values of mappings of fields, whose keys may have dots; none may be given twice."""
+    leaves: Leaves = {}
     problems = []
-    for field, value in values.items():
-        try:
-            RunSpec.from_dict(stage | {field: value})
-        except (TypeError, ValueError) as error:
-            problems.append(str(error))
-    return problems
+    for path, value in (leaf for part in parts for leaf in _flat((), part)):
+        if path[0] not in known:
+            problems.append(unknown("field of a run", path[0], known))
+        if path in leaves:
+            problems.append(f"{'.'.join(path)} is given twice; put what belongs together under one name")
+        leaves[path] = value
+    if problems:
+        raise SpecError("fields", problems)
+    return leaves
+
+
+def _flat(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat((*path, *str(key).split(".")), inner)
+    else:
+        yield path, value
+
+
+def _nested(leaves: Leaves) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path, value in leaves.items():
+        if inside := next((other for other in leaves if other != path and other[: len(path)] == path), None):
+            raise ValueError(
+                f"{'.'.join(path)} is a single value in one place, and {'.'.join(inside)} is given in another"
+            )
+        inner = values
+        for part in path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[path[-1]] = value
+    return values

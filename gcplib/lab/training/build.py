@@ -14,7 +14,8 @@ from gcplib.lab.training.features import cache_features
 from gcplib.lab.training.sources import ImageSource, Source, default_loaders
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
-from gcplib.models import build_head, build_model, create_backbone
+from gcplib.lab.training.systems import build_head, build_model
+from gcplib.models import create_backbone
 from gcplib.nn import create_pool
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from gcplib.lab.data import ImagesSpec, TypefacesSpec
 from gcplib.lab.files import digest
 from gcplib.lab.plain import plain
 from gcplib.lab.training.recipe import PoolName, Recipe
+from gcplib.lab.training.systems import check_systems
 from gcplib.lab.validation import Items, SpecError, specification, validated
-from gcplib.models import check_systems
 
 __all__ = ["RunSpec"]
 
@@ -49,7 +49,7 @@ class RunSpec:
         backbone_options: the ``options`` of ``gcplib.create_backbone``.
         data: the images, typefaces or a data set on disk.
         recipe: how to train.
-        systems: what else is built into the network, with its options; see ``gcplib.create_model``.
+        systems: what else is built into the network, with its options; see ``gcplib.lab.training.systems``.
         version: raised when the same spec would train to other weights, so that old runs are not taken for new ones.
 
     Raises:

@@ -1,17 +1,12 @@
 import pytest
 import torch
+from notebook_code import definitions
 
-from gcplib.lab.analysis import (
-    energy_shares,
-    output_eigenvalues,
-    pass_times,
-    released_factor,
-    released_factor_slope,
-    spectra,
-)
+from gcplib.lab.analysis import spectra
 from gcplib.linalg import newton_schulz_function
 from gcplib.nn import create_pool, list_amplifiers
 
+CODE = definitions("06")
 DOUBLE = torch.float64
 LAM = torch.tensor([[3.0, 1.0, 0.5, 0.1, 0.0], [0.4, 0.3, 0.2, 0.1, 0.05]], dtype=DOUBLE)
 
@@ -24,11 +19,11 @@ def test_output_eigenvalues_have_closed_forms():
         "exp_relative(2)": root * (1 + 2 * (-LAM / mean).exp()),
         "power(0.25)": mean.sqrt() * (LAM / mean) ** 0.25,
         "constant(3)": 4 * root,
-        "released": root * released_factor(LAM).unsqueeze(1),
+        "released": root * CODE.released_factor(LAM).unsqueeze(1),
     }
     for how, want in wanted.items():
-        torch.testing.assert_close(output_eigenvalues(LAM, how), want)
-    torch.testing.assert_close(output_eigenvalues(LAM, fn="identity"), LAM)
+        torch.testing.assert_close(CODE.output_eigenvalues(LAM, how), want)
+    torch.testing.assert_close(CODE.output_eigenvalues(LAM, fn="identity"), LAM)
 
 
 @pytest.mark.parametrize("how", [None, *list_amplifiers()])
@@ -39,34 +34,36 @@ def test_output_eigenvalues_are_those_of_the_pool(pool, how):
     x = torch.randn(2, 6, 5, 5, dtype=DOUBLE)
     fn = "sqrt" if pool == "mpn_cov" else newton_schulz_function(5)
     made = create_pool(pool, 6, amplify=how).matrix(x.flatten(2))
-    got = output_eigenvalues(spectra(x), how, fn)
+    got = CODE.output_eigenvalues(spectra(x), how, fn)
     torch.testing.assert_close(torch.linalg.eigvalsh(made), got.sort(1).values)
 
 
 def test_eigenvalues_stay_in_their_places():
     order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(output_eigenvalues(LAM[:, order], "exp"), output_eigenvalues(LAM, "exp")[:, order])
+    torch.testing.assert_close(
+        CODE.output_eigenvalues(LAM[:, order], "exp"), CODE.output_eigenvalues(LAM, "exp")[:, order]
+    )
 
 
-def test_energy_shares_in_closed_form():
+def test_energy_fractions_in_closed_form():
     values = torch.tensor([[3.0, 2.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
-    torch.testing.assert_close(energy_shares(values, 2), torch.tensor([[14 / 16, 2 / 16], [0.6, 0.4]]))
-    torch.testing.assert_close(energy_shares(values, 5)[1], torch.full((5,), 0.2))
-    assert energy_shares(values, 1).tolist() == [[1.0], [1.0]]
+    torch.testing.assert_close(CODE.energy_fractions(values, 2), torch.tensor([[14 / 16, 2 / 16], [0.6, 0.4]]))
+    torch.testing.assert_close(CODE.energy_fractions(values, 5)[1], torch.full((5,), 0.2))
+    assert CODE.energy_fractions(values, 1).tolist() == [[1.0], [1.0]]
 
 
-def test_only_what_changes_proportions_changes_shares():
-    plain = energy_shares(output_eigenvalues(LAM), 2)
+def test_only_what_changes_proportions_changes_fractions():
+    plain = CODE.energy_fractions(CODE.output_eigenvalues(LAM), 2)
     for how in ("released", "released_detached", "constant(3)"):
-        torch.testing.assert_close(energy_shares(output_eigenvalues(LAM, how), 2), plain)
+        torch.testing.assert_close(CODE.energy_fractions(CODE.output_eigenvalues(LAM, how), 2), plain)
     for how in ("exp", "exp_relative", "power(0.25)"):
-        assert (energy_shares(output_eigenvalues(LAM, how), 2)[:, 1] > plain[:, 1]).all()
+        assert (CODE.energy_fractions(CODE.output_eigenvalues(LAM, how), 2)[:, 1] > plain[:, 1]).all()
 
 
 def test_the_slope_of_the_factor_changes_sign_at_one_half():
     lam = LAM.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(released_factor(lam).sum(), lam)
-    torch.testing.assert_close(released_factor_slope(LAM), slope)
+    (slope,) = torch.autograd.grad(CODE.released_factor(lam).sum(), lam)
+    torch.testing.assert_close(CODE.released_factor_slope(LAM), slope)
     assert slope[0].sign().tolist() == [-1, -1, 0, 1, 1]
     assert (slope[1] > 0).all()
 
@@ -84,28 +81,10 @@ def test_every_layer_is_timed_in_every_round_after_one_untimed():
             return x * self.weight
 
     x, layers = torch.randn(2, 3), {name: Layer(name) for name in "ab"}
-    found = pass_times(layers, x, rounds=3)
+    found = CODE.pass_times(layers, x, rounds=3)
     assert "".join(passes) == "ab" * 4
     assert found.layer.tolist() == list("ab" * 3)
     assert found["round"].tolist() == [0, 0, 1, 1, 2, 2]
     assert (found[["forward", "backward"]] > 0).all(axis=None)
     assert not x.requires_grad
     assert all(layer.weight.grad is None for layer in layers.values())
-
-
-def test_bad_input():
-    with pytest.raises(ValueError, match=r"must be \(B, d\), got \(5,\)"):
-        output_eigenvalues(LAM[0])
-    with pytest.raises(ValueError, match="not negative, got -3"):
-        released_factor(-LAM)
-    with pytest.raises(ValueError, match="unknown amplification 'louder'"):
-        output_eigenvalues(LAM, "louder")
-    for bands in (0, 6):
-        with pytest.raises(ValueError, match=rf"shape \(2, 5\) into {bands} bands"):
-            energy_shares(LAM, bands)
-    with pytest.raises(ValueError, match="no energy"):
-        energy_shares(0 * LAM)
-    with pytest.raises(ValueError, match="at least one layer"):
-        pass_times({}, LAM)
-    with pytest.raises(ValueError, match="one round, got 1 and 0"):
-        pass_times({"a": torch.nn.Identity()}, LAM, rounds=0)

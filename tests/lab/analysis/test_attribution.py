@@ -32,7 +32,7 @@ CLASSES, OTHERS = [0, 4, 2], [1, 1, 3]
 
 
 def make(name="mpn_cov", channels=10, reduction=8, **options):
-    head = Head(create_pool(name, channels, reduction, **options), 5).double().eval()
+    head = Head(create_pool(name, channels, reduction=reduction, **options), 5).double().eval()
     return head, torch.randn(3, channels, 5, 6, dtype=torch.float64)
 
 
@@ -234,7 +234,7 @@ def test_bad_input(function):
 def test_other_pools_are_refused(function, name):
     head, features = make(name) if name not in ("blocks", "gate") else make()
     if name == "blocks":
-        head.pool = create_pool("mpn_cov", 10, 6, blocks=2)
+        head.pool = create_pool("mpn_cov", 10, reduction=6, blocks=2)
     if name == "gate":
         head.gate = torch.nn.Identity()
     with pytest.raises(ValueError, match="no covariance pool"):

@@ -1,12 +1,11 @@
-import math
-
 import numpy as np
 import pytest
 import torch
+from notebook_code import definitions
 
-from gcplib.lab.analysis import power_descriptors
-from gcplib.lab.analysis.bands import all_but, band_descriptors, class_separation, linear_probe
-from gcplib.linalg import NonFiniteError, covariance, covariance_map, get_rule, top, truncate
+from gcplib.linalg import covariance, covariance_map, get_eigenvalue_set, get_rule, top, truncate
+
+CODE = definitions("04")
 
 BANDS = ["band(0, 4)", "band(4, 8)", "band(8, 12)"]
 
@@ -14,6 +13,24 @@ BANDS = ["band(0, 4)", "band(4, 8)", "band(8, 12)"]
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+def all_but(name):
+    return CODE.all_but(get_eigenvalue_set(name))
+
+
+def described(x, sets):
+    """Vectors of sets of eigenvalues of features, by name."""
+    flat, (lam, u) = x.flatten(2), CODE.decompose(x)
+    rank = min(flat.shape[1], flat.shape[2] - 1)
+    return {str(s): CODE.band_vectors(lam, u, get_eigenvalue_set(s), rank) for s in sets}
+
+
+def hits(train, train_labels, validation, validation_labels, test, test_labels):
+    """Which test images the probe gets right."""
+    values = {"train": train, "validation": validation, "test": test}
+    labels = {"train": train_labels, "validation": validation_labels, "test": test_labels}
+    return CODE.linear_probe(values, labels)
 
 
 def rotations(count, size):
@@ -43,31 +60,28 @@ def parts(x, labels):
 def test_class_planted_in_a_band_is_found_there_and_nowhere_else(carrier):
     x, labels = planted(300, 3, carrier)
     sets = [*BANDS, all_but(BANDS[carrier])]
-    found = dict(band_descriptors(x, sets))
-    for i, (name, described) in enumerate(found.items()):
-        accuracy = linear_probe(*parts(described, labels)).hits.mean()
-        separation = class_separation(described, labels)
+    found = described(x, sets)
+    for i, (name, vectors) in enumerate(found.items()):
+        accuracy = hits(*parts(vectors, labels)).mean()
+        fraction = CODE.fraction_between(vectors, labels)
         if i == carrier:
             assert accuracy == 1, name
-            assert separation.share > 0.99
+            assert fraction > 0.99
         else:
             assert accuracy < 0.55, name  # of 120 images; chance is a third
-            assert separation.share < 0.05
-            assert separation.ratio < 2
+            assert fraction < 0.05
 
 
 def test_bands_sum_to_the_root_and_are_the_truncated_ones():
     x = torch.randn(5, 6, 4, 5)
-    found = dict(
-        band_descriptors(x, ["top(2)", "band(2, 5)", "bottom(1)", "top(6)", all_but("band(2, 5)"), "random(3, 1)"])
-    )
+    found = described(x, ["top(2)", "band(2, 5)", "bottom(1)", "top(6)", all_but("band(2, 5)"), "random(3, 1)"])
     torch.testing.assert_close(found["top(2)"] + found["band(2, 5)"] + found["bottom(1)"], found["top(6)"])
     torch.testing.assert_close(found["all but band(2, 5)"] + found["band(2, 5)"], found["top(6)"])
     torch.testing.assert_close(
         found["top(6)"].norm(dim=1) ** 2, covariance(x.flatten(2)).diagonal(dim1=1, dim2=2).sum(1)
     )
     unit = torch.nn.functional.normalize(found["top(6)"])
-    torch.testing.assert_close(unit, power_descriptors(x, [0.5])[0.5])
+    torch.testing.assert_close(unit, definitions("01").power_vectors(x, [0.5])[0.5])
     roots = covariance_map(x.flatten(2), "sqrt", truncate(get_rule("exact"), top(2))).flatten(1)
     torch.testing.assert_close(found["top(2)"] @ found["top(2)"].T, roots @ roots.T)
     assert found["random(3, 1)"].shape == (5, 21)
@@ -75,10 +89,10 @@ def test_bands_sum_to_the_root_and_are_the_truncated_ones():
 
 def test_more_images_than_a_block_and_sets_that_differ_between_images():
     x = torch.randn(300, 4, 3, 3) * torch.rand(300, 4, 1, 1)
-    found = dict(band_descriptors(x, ["energy_top(0.7)", all_but("energy_top(0.7)"), "top(4)"]))
+    found = described(x, ["energy_top(0.7)", all_but("energy_top(0.7)"), "top(4)"])
     one, rest, whole = found.values()
     torch.testing.assert_close(one + rest, whole)
-    torch.testing.assert_close(dict(band_descriptors(x[290:], ["energy_top(0.7)"]))["energy_top(0.7)"], one[290:])
+    torch.testing.assert_close(described(x[290:], ["energy_top(0.7)"])["energy_top(0.7)"], one[290:])
     assert (one.norm(dim=1) ** 2 >= 0.7 * whole.norm(dim=1) ** 2 * (1 - 1e-5)).all()
 
 
@@ -86,25 +100,7 @@ def test_null_eigenvalues_are_zero_and_not_rounding_noise():
     x = torch.randn(4, 6, 5, 5)
     x[:, 4] = x[:, 0]  # leaves an eigenvalue of rounding noise
     x[:, 5] = 0  # a channel that is off
-    assert dict(band_descriptors(x, ["band(4, 6)"]))["band(4, 6)"].abs().max() == 0
-
-
-def test_bad_features_and_bands():
-    x = torch.randn(3, 6, 2, 2)
-    # At the call, not at the first band.
-    with pytest.raises(ValueError, match="needs 4 eigenvalues, but these covariances have at most 3"):
-        band_descriptors(x, ["top(4)"])
-    with pytest.raises(ValueError, match="needs 4 eigenvalues"):
-        band_descriptors(x, [all_but("top(4)")])
-    for bands in ([], ["top(1)", "top(1)"]):
-        with pytest.raises(ValueError, match="sets of different names"):
-            band_descriptors(x, bands)
-    for bad in (x[0, 0], x[:0]):
-        with pytest.raises(ValueError, match="of some images"):
-            band_descriptors(bad, ["top(1)"])
-    x[1, 2, 0, 0] = math.nan
-    with pytest.raises(NonFiniteError, match="1 of the 3 images"):
-        band_descriptors(x, ["top(1)"])
+    assert described(x, ["band(4, 6)"])["band(4, 6)"].abs().max() == 0
 
 
 def data(count, size, classes=3, signal=1.0):
@@ -113,41 +109,40 @@ def data(count, size, classes=3, signal=1.0):
 
 
 @pytest.mark.parametrize(("count", "size"), [(60, 10), (20, 50)])
-def test_probe_is_ridge_regression(count, size):
+def test_probe_is_ridge_regression(count, size, monkeypatch):
     (x, y), (q, truth) = data(count, size), data(40, size)
     q += x.mean(0)
     for ridge in (0.1, 10.0):
-        got = linear_probe(x.double(), y, x.double(), y, q.double(), truth, [ridge])
+        monkeypatch.setitem(CODE.linear_probe.__globals__, "RIDGES", [ridge])
+        got = hits(x.double(), y, x.double(), y, q.double(), truth)
         # The textbook formula, in NumPy and in the primal whatever the shape.
         mean, spread = x.double().numpy().mean(0), x.double().numpy().std(0)
         a, b = (x.numpy() - mean) / spread, np.eye(3)[y.numpy()]
         w = np.linalg.solve(a.T @ a + ridge * size * np.eye(size), a.T @ (b - b.mean(0)))
         guess = ((q.numpy() - mean) / spread @ w + b.mean(0)).argmax(1)
-        np.testing.assert_array_equal(got.hits, guess == truth.numpy())
-        fitted = (a @ w + b.mean(0)).argmax(1)
-        assert got.validation_accuracy == pytest.approx((fitted == y.numpy()).mean())
-        assert got.ridge == ridge
+        np.testing.assert_array_equal(got, guess == truth.numpy())
 
 
-def test_probe_is_the_same_at_any_scale_and_shift_and_for_any_names_of_classes():
+def test_probe_is_the_same_at_any_scale_and_shift():
     sets = [data(30, 40), data(20, 40), data(25, 40)]
-    plain = linear_probe(*[value for pair in sets for value in pair])
+    plain = hits(*[value for pair in sets for value in pair])
     scale, shift = torch.logspace(-3, 3, 40), torch.randn(40)
-    moved = linear_probe(*[value for x, y in sets for value in ((x * scale + shift * scale).double(), 7 * y - 5)])
-    np.testing.assert_array_equal(plain.hits, moved.hits)
-    assert plain.hits.dtype == bool
+    moved = hits(*[value for x, y in sets for value in ((x * scale + shift * scale).double(), y)])
+    np.testing.assert_array_equal(plain, moved)
+    assert plain.dtype == bool
 
 
-def test_ridge_is_chosen_on_validation_and_the_largest_of_equals():
+def test_ridge_is_chosen_on_validation_and_the_largest_of_equals(monkeypatch):
     (x, y), (q, truth) = data(40, 200, signal=0.3), data(300, 200, signal=0.3)
     q = q - q.mean(0)
-    single = {r: linear_probe(x, y, q, truth, q, truth, [r]).validation_accuracy for r in (1e-3, 1.0, 1e3)}
-    got = linear_probe(x, y, q, truth, q, truth, list(single))
-    assert got.validation_accuracy == max(single.values())
-    assert got.ridge == max(r for r, accuracy in single.items() if accuracy == got.validation_accuracy)
-    assert got.hits.mean() == got.validation_accuracy
-    easy = [value for _ in range(3) for value in (10.0 * torch.eye(3)[y], y)]
-    assert linear_probe(*easy, [0.1, 1.0]).ridge == 1.0
+    space, found = CODE.linear_probe.__globals__, {}
+    for ridges in ([1e-3], [1.0], [1e3], [1e-3, 1.0, 1e3]):
+        monkeypatch.setitem(space, "RIDGES", ridges)
+        found[tuple(ridges)] = hits(x, y, q, truth, q, truth)
+    *single, chosen = found.values()
+    best = max(right.mean() for right in single)
+    assert chosen.mean() == best
+    np.testing.assert_array_equal(chosen, [right for right in single if right.mean() == best][-1])
 
 
 def test_dust_does_not_drown_what_varies():
@@ -155,100 +150,50 @@ def test_dust_does_not_drown_what_varies():
     (x, y), (q, truth) = data(30, 40, signal=5), data(20, 40, signal=0)
     means = torch.stack([x[y == c].mean(0) for c in range(3)])
     q = means[truth] + 0.1 * q
-    clean = linear_probe(x, y, q, truth, q, truth)
+    clean = hits(x, y, q, truth, q, truth)
     dust, constant = 1e-26 * torch.rand(30, 1), torch.full((30, 1), 0.1)
-    dusty = linear_probe(
+    dusty = hits(
         torch.cat([x, dust, constant], 1),
         y,
         *[torch.cat([q, torch.rand(20, 1), torch.rand(20, 1)], 1), truth] * 2,
     )
-    assert clean.hits.all()
-    np.testing.assert_array_equal(dusty.hits, clean.hits)
+    assert clean.all()
+    np.testing.assert_array_equal(dusty, clean)
 
 
-def test_bad_probes():
-    x, y = data(12, 5)
-    good = [x, y, x, y, x, y]
-
-    def probe(place, value, **options):
-        return linear_probe(*good[:place], value, *good[place + 1 :], **options)
-
-    with pytest.raises(ValueError, match="two classes or more"):
-        probe(1, torch.ones_like(y))
-    with pytest.raises(ValueError, match=r"classes \[9\] of the test images"):
-        probe(5, torch.full_like(y, 9))
-    with pytest.raises(ValueError, match=r"validation descriptors must be \(N, 5\).*got \(12, 4\)"):
-        probe(2, x[:, 1:])
-    with pytest.raises(ValueError, match="with labels"):
-        probe(1, y[1:])
-    with pytest.raises(ValueError, match="test descriptors"):
-        linear_probe(x, y, x, y, x[:0], y[:0])
-    with pytest.raises(ValueError, match="must be integers"):
-        probe(1, y.float())
-    with pytest.raises(ValueError, match="are the same"):
-        probe(0, torch.full_like(x, 0.1))
-    for ridges in ([], [0.0], [math.inf], [1.0, -1.0]):
-        with pytest.raises(ValueError, match="positive and finite"):
-            probe(0, x, ridges=ridges)
-    bad = x.clone()
-    bad[3, 1] = math.nan
-    with pytest.raises(NonFiniteError, match="validation descriptors of 1 of the 12"):
-        probe(2, bad)
-
-
-def test_separation_is_the_f_statistic_of_one_variable():
+def test_fraction_between_classes_is_that_of_the_f_statistic():
     from scipy import stats
 
-    groups = [np.array([1.0, 2.0, 4.0]), np.array([5.0, 7.0]), np.array([2.0, 2.5, 3.0, 9.0])]
+    groups = [np.array([1.0, 2.0, 4.0]), np.array([5.0, 7.0, 6.0]), np.array([2.0, 3.0, 9.0])]
     x = torch.as_tensor(np.concatenate(groups))[:, None]
-    labels = torch.tensor([4, 4, 4, 1, 1, 8, 8, 8, 8])
-    assert class_separation(x, labels).ratio == pytest.approx(stats.f_oneway(*groups).statistic)
+    f = stats.f_oneway(*groups).statistic
+    # b + W in units of W, with b = (F - 1) W / n of n = 3 images of each class.
+    assert CODE.fraction_between(x, torch.tensor([4, 4, 4, 1, 1, 1, 8, 8, 8])) == pytest.approx((f - 1) / (f + 2))
 
 
-def test_separation_adds_up_over_numbers():
-    x, labels = data(30, 2)
-    within = sum(((x[labels == c] - x[labels == c].mean(0)) ** 2).sum() for c in range(3)) / 27
-    between = sum(10 * ((x[labels == c].mean(0) - x.mean(0)) ** 2).sum() for c in range(3)) / 2
-    got = class_separation(x, labels)
-    assert got.ratio == pytest.approx(float(between / within), rel=1e-5)
-    component = (between - within) / 10
-    assert got.share == pytest.approx(float(component / (component + within)), rel=1e-5)
+def test_fraction_adds_up_over_entries_and_uneven_classes():
+    x, labels = torch.randn(30, 2, dtype=torch.float64), torch.tensor([0] * 5 + [1] * 10 + [2] * 15)
+    rows = [x[labels == c] for c in range(3)]
+    within = sum(((part - part.mean(0)) ** 2).sum() for part in rows) / 27
+    between = sum(len(part) * ((part.mean(0) - x.mean(0)) ** 2).sum() for part in rows) / 2
+    component = (between - within) / ((30 - (25 + 100 + 225) / 30) / 2)
+    assert CODE.fraction_between(x, labels) == pytest.approx(float(component / (component + within)))
 
 
 @pytest.mark.parametrize("size", [30, 3000])
 @pytest.mark.parametrize("each", [4, 40])
-def test_noise_has_no_share_at_any_size_and_a_known_share_is_found(size, each):
+def test_noise_has_no_fraction_at_any_size_and_a_known_one_is_found(size, each):
     labels = torch.arange(30).repeat(each)
     noise = torch.randn(30 * each, size)
     # Four standard errors: those of the ratio are sqrt(2 / 29 + ...) / sqrt(size).
-    assert abs(class_separation(noise, labels).share) < 1.2 / each / size**0.5
-    # A variance of 1/3 between classes and 1 within is a share of 1/4, whatever the images of each.
-    found = class_separation(torch.randn(30, size)[labels] / 3**0.5 + noise, labels)
-    assert found.share == pytest.approx(0.25, abs=0.25 / size**0.5)
-    assert found.null_share.mean() == pytest.approx(0, abs=0.15 / size**0.5 / each**0.5)
+    assert abs(CODE.fraction_between(noise, labels)) < 1.2 / each / size**0.5
+    # A variance of 1/3 between classes and 1 within is a fraction of 1/4, whatever the images of each.
+    planted = torch.randn(30, size)[labels] / 3**0.5 + noise
+    assert CODE.fraction_between(planted, labels) == pytest.approx(0.25, abs=0.25 / size**0.5)
+    null = [CODE.fraction_between(planted, labels, torch.randperm(len(labels))) for _ in range(20)]
+    assert np.mean(null) == pytest.approx(0, abs=0.15 / size**0.5 / each**0.5)
 
 
-def test_null_is_one_and_repeats_by_seed():
-    x, labels = data(300, 50, classes=5, signal=0.7)
-    first, again, other = (class_separation(x, labels, 50, seed) for seed in (1, 1, 2))
-    assert first.ratio > 10 * first.null_ratio.max()
-    assert first.null_ratio.mean() == pytest.approx(1, abs=0.1)
-    np.testing.assert_array_equal(first.null_ratio, again.null_ratio)
-    assert first.ratio == other.ratio
-    assert (first.null_ratio != other.null_ratio).any()
-    assert class_separation(x, labels, 0).null_ratio.shape == (0,)
-
-
-def test_images_alike_in_each_class_and_bad_separations():
-    x = torch.eye(3)[torch.tensor([0, 0, 1, 1, 2])]
-    assert class_separation(x, torch.tensor([0, 0, 1, 1, 2])).share == pytest.approx(1)
-    y = torch.tensor([0, 0, 1, 1, 2])
-    for labels in (torch.zeros(5, dtype=torch.long), torch.arange(5)):
-        with pytest.raises(ValueError, match="two classes or more"):
-            class_separation(x, labels)
-    with pytest.raises(ValueError, match="all 5 descriptors are the same"):
-        class_separation(torch.ones(5, 3), y)
-    with pytest.raises(ValueError, match="must be"):
-        class_separation(x, y[1:])
-    with pytest.raises(NonFiniteError, match="1 of the 5"):
-        class_separation(x.masked_fill(torch.eye(5, 3, dtype=torch.bool) & (x == 1), math.nan), y)
+def test_images_alike_in_each_class():
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    assert CODE.fraction_between(torch.eye(3)[labels], labels) == pytest.approx(1)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
-from gcplib.lab.analysis import auc, density_correlation, energy_inside, enlarge, near, pointing_game
+from gcplib.lab.analysis import auc, energy_inside, enlarge, near, pointing_game
 
 MASK = np.zeros((6, 8), dtype=bool)
 MASK[1:3, 2:5] = True
@@ -75,35 +74,6 @@ def test_enlarging_keeps_constants_and_order():
     np.testing.assert_allclose(enlarge(torch.ones(3, 3), 7, 5), np.ones((7, 5)))
 
 
-def scene(seed=0):
-    rng = np.random.default_rng(seed)
-    ink = rng.random((24, 24)) < rng.uniform(0.2, 0.9, size=(6, 6)).repeat(4, 0).repeat(4, 1)
-    mask = ink & (rng.random((24, 24)) < rng.uniform(0, 1, size=(6, 6)).repeat(4, 0).repeat(4, 1))
-    return mask, ink
-
-
-def test_density_correlation_is_the_partial_rank_correlation():
-    mask, ink = scene()
-    maps = torch.randn(2, 6, 6)
-    differs, amount = (m.reshape(6, 4, 6, 4).sum((1, 3)).ravel() for m in (mask, ink))
-    r = stats.spearmanr(np.stack([maps[1].numpy().ravel(), differs, amount]), axis=1).statistic
-    want = (r[0, 1] - r[0, 2] * r[1, 2]) / np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
-    assert density_correlation(maps, mask, ink)[1] == pytest.approx(want)
-
-
-def test_density_correlation_does_not_reward_finding_text():
-    values = []
-    for seed in range(40):
-        mask, ink = scene(seed)
-        amount = torch.tensor(ink.reshape(6, 4, 6, 4).sum((1, 3)), dtype=torch.float64)
-        noise = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        differs = torch.tensor(mask.reshape(6, 4, 6, 4).sum((1, 3)), dtype=torch.float64)
-        values.append([float(density_correlation(m, mask, ink)) for m in (amount + 0.5 * noise, differs)])
-    text, truth = np.mean(values, axis=0)
-    assert abs(text) < 0.1
-    assert truth == pytest.approx(1)
-
-
 @pytest.mark.parametrize("function", [auc, energy_inside, pointing_game])
 def test_bad_input(function):
     maps = random_maps()
@@ -119,13 +89,3 @@ def test_bad_input(function):
         function(maps, MASK, within=MASK[:5])
     with pytest.raises(ValueError, match="1 values of the map"):
         function(np.where(MASK & (np.cumsum(MASK).reshape(6, 8) == 1), np.nan, maps), MASK)
-
-
-def test_bad_input_of_the_density():
-    mask, ink = scene()
-    with pytest.raises(ValueError, match="whole multiples"):
-        density_correlation(torch.randn(5, 5), mask, ink)
-    with pytest.raises(ValueError, match="only 0 cells"):
-        density_correlation(torch.randn(6, 6), mask, np.zeros_like(ink))
-    with pytest.raises(ValueError, match="same in every cell"):
-        density_correlation(torch.ones(6, 6), mask, ink)

@@ -23,7 +23,7 @@ def network():
         for _ in range(20):
             backbone(torch.randn(8, 3, 64, 64))
     backbone.eval()
-    heads = [Head(create_pool("mpn_cov", 112, 6), 4).eval() for _ in range(2)]
+    heads = [Head(create_pool("mpn_cov", 112, reduction=6), 4).eval() for _ in range(2)]
     return backbone, heads
 
 

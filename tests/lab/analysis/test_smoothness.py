@@ -25,7 +25,7 @@ class Vector(nn.Module):
 
 
 def head():
-    return Head(create_pool("mpn_cov", 6, 4), 3)
+    return Head(create_pool("mpn_cov", 6, reduction=4), 3)
 
 
 def batch(count=8):

@@ -4,18 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from notebook_code import definitions
 
-from gcplib.lab.analysis.truncation import (
-    Convergence,
-    Criteria,
-    convergence,
-    cut_weights,
-    progress_ratio,
-    removed_by_published_truncation,
-)
 from gcplib.linalg import NonFiniteError, band, covariance_map, get_rule, top, truncate
 
 DOUBLE = torch.float64
+CODE = definitions("04")
 
 
 def history(loss, accuracy, norm=None):
@@ -24,6 +18,15 @@ def history(loss, accuracy, norm=None):
 
 
 GUESSING = math.log(60)
+
+
+def even(classes):
+    return np.ones(classes)
+
+
+def judged(run, counts, outcome="finished"):
+    verdict, reasons = CODE.convergence(run, counts, outcome)
+    return (verdict, reasons, *CODE.standing(run, counts))
 
 
 @pytest.mark.parametrize(
@@ -38,19 +41,18 @@ GUESSING = math.log(60)
     ],
 )
 def test_verdicts_on_what_runs_end_with(loss, accuracy, norm, verdict):
-    got = convergence(history([GUESSING, loss * GUESSING], [1 / 60, accuracy], [norm, norm]), 60)
-    assert got.verdict == verdict
-    assert (got.loss, got.epochs) == (pytest.approx(loss), 2)
-    assert got.accuracy == pytest.approx((accuracy - 1 / 60) / (1 - 1 / 60))
-    assert bool(got.reasons) == (verdict != "converges")
+    got, reasons, *rest = judged(history([GUESSING, loss * GUESSING], [1 / 60, accuracy], [norm, norm]), even(60))
+    assert got == verdict
+    assert rest == [pytest.approx(loss), pytest.approx((accuracy - 1 / 60) / (1 - 1 / 60)), pytest.approx(norm)]
+    assert bool(reasons) == (verdict != "converges")
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 12])
 def test_each_criterion_decides_alone_at_any_length(epochs):
     def verdict(loss, accuracy, norm=1.0):
         run = history([loss * math.log(10)] * epochs, [0.1 + 0.9 * accuracy] * epochs, [norm] * epochs)
-        got = convergence(run, 10)
-        return got.verdict, len(got.reasons)
+        got, reasons = CODE.convergence(run, even(10))
+        return got, len(reasons)
 
     assert verdict(0.49, 0.51) == ("converges", 0)
     assert verdict(0.51, 0.51) == verdict(0.49, 0.49) == verdict(0.49, 0.51, 5.1) == ("partly", 1)
@@ -60,66 +62,48 @@ def test_each_criterion_decides_alone_at_any_length(epochs):
 
 def test_uneven_classes_are_guessed_by_their_frequencies():
     # A network that has learned the frequencies and nothing else looks as if it had begun, by the number of classes.
-    counts = [1080, 720, 200, 200, 200]
-    shares = np.array(counts) / 2400
-    run = history([-(shares * np.log(shares)).sum()], [0.45])
-    got = convergence(run, counts)
-    assert (got.verdict, got.loss, got.accuracy) == ("fails", pytest.approx(1), pytest.approx(0))
-    assert convergence(run, 5).verdict == "partly"
-    assert convergence(run, [*counts, 0]) == got
+    counts = np.array([1080, 720, 200, 200, 200])
+    fractions = counts / 2400
+    run = history([-(fractions * np.log(fractions)).sum()], [0.45])
+    got = judged(run, counts)
+    assert (got[0], *got[2:4]) == ("fails", pytest.approx(1), pytest.approx(0))
+    assert judged(run, even(5))[0] == "partly"
+    assert judged(run, np.append(counts, 0)) == got
 
 
 def test_gradient_norm_is_that_of_the_last_third():
     run = history([0.1] * 7, [1.0] * 7, [9e9, 9e9, 9e9, 9e9, 1.0, 2.0, 3.0])
-    assert convergence(run, 10).gradient_norm == pytest.approx(2.0)
+    assert judged(run, even(10))[-1] == pytest.approx(2.0)
 
 
 def test_divergence_and_what_is_not_finite_fail():
     good = history([0.1, 0.1], [1.0, 1.0])
-    assert convergence(good, 10).verdict == "converges"
-    diverged = convergence(good, 10, "diverged")
-    assert (diverged.verdict, diverged.reasons) == ("fails", ("diverged",))
+    assert judged(good, even(10))[0] == "converges"
+    assert judged(good, even(10), "diverged")[:2] == ("fails", ["diverged"])
     # A run that diverges in its first epoch has a table of no rows and, on disk, of one column.
-    at_once = convergence(pd.DataFrame({"epoch": []}), 10, "diverged")
-    assert (at_once.verdict, at_once.epochs, math.isnan(at_once.loss)) == ("fails", 0, True)
+    at_once = judged(pd.DataFrame({"epoch": []}), even(10), "diverged")
+    assert (at_once[0], math.isnan(at_once[2])) == ("fails", True)
     for column in good:
         for value in (math.nan, math.inf):
             bad = good.copy()
             bad.loc[0, column] = value
-            assert convergence(bad, 10).reasons[0] == "metrics that are not finite", (column, value)
-
-
-def test_bad_histories_and_criteria():
-    good = history([0.1], [1.0])
-    with pytest.raises(ValueError, match="finished or diverged, got 'stopped'"):
-        convergence(good, 10, "stopped")
-    with pytest.raises(ValueError, match="at least one epoch"):
-        convergence(good[:0], 10)
-    with pytest.raises(ValueError, match="lacks \\['gradient_norm'\\]"):
-        convergence(good.drop(columns="gradient_norm"), 10)
-    for classes in (1, 0, -3, [4], [4, 0], [3, -1], [1, math.nan], [[1, 2], [3, 4]]):
-        with pytest.raises(ValueError, match="two classes or more"):
-            convergence(good, classes)
-    with pytest.raises(ValueError, match="0 < nothing < half < 1"):
-        Criteria(nothing=0.6)
-    strict = convergence(history([0.3 * GUESSING], [0.9]), 60, criteria=Criteria(half=0.8))
-    assert isinstance(strict, Convergence)
-    assert strict.verdict == "partly"
+            verdict, reasons = CODE.convergence(bad, even(10))
+            assert (verdict, reasons[0]) == ("fails", "metrics not finite"), (column, value)
 
 
 def test_progress_is_measured_from_guessing():
+    def progress(run, of):
+        return CODE.progress_over(run, of, even(60))
+
     twin = history([GUESSING, GUESSING - 2], [0.1, 0.5])
-    assert progress_ratio(twin, twin, 60) == pytest.approx(1)
-    assert progress_ratio(history([GUESSING, GUESSING - 0.5], [0.1, 0.2]), twin, 60) == pytest.approx(0.25)
-    assert progress_ratio(history([GUESSING, GUESSING + 1], [0.1, 0.2]), twin, 60) == pytest.approx(-0.5)
+    assert progress(twin, twin) == pytest.approx(1)
+    assert progress(history([GUESSING, GUESSING - 0.5], [0.1, 0.2]), twin) == pytest.approx(0.25)
+    assert progress(history([GUESSING, GUESSING + 1], [0.1, 0.2]), twin) == pytest.approx(-0.5)
     # Ended early, at once, or in NaN.
-    assert progress_ratio(twin[:1], twin, 60) == progress_ratio(pd.DataFrame({"epoch": []}), twin, 60) == 0
-    assert progress_ratio(history([1.0, math.nan], [0.1, 0.2]), twin, 60) == 0
-    with pytest.raises(ValueError, match="nothing can be compared"):
-        progress_ratio(twin, history([1.0, GUESSING + 0.1], [0, 0]), 60)
-    for short in (twin[:1], twin[:0]):
-        with pytest.raises(ValueError, match="at least one epoch and no fewer than the run, 2"):
-            progress_ratio(twin, short, 60)
+    assert progress(twin[:1], twin) == progress(pd.DataFrame({"epoch": []}), twin) == 0
+    assert progress(history([1.0, math.nan], [0.1, 0.2]), twin) == 0
+    # Nothing can be compared with a twin that has learned nothing.
+    assert math.isnan(progress(twin, history([1.0, GUESSING + 0.1], [0, 0])))
 
 
 def features(channels, positions, seed=0):
@@ -148,7 +132,7 @@ def largest_gradient(x, rule):
 @pytest.mark.parametrize(("channels", "positions"), [(5, 30), (6, 4), (1, 9)])
 def test_gains_are_the_norms_of_the_backward_pass(channels, positions):
     x = features(channels, positions)
-    table = cut_weights(spectrum(x)[None]).set_index("kept")
+    table = CODE.gains(spectrum(x)[None]).set_index("kept")
     rank = min(channels, positions - 1)
     full = largest_gradient(x, "exact")
     for n in range(1, channels + 1):
@@ -162,7 +146,7 @@ def test_gains_are_the_norms_of_the_backward_pass(channels, positions):
 
 def test_gain_as_released_is_the_norm_of_the_backward_pass():
     x = features(5, 30)
-    table = cut_weights(spectrum(x)[None]).set_index("kept")
+    table = CODE.gains(spectrum(x)[None]).set_index("kept")
     for n in range(1, 5):
         got = largest_gradient(x, truncate(get_rule("original"), band(0, n)))
         assert table.gain_released[n] == pytest.approx(got, rel=1e-6)
@@ -170,22 +154,20 @@ def test_gain_as_released_is_the_norm_of_the_backward_pass():
     assert table.gain_released[5] == pytest.approx(largest_gradient(x, "original"), rel=1e-6)
 
 
-def test_weights_by_hand():
-    table = cut_weights(torch.tensor([[9.0, 4.0, 1.0, 0.0], [4.0, 4.0, 1.0, 1.0]], dtype=DOUBLE))
+def test_gains_by_hand():
+    table = CODE.gains(torch.tensor([[9.0, 4.0, 1.0, 0.0], [4.0, 4.0, 1.0, 1.0]], dtype=DOUBLE))
     first, second = (table[table.image == i] for i in (0, 1))
     assert first.kept.tolist() == [1, 2, 3, 4]
-    assert first.gap.tolist() == [5, 3, 1, 0]
     np.testing.assert_allclose(first.relative_gap, [5 / 9, 3 / 4, 1, math.nan])
-    np.testing.assert_allclose(first.weight, [3 / 5, 2 / 3, 1, 1])
-    np.testing.assert_allclose(first.weight_full, 1)
-    np.testing.assert_allclose(second.weight, [math.inf, 2 / 3, math.inf, 1 / 2])
+    np.testing.assert_allclose(first.gain_full, 0.5**0.5)
+    np.testing.assert_allclose(first.gain, [58.5**0.5 / 5, 10**0.5 / 3, 0.5**0.5, 0.5**0.5])
     assert math.isinf(second.gain.iloc[0])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_cut_lowers_the_largest_gradient(seed):
     torch.manual_seed(seed)
-    table = cut_weights(torch.exp(4 * torch.randn(20, 12, dtype=DOUBLE)).sort(dim=1, descending=True).values)
+    table = CODE.gains(torch.exp(4 * torch.randn(20, 12, dtype=DOUBLE)).sort(dim=1, descending=True).values)
     assert (table.gain >= table.gain_full).all()
     assert table.gain_full.between(0.5, 0.5**0.5 + 1e-12).all()
     assert (table.gain_released >= table.gain_full).all()
@@ -193,29 +175,18 @@ def test_no_cut_lowers_the_largest_gradient(seed):
     assert (cut.gain > 0.5**0.5).all()
 
 
-def test_bad_spectra():
-    with pytest.raises(ValueError, match="\\(B, d\\)"):
-        cut_weights(torch.ones(3))
-    for bad in ([[1.0, 2.0]], [[1.0, -1.0]], [[1.0, math.nan]], [[0.0, 0.0]], [[math.inf, 1.0]]):
-        with pytest.raises(ValueError, match="largest first"):
-            cut_weights(torch.tensor(bad))
-
-
 def test_published_truncation_removes_what_no_rank_has_at_224_pixels_and_real_ones_at_448():
-    assert removed_by_published_truncation(256, 14 * 14) == 0
-    assert removed_by_published_truncation(256, 28 * 28) == 50
-    assert removed_by_published_truncation(256, 207) == 0
-    assert removed_by_published_truncation(256, 208) == 1
-    assert removed_by_published_truncation(64, 196, 0) == 0
-    for bad in ((0, 9, 0), (8, 0, 1), (8, 9, 8), (8, 9, -1)):
-        with pytest.raises(ValueError, match="cannot drop"):
-            removed_by_published_truncation(*bad)
+    assert CODE.removed(256, 14 * 14, 50) == 0
+    assert CODE.removed(256, 28 * 28, 50) == 50
+    assert CODE.removed(256, 207, 50) == 0
+    assert CODE.removed(256, 208, 50) == 1
+    assert CODE.removed(64, 196, 0) == 0
 
 
 def test_published_truncation_of_zeros_leaves_the_value_and_of_real_ones_makes_the_gradient_explode():
     few, many = features(8, 6), features(8, 60)
     rule = get_rule("top_n(2)")
-    assert (removed_by_published_truncation(8, 6, 2), removed_by_published_truncation(8, 60, 2)) == (0, 2)
+    assert (CODE.removed(8, 6, 2), CODE.removed(8, 60, 2)) == (0, 2)
     for x, removes in ((few, False), (many, True)):
         cut, whole = covariance_map(x, "sqrt", rule), covariance_map(x, "sqrt", "exact")
         assert ((cut - whole).norm() > 1e-6) == removes
@@ -226,7 +197,7 @@ def test_published_truncation_of_zeros_leaves_the_value_and_of_real_ones_makes_t
 
 def test_a_cut_between_equals_has_no_gradient():
     x = torch.eye(4, dtype=DOUBLE).repeat(1, 2) * torch.tensor([1.0, -1.0], dtype=DOUBLE).repeat_interleave(4)
-    assert math.isinf(cut_weights(spectrum(x)[None]).gain[1])
+    assert math.isinf(CODE.gains(spectrum(x)[None]).gain[1])
     leaf = x.clone().requires_grad_()
     with pytest.raises(NonFiniteError):
         covariance_map(leaf, "sqrt", truncate(get_rule("exact"), top(2))).sum().backward()

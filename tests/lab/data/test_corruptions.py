@@ -41,7 +41,7 @@ def test_each_severity_is_worse_than_the_one_before(kind):
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_a_image_meets_the_same_draw_in_any_batch_and_order(images, kind):
+def test_an_image_meets_the_same_draw_in_any_batch_and_order(images, kind):
     both = corrupt(images, kind, 3, seed=5, numbers=[70, 12])
     swapped = corrupt(images[::-1].copy(), kind, 3, seed=5, numbers=[12, 70])
     alone = corrupt(images[1:], kind, 3, seed=5, numbers=[12])
@@ -128,7 +128,7 @@ def test_refusals(images):
         corrupt(images / 255, "fog", 1)
     with pytest.raises(ValueError, match=r"got \(64, 64, 3\) uint8"):
         corrupt(images[0], "fog", 1)
-    with pytest.raises(ValueError, match="need one number an image, got 1 for 2 images"):
+    with pytest.raises(ValueError, match="need one number per image, got 1 for 2 images"):
         corrupt(images, "fog", 1, numbers=[4])
     with pytest.raises(ValueError, match="unknown film 'zoom'; known: translate, rotate, brightness, gaussian_noise"):
         film(images, "zoom")

@@ -20,7 +20,8 @@ import gcplib.lab.study
 from gcplib.lab.study.alive import kill_tree
 
 STUDY = Path(gcplib.lab.study.__file__).parent
-SNAKEFILE = STUDY.parents[2] / "notebooks" / "Snakefile"
+PACKAGE = STUDY.parents[1]
+SNAKEFILE = PACKAGE.parent / "notebooks" / "Snakefile"
 
 
 # What the study needs of the training, without torch: what a run does is in the name of its pool.
@@ -56,7 +57,7 @@ def ensure(spec):
     folder = runs_dir() / "train" / spec.name
     if not (folder / "result.json").exists():
         with open(runs_dir().parent / "trained", "a") as file:
-            drawn = (runs_dir() / "smoke" / "data.json").exists()
+            drawn = bool(list(runs_dir().glob("smoke/done/data.*")))
             file.write(f"{spec.name} {os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']} {drawn}\\n")
         mended = (runs_dir().parent / "mended").exists()
         if spec.pool == "bad" and not mended:
@@ -108,10 +109,11 @@ class World:
         return path
 
     def notebook(
-        self, name: str, *code: str, parameters: str = "profile = 'smoke'", heading: str = "# A title"
+        self, name: str, *code: str, parameters: str = "profile = 'smoke'", heading: str = "# A title", check: str = ""
     ) -> Path:
-        first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
-        document = new_notebook(cells=[new_markdown_cell(heading), first, *map(new_code_cell, code)])
+        first = [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+        first += [new_code_cell(check, metadata={"tags": ["check"]})] if check else []
+        document = new_notebook(cells=[new_markdown_cell(heading), *first, *map(new_code_cell, code)])
         # Fixed ids: a notebook written twice with the same text is the same notebook.
         for number, cell in enumerate(document.cells):
             cell["id"] = f"cell-{number}"
@@ -122,8 +124,8 @@ class World:
     def training(self) -> None:
         """Put a training in the place of the library's that ends as the pool's name says."""
         package = self.root / "sources" / "gcplib"
-        (package / "training.py").write_text(TRAINING)
-        (package / "data.py").write_text(DATA)
+        (package / "lab" / "training.py").write_text(TRAINING)
+        (package / "lab" / "data.py").write_text(DATA)
         (package / "nn.py").write_text("def create_pool(*sizes, **options):\n    pass\n")
         (package / "models.py").write_text("def build_head(*parts):\n    pass\n")
 
@@ -178,11 +180,14 @@ def world(tmp_path, monkeypatch):
     (world.notebooks / "profiles").mkdir(parents=True)
     shutil.copy(SNAKEFILE, world.notebooks)
     package = tmp_path / "sources" / "gcplib"
-    shutil.copytree(STUDY, package / "study", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("files.py", "__main__.py"):
-        shutil.copy(STUDY.parent / name, package)
+    ignored = shutil.ignore_patterns("__pycache__", "data", "training", "analysis", "bench")
+    shutil.copytree(PACKAGE / "lab", package / "lab", ignore=ignored)
     # Without the layers there is no torch to import: the tests of the runner are quick, and about the runner.
-    (package / "__init__.py").write_text("")
+    (package / "linalg").mkdir()
+    for name in ("__main__.py", "linalg/calls.py"):
+        shutil.copy(PACKAGE / name, package / name)
+    for name in ("__init__.py", "linalg/__init__.py"):
+        (package / name).write_text("")
     for name in ("GCPLIB_NOTEBOOKS", "GCPLIB_RUNS", "GCPLIB_CACHE", "GCPLIB_ROOT"):
         monkeypatch.setenv(name, world.environment()[name])
     yield world

@@ -9,9 +9,8 @@ import sys
 import pytest
 import yaml
 
-from gcplib.lab.study.profiles import load_plan
-from gcplib.lab.study.report import build_report
-from gcplib.lab.study.status import count_runs, sweep_status
+from gcplib.lab.study.index_page import build_report
+from gcplib.lab.study.profiles import make_plan
 from tests.lab.study.conftest import SNAKEFILE
 
 # A cluster of this machine: a job begins at once, and its number is that of its process.
@@ -21,6 +20,7 @@ echo $!
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_sweep_runs_through_the_generic_executor(tmp_path, tiny_spec, monkeypatch):
     pytest.importorskip("snakemake_executor_plugin_cluster_generic")
@@ -41,12 +41,13 @@ def test_a_sweep_runs_through_the_generic_executor(tmp_path, tiny_spec, monkeypa
     log = tmp_path / "cluster.log"
     assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
     assert done.stderr.count("with external jobid") == 2
-    plan = load_plan(profile)
-    assert count_runs(sweep_status(plan).values()) == (2, "2 finished")
-    for job in plan.sweeps.values():
-        result = json.loads((tmp_path / "runs" / "train" / job.runs[0] / "result.json").read_text())
+    plan = make_plan(profile)
+    assert plan.count_runs() == (2, "2 finished")
+    for job in plan.of("sweeps"):
+        (name,) = job.values
+        result = json.loads((tmp_path / "runs" / "train" / name / "result.json").read_text())
         assert result["outcome"] == "finished"
-    assert "Of 2 training runs, 2 finished." in build_report(profile).read_text()
+    assert "Of 2 training runs, 2 finished." in build_report(plan).read_text()
 
     again = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0

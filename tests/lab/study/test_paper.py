@@ -11,13 +11,14 @@ import torch
 import yaml
 from trees import BIRDS, make_cub, striped
 
-from gcplib.lab.study.profiles import load_plan
+from gcplib.lab.study.profiles import make_plan
 
 PROFILE = Path(__file__).parents[3] / "notebooks" / "profiles" / "paper.yaml"
 
 
 def test_the_setting_is_the_papers():
-    shared = load_plan(PROFILE).profile.shared
+    plan = make_plan(PROFILE)
+    shared = plan.shared
     assert (shared["dataset"], shared["backbone"], shared["pixels"], shared["reduction"]) == (
         "cub",
         "resnet50",
@@ -25,9 +26,10 @@ def test_the_setting_is_the_papers():
         256,
     )
     assert shared["recipe"]["learning_rate"] == 3e-3
-    assert load_plan(PROFILE).data == {}  # no typefaces are drawn for it
+    assert "data" not in plan.jobs  # no typefaces are drawn for it
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_tiny_tree_runs_through_all_its_notebooks(tmp_path):
     make_cub(tmp_path / "CUB_200_2011", train=6, test=3, birds=BIRDS, paint=striped)

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from gcplib.lab.files import runs_dir
-from gcplib.lab.study.profiles import load_plan
+from gcplib.lab.study.profiles import make_plan
+from gcplib.lab.study.verdicts import claims
 
 
 def _study():
@@ -16,12 +17,13 @@ def _study():
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)  # thirteen notebooks
 def test_smoke_study_makes_the_report_and_does_nothing_the_second_time():
     first = _study()
     assert first.returncode == 0, first.stdout + first.stderr
     page = (runs_dir() / "smoke" / "report" / "index.html").read_text()
-    for expected in (*load_plan("smoke").profile.notebooks, *(f"C{number:02}" for number in range(1, 32))):
+    for expected in (*(job.label for job in make_plan("smoke").of("notebooks")), *claims()):
         assert expected in page
     assert page.count("<figure") >= 6
     before = {path: path.stat().st_mtime_ns for path in (runs_dir() / "smoke" / "notebooks").iterdir()}

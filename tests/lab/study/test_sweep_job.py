@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from gcplib.lab.study.devices import VISIBLE, own_device, usable_devices, visible_devices
-from gcplib.lab.study.profiles import Plan, Profile
-from gcplib.lab.study.progress import Progress
-from gcplib.lab.study.summary import print_summary
-from gcplib.lab.study.sweep_job import Position, read_position, train_runs
-from gcplib.lab.study.sweeps import SweepJob, plan_sweeps
+from gcplib.lab.study.jobs import main, train_runs
+from gcplib.lab.study.plan import Job, Plan, read_json, write_json, write_plan
+from gcplib.lab.study.sweeps import plan_sweeps
+from gcplib.lab.study.watch import Watch
+from gcplib.lab.training import RunSpec
 
 
 @pytest.fixture
-def job(tiny_spec, tmp_path, monkeypatch):
-    """Three runs: a good one, one whose data set is missing, one that goes too far."""
+def plan(tiny_spec, tmp_path, monkeypatch):
+    """A job of three runs: a good one, one whose data set is missing, one that goes too far."""
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv(VISIBLE, "")  # jobs change it; the end of the test restores it
     typefaces = dataclasses.asdict(tiny_spec)
     how = [
         {"data": typefaces},
@@ -27,18 +28,23 @@ def job(tiny_spec, tmp_path, monkeypatch):
     ]
     grid = {"batch": 3, "base": {"pool": "cov", "reduction": 8, "recipe": {"epochs": 1}}, "grid": {"how": how}}
     problems = []
-    (job,) = plan_sweeps({"tiny": grid}, {}, problems).values()
+    jobs = plan_sweeps({"tiny": grid}, None, problems)
     assert problems == []
-    return job
+    return Plan("tiny", "tiny.yaml", tmp_path / "tiny", jobs=jobs)
 
 
-def test_each_run_is_recorded_with_what_became_of_it(job, tmp_path, capsys):
-    entries = train_runs(job, tmp_path)
-    document = json.loads((tmp_path / "sweeps" / "tiny-1.json").read_text())
-    assert document["runs"] == entries
+def tell(**values):
+    pass
+
+
+def test_each_run_is_recorded_with_what_became_of_it(plan, tmp_path, capsys):
+    (job,) = plan.jobs.values()
+    train_runs(plan, job, tell)
+    document = json.loads((plan.folder / "sweeps" / "tiny-1.json").read_text())
+    entries = document["runs"]
     assert document["key"] == job.key
     assert [entry["outcome"] for entry in entries] == ["finished", "failed", "diverged"]
-    assert [entry["directory"] for entry in entries] == list(job.runs)
+    assert [entry["directory"] for entry in entries] == list(job.values)
     assert all(entry["seconds"] > 0 for entry in entries)
     good, failed, diverged = (entry["reason"] for entry in entries)
     assert good == ""
@@ -47,91 +53,120 @@ def test_each_run_is_recorded_with_what_became_of_it(job, tmp_path, capsys):
     assert "epoch 0" in diverged or "evaluation" in diverged
     # The log has the whole error.
     assert "Traceback" in capsys.readouterr().err
-    assert read_position(job.name, tmp_path) is None
+    assert plan.runs("finished", "failed", "diverged") == entries
 
     # Again: what is there is read, what failed is tried.
-    results = [tmp_path / "runs" / "train" / name / "result.json" for name in job.runs]
+    plan.finish(job)
+    write_plan(plan)
+    assert not plan.is_done(job)
+    results = [tmp_path / "runs" / "train" / name / "result.json" for name in job.values]
     assert [path.exists() for path in results] == [True, False, True]
     times = [path.stat().st_mtime_ns for path in results[::2]]
-    assert [entry["outcome"] for entry in train_runs(job, tmp_path)] == ["finished", "failed", "diverged"]
+    train_runs(plan, job, tell)
+    assert [len(plan.runs(outcome)) for outcome in ("finished", "failed", "diverged")] == [1, 1, 1]
     assert [path.stat().st_mtime_ns for path in results[::2]] == times
 
 
-def test_the_run_that_a_process_died_in_comes_last_the_next_time(job, tmp_path, monkeypatch):
+def test_the_run_that_a_process_died_in_comes_last_the_next_time(plan, monkeypatch):
+    (job,) = plan.jobs.values()
     tried = []
+    state = plan.file(job, ".state")
+    specs = [RunSpec.from_dict(fields) for fields in job.values.values()]
 
     def die(spec):
         tried.append(spec)
-        assert read_position(job.name, tmp_path).done == (len(tried) - 1) % 3
+        assert read_json(state)["done"] == (len(tried) - 1) % 3
         if len(tried) == 1:
             raise KeyboardInterrupt  # what no recording catches, as the end of the process
         raise RuntimeError("no\n  luck")
 
     monkeypatch.setattr("gcplib.lab.training.ensure", die)
+    monkeypatch.setattr("os.dup2", lambda *handles: None)
+    write_plan(plan)
+    monkeypatch.chdir(plan.folder)
+    for name in ("GCPLIB_STATUS", "GCPLIB_PROGRESS"):
+        monkeypatch.setenv(name, "")
     with pytest.raises(KeyboardInterrupt):
-        train_runs(job, tmp_path)
-    assert read_position(job.name, tmp_path) == Position(0, job.runs[0])
-    assert not (tmp_path / "sweeps").exists()
-    tried.append(None)
-    tried.append(None)
-    entries = train_runs(job, tmp_path)
-    assert tried[3:] == [job.specs[1], job.specs[2], job.specs[0]]
-    assert [entry["directory"] for entry in entries] == list(job.runs)
-    assert {entry["reason"] for entry in entries} == {"RuntimeError: no luck"}
+        main([job.name])
+    assert (read_json(state)["state"], read_json(state)["run"]) == ("running", next(iter(job.values)))
+    assert not (plan.folder / "sweeps").exists()
+    tried += [None, None]
+    assert main([job.name]) == 0
+    assert tried[3:] == [specs[1], specs[2], specs[0]]
+    assert [entry["directory"] for entry in plan.runs("failed")] == list(job.values)
+    assert {entry["reason"] for entry in plan.runs("failed")} == {"RuntimeError: no luck"}
 
 
 @pytest.fixture
-def plan(tmp_path):
-    """Two jobs of ten runs each, of which nothing is on disk."""
-    runs = [tuple(f"{name}-{number}" for number in range(10)) for name in "ab"]
-    jobs = [SweepJob(f"sweeps/all-{place}", (), names, 1, 0, False) for place, names in enumerate(runs, 1)]
-    path = tmp_path / "x.yaml"
-    return Plan(Profile("x", path, "", {}, {}), tmp_path, {}, "", {}, {job.name: job for job in jobs})
+def ten_each(tmp_path):
+    """Two jobs of ten runs each and a notebook, of which nothing is on disk."""
+    jobs = [Job(f"sweeps/all-{n}", f"{n}", {f"{name}-{i}": {} for i in range(10)}) for n, name in ((1, "a"), (2, "b"))]
+    jobs.append(Job("notebooks/last", "3"))
+    return Plan("x", "x.yaml", tmp_path, jobs={job.name: job for job in jobs})
 
 
 def write_entries(plan, name, outcomes):
-    job = plan.sweeps[name]
+    job = plan.jobs[name]
     entries = [
         {"directory": run, "outcome": outcome, "seconds": 1.0, "reason": "why"}
-        for run, outcome in zip(job.runs, outcomes, strict=True)
+        for run, outcome in zip(job.values, outcomes, strict=True)
     ]
-    path = plan.folder / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"job": name, "key": job.key, "runs": entries}))
+    write_json(plan.file(job, ".json"), {"job": name, "key": job.key, "runs": entries})
 
 
-def test_progress_tells_runs_done_and_the_time_at_their_pace(plan, monkeypatch, capsys):
-    now = 100.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    progress = Progress(plan, 2, {}, expected=("sweeps/all-1", "sweeps/all-2", "last"))
-    for job in (1, 2):
-        assert progress.handle(f"[gcplib] sweeps/all-{job} started\n")
-    progress.heartbeat()
-    assert capsys.readouterr().out.splitlines()[-1].endswith("all-2 0.0 s · 0 of 20 runs done · 3 to go")
-    logs = plan.folder / "logs" / "sweeps"
-    logs.mkdir(parents=True)
-    (logs / "all-2.position").write_text('{"done": 5, "current": "b-5"}')
-    (logs / "all-2.status").write_text("gap, fine labels, seed 0: 2 of 9 done")
+def test_progress_tells_runs_done_and_the_time_at_their_pace(ten_each, monkeypatch, capsys):
+    now, plan = 100.0, ten_each
+    monkeypatch.setattr("time.time", lambda: now)
+    first, second, _ = plan.jobs.values()
+    watch = Watch(plan, list(plan.jobs), 2)
+    for job in (first, second):
+        write_json(plan.file(job, ".state"), {"state": "running", "begun": 100.0, "seconds": 0.0, "done": 0})
+    watch.look()
+    assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["sweeps/all-1", "started"],
+        ["sweeps/all-2", "started"],
+    ]
+    now = 121.0
+    watch.look()
+    assert capsys.readouterr().out.endswith("all-2 21 s, 0 of 10 runs done · 0 of 20 runs done · 3 to go\n")
+    plan.file(second, ".loop").write_text("gap, fine labels, seed 0: 2 of 9 done")
+    write_json(plan.file(second, ".state"), {"state": "running", "begun": 100.0, "seconds": 30.0, "done": 5})
     now = 130.0
     write_entries(plan, "sweeps/all-1", ["finished"] * 7 + ["diverged"] + ["failed"] * 2)
-    progress.handle("[gcplib] sweeps/all-1 done after 30.0 s\n")
-    # 15 runs in 30 seconds, 5 to go.
-    done = "done in 30 s, 1 diverged, 2 failed · 15 of 20 runs done · 2 to go "
-    assert capsys.readouterr().out.endswith(f"{done}(about 10 s for the runs; no estimate yet: first run of last)\n")
-    progress.heartbeat()
+    write_json(plan.file(first, ".state"), {"state": "done", "begun": 100.0, "seconds": 30.0})
+    watch.look()
+    # 15 runs in 30 seconds, 5 to go; nobody knows how long the notebook takes.
+    done = "done in 30 s, 1 diverged, 2 failed · 15 of 20 runs done · 2 to go, at least 10 s left\n"
+    assert capsys.readouterr().out.endswith(done)
+    now = 151.0
+    watch.look()
     out = capsys.readouterr().out
-    assert "running: sweeps/all-2 30 s, 5 of 10 runs done (gap, fine labels, seed 0: 2 of 9 done)" in out
+    assert "running: sweeps/all-2 51 s, 5 of 10 runs done (gap, fine labels, seed 0: 2 of 9 done)" in out
 
 
-def test_the_summary_names_failed_runs_first_and_not_hundreds(plan, capsys):
+def test_the_estimate_is_from_the_times_of_the_last_study(ten_each, capsys):
+    plan = dataclasses.replace(ten_each, jobs={f"notebooks/{n}": Job(f"notebooks/{n}", "1", threads=n) for n in (1, 2)})
+    for job in plan.jobs.values():
+        write_json(plan.file(job, ".json"), {"usual_seconds": 60.0, "status": "ok"})
+    watch = Watch(plan, list(plan.jobs), 2)
+    # One of them uses half of the cores.
+    assert watch.remaining() == " · 2 to go, about 1 min 30 s left"
+    for job in plan.jobs.values():
+        write_json(plan.file(job, ".state"), {"state": "done", "begun": watch.start + 1, "seconds": 2.0})
+    watch.look()
+    assert "started (about 1 min 00 s last time)" in capsys.readouterr().out
+    assert watch.remaining() == ""
+
+
+def test_the_summary_names_failed_runs_first_and_not_hundreds(ten_each, capsys):
+    jobs = [*list(ten_each.jobs.values())[:2], Job("sweeps/more-1", "4", {"m-0": {}, "m-1": {}})]
+    plan = dataclasses.replace(ten_each, jobs={job.name: job for job in jobs})
     write_entries(plan, "sweeps/all-1", ["diverged"] * 10)
     write_entries(plan, "sweeps/all-2", ["finished", *["failed"] * 9])
-    more = SweepJob("sweeps/more-1", (), ("m-0", "m-1"), 1, 0, False)
-    plan = dataclasses.replace(plan, sweeps={**plan.sweeps, "sweeps/more-1": more})
     write_entries(plan, "sweeps/more-1", ["diverged", "diverged"])
-    print_summary(plan, [], Progress(plan, 2, {}), 1)
+    assert Watch(plan, [], 2).summary([], 1)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert lines[2] == "FAILED   runs  22: 1 finished, 12 diverged, 9 failed"
+    assert " ".join(lines[2].split()) == "FAILED runs 22: 1 finished, 12 diverged, 9 failed"
     assert lines[3:12] == [f"failed    b-{number}  why" for number in range(1, 10)]
     assert lines[12:23] == [f"diverged  a-{number}  why" for number in range(10)] + ["diverged  m-0  why"]
     assert lines[23:] == ["and 1 more, in the report"]

@@ -50,7 +50,7 @@ runs: {all: {batch: 2, base: {data.families: 9}, grid: {pool: [bad, good, wild],
     assert re.search(r"sweeps/all-1 +done in .*, 2 failed", output)
     assert re.search(r"sweeps/all-3 +done in .*, 2 diverged", output)
     assert " of 6 runs done · " in output
-    assert "FAILED   runs   6: 2 finished, 2 diverged, 2 failed" in output
+    assert re.search("FAILED   runs +6: 2 finished, 2 diverged, 2 failed", output)
     assert "failed    bad-0  RuntimeError: no luck with <bad-0>" in output
     assert "diverged  wild-1  loss nan" in output
     page = world.runs("smoke", "report", "index.html").read_text()
@@ -62,7 +62,7 @@ runs: {all: {batch: 2, base: {data.families: 9}, grid: {pool: [bad, good, wild],
     code, output = world.study()
     assert code == 0, output
     assert world.trained()[6:] == ["bad-0", "bad-1"]
-    assert "ok       runs   6: 4 finished, 2 diverged\n" in output
+    assert re.search("ok       runs +6: 4 finished, 2 diverged\n", output)
     assert "bad-0" not in output
     # It read what it needs: a notebook that is up to date is not repeated.
     assert (world.root / "read").read_text().count(".") == 1
@@ -86,7 +86,7 @@ runs:
     code, output = world.study()
     assert code == 0, output
     assert world.trained()[8:] == ["good-7"]
-    assert "ok       runs   5: 5 finished" in output
+    assert re.search("ok       runs +5: 5 finished", output)
     assert world.runs("smoke", "sweeps", "all-1.json").stat().st_mtime_ns == before
     assert not world.runs("smoke", "sweeps", "all-3.json").exists()
 
@@ -98,14 +98,14 @@ def test_a_process_that_dies_in_a_run_leaves_the_others_trained(world):
     code, output = world.study("--cores", "1")
     assert code == 1, output
     assert world.trained() == ["deadly-0", "good-0", "wild-0", "deadly-0"]
-    assert "FAILED   runs   3: 3 not run" in output
-    assert "sweeps/all-1 ended before its runs; log: " in output
+    assert re.search("FAILED   sweeps/all-1 +log: ", output)
+    assert re.search("skipped  runs +3: 3 not run", output)
     assert not (world.root / "read").exists()
     (world.root / "mended").touch()
     code, output = world.study("--cores", "1")
     assert code == 0, output
     assert world.trained()[4:] == ["deadly-0"]
-    assert "runs   3: 2 finished, 1 diverged" in output
+    assert re.search("runs +3: 2 finished, 1 diverged", output)
     assert (world.root / "read").read_text() == "all-1."
 
 

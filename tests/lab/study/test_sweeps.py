@@ -6,9 +6,11 @@ import pytest
 import yaml
 
 from gcplib.lab.data import ImagesSpec, TypefacesSpec
-from gcplib.lab.study.profiles import load_plan
-from gcplib.lab.study.sweeps import expand, plan_sweeps
+from gcplib.lab.study.profiles import make_plan
+from gcplib.lab.study.sweeps import Grid, checked, plan_sweeps
+from gcplib.lab.study.sweeps import expand as expand_grid
 from gcplib.lab.training import Recipe, RunSpec
+from gcplib.lab.validation import SpecError
 from gcplib.nn import list_pools
 
 PROFILES = Path(__file__).parents[3] / "notebooks" / "profiles"
@@ -18,9 +20,18 @@ def grid(text):
     return yaml.safe_load(text)
 
 
+def expand(name, values):
+    problems = []
+    found = checked(Grid, values, f"runs: {name}", problems)
+    specs = expand_grid(found, f"runs: {name}", problems) if found else []
+    if problems:
+        raise SpecError("grid", problems)
+    return [spec for spec, _ in specs]
+
+
 def jobs(text, data=None):
     problems = []
-    found = plan_sweeps(grid(text), data or {}, problems)
+    found = plan_sweeps(grid(text), data, problems)
     assert problems == []
     return found
 
@@ -56,54 +67,49 @@ grid:
 def test_a_base_alone_is_one_run_and_equal_combinations_are_too():
     assert expand("x", {"base": {"pool": "gap"}}) == [RunSpec(pool="gap")]
     # What is said and what is left out can be the same run.
-    text = "{grid: {how: [{pool: cov}, {pool: cov, reduction: 64}, {pool: gap}], seed: 2}}"
-    assert [(spec.pool, spec.seed) for spec in expand("x", grid(text))] == [
-        ("cov", 0),
-        ("cov", 1),
-        ("gap", 0),
-        ("gap", 1),
-    ]
+    found = jobs("x: {grid: {how: [{pool: cov}, {pool: cov, reduction: 64}, {pool: gap}], seed: 2}}")
+    names = [RunSpec(pool=pool, seed=seed).name for pool in ("cov", "gap") for seed in (0, 1)]
+    assert [run for job in found.values() for run in job.values] == names
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must be a mapping with 'base' or 'grid', got None"),
-        ("{batch: 4}", "must be a mapping with 'base' or 'grid', got {'batch': 4}"),
+        ("", "give the fields of its runs as 'base' or 'grid'"),
+        ("[1]", "dict"),
+        ("{batch: 4}", "give the fields of its runs"),
         ("{bath: 4, base: {seed: 1}}", "unknown key 'bath'; did you mean 'batch'?"),
-        ("{batch: 0, base: {seed: 1}}", "batch must be an integer of at least 1, got 0"),
-        ("{threads: 1.5, base: {seed: 1}}", "threads must be an integer of at least 1, got 1.5"),
-        ("{gpus: 2, base: {seed: 1}}", "gpus must be 0 or 1, got 2"),
-        ("{gpus: true, base: {seed: 1}}", "gpus must be 0 or 1, got True"),
-        ("{base: [1]}", "base must be a mapping of fields, got [1]"),
-        ("{grid: [1]}", "grid must be a mapping, got [1]"),
-        ("{base: {seeds: 1}}", "base: a run has no field 'seeds'; did you mean 'seed'?"),
-        ("{base: {recipe: {epochs: 3}, recipe.epochs: 4}}", "base: recipe.epochs is given twice"),
-        ("{base: {recipe: 3, recipe.epochs: 4}}", "base: recipe is given twice"),
-        (
-            "{base: {recipe: 3}, grid: {recipe.epochs: [4]}}",
-            "recipe is a single value in one place and a mapping in",
-        ),
-        ("{grid: {seed: 0}}", "grid: seed: the number of seeds must be at least 1, got 0"),
-        ("{grid: {seed: []}}", "grid: seed: must be a list of values, got []"),
-        ("{grid: {pool: gap}}", "grid: pool: must be a list of values, got 'gap'"),
-        ("{grid: {reduction: 8}}", "must be a list of values, got 8; only seeds can be given by their number"),
-        ("{grid: {pools: [gap]}}", "grid: pools: neither a field of a run nor a list of mappings of fields; did you"),
-        ("{grid: {how: [{pool: gap}, {seeds: 1}]}}", "grid: how[1]: a run has no field 'seeds'"),
-        ("{grid: {pool: [gap], how: [{pool: cov}]}}", "grid: pool and how both set pool; put them together under"),
-        ("{grid: {recipe: [{epochs: 1}], how: [{recipe.epochs: 1}]}}", "recipe and how both set recipe.epochs"),
-        ("{grid: {pool: [gap, conv], seed: 3}}", "unknown pool 'conv'; known: gap"),
-        ("{base: {data: {familys: 3}}}", "unknown keys in data: ['familys']"),
-        ("{base: {data: {families: 1}}}", "TypefacesSpec.families is 1"),
+        ("{batch: 0, base: {seed: 1}}", "batch: should be greater than 0; got 0"),
+        ("{threads: 1.5, base: {seed: 1}}", "threads: should be a valid integer; got 1.5"),
+        ("{gpus: 2, base: {seed: 1}}", "gpus: should be less than or equal to 1; got 2"),
+        ("{gpus: true, base: {seed: 1}}", "gpus: should be a valid integer; got True"),
+        ("{base: [1]}", "base: should be a valid dictionary; got [1]"),
+        ("{grid: [1]}", "grid: should be a valid dictionary; got [1]"),
+        ("{base: {seeds: 1}}", "unknown field of a run 'seeds'; did you mean 'seed'?"),
+        ("{base: {recipe: {epochs: 3}, recipe.epochs: 4}}", "recipe.epochs is given twice"),
+        ("{base: {recipe: 3, recipe.epochs: 4}}", "recipe is a single value in one place, and recipe.epochs is given"),
+        ("{base: {recipe: 3}, grid: {recipe.epochs: [4]}}", "recipe is a single value in one place, and recipe.epochs"),
+        ("{grid: {seed: 0}}", "grid.seed: List should have at least 1 item"),
+        ("{grid: {seed: []}}", "grid.seed: List should have at least 1 item"),
+        ("{grid: {pool: gap}}", "grid.pool: should be a valid list; got 'gap'"),
+        ("{grid: {reduction: 8}}", "grid.reduction: should be a valid list; got 8"),
+        ("{grid: {pools: [gap]}}", "unknown field of a run 'pools'; did you mean 'pool'?"),
+        ("{grid: {how: [{pool: gap}, {seeds: 1}]}}", "unknown field of a run 'seeds'"),
+        ("{grid: {pool: [gap], how: [{pool: cov}]}}", "pool is given twice; put what belongs together under one name"),
+        ("{grid: {recipe: [{epochs: 1}], how: [{recipe.epochs: 1}]}}", "recipe.epochs is given twice"),
+        ("{grid: {pool: [gap, conv], seed: 3}}", "pool: unknown pool 'conv'; did you mean 'cov'?"),
+        ("{base: {data: {familys: 3}}}", "data: unknown key 'familys'; did you mean 'families'?"),
+        ("{base: {data: {families: 1}}}", "data.families: should be greater than"),
         ("{base: {recipe.flip: true}}", "recipe.flip"),
         ("{base: {options: {exponen: 0.25}}}", "options {'exponen': 0.25}: pool 'mpn_cov'"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_path(text, message):
-    with pytest.raises(ValueError, match=r"^runs: mine: ") as caught:
+    with pytest.raises(SpecError) as caught:
         expand("mine", grid(text))
-    assert message in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1  # not once for every combination
+    (problem,) = caught.value.problems  # not once for every combination
+    assert problem.startswith("runs: mine: ")
+    assert message in problem
 
 
 @pytest.fixture
@@ -117,29 +123,28 @@ def test_all_problems_of_all_grids_are_found_at_once(world, with_typefaces):
 notebooks: {a: {threads: 0}}
 runs:
   one: {base: {stage: half, labels: fin, recipe: {epochs: 0}}, grid: {seed: 2}}
-  two: {batch: x, grid: {pools: [gap]}}
+  two: {batch: x, grid: {pool: [gap]}}
+  three: {grid: {pools: [gap]}}
   two words: {base: {seed: 0}}
 """)
-    with pytest.raises(ValueError, match="has 7 problems") as caught:
-        load_plan("smoke")
+    with pytest.raises(SpecError, match="has 7 problems") as caught:
+        make_plan("smoke")
     for text in (
-        "threads must be", "runs: one: unknown stage 'half'", "runs: one: unknown labels 'fin'",
-        "runs: one: recipe.epochs must be at least 1, got 0", "runs: two: batch must be", "runs: two: grid: pools",
-        "runs: a grid's name may have letters, digits, '_' and '-', got 'two words'",
+        "notebooks: a: threads", "runs: one: stage", "runs: one: labels", "runs: one: recipe.epochs", "runs: two: batch",
+        "runs: three: unknown field of a run 'pools'", "two words",
     ):  # fmt: skip
-        assert text in str(caught.value)
+        assert sum(text in problem for problem in caught.value.problems) == 1, text
 
 
 def test_a_profile_needs_notebooks_or_runs(world, with_typefaces):
     world.profile("runs: {a: {base: {pool: gap}}}")
-    assert list(load_plan("smoke").sweeps) == ["sweeps/a-1"]
-    assert load_plan("smoke", runs=False).sweeps == {}
+    assert list(make_plan("smoke").jobs) == ["sweeps/a-1"]
     world.profile("description: nothing")
     with pytest.raises(ValueError, match="name at least one notebook under 'notebooks', or a grid under 'runs'"):
-        load_plan("smoke")
+        make_plan("smoke")
     world.profile("runs: [a]")
-    with pytest.raises(ValueError, match="profile: 'runs' must be a mapping"):
-        load_plan("smoke")
+    with pytest.raises(SpecError, match="profile: runs: "):
+        make_plan("smoke")
 
 
 def test_jobs_have_a_batch_of_runs_each_and_runs_of_two_grids_are_trained_once():
@@ -150,11 +155,11 @@ more: {grid: {pool: [gap, cov], seed: [20, 30]}}
     assert list(found) == [f"sweeps/many-{number:02d}" for number in range(1, 12)] + [
         f"sweeps/more-{number}" for number in (1, 2, 3)
     ]
-    assert [len(job.runs) for job in found.values()] == [2] * 10 + [1] + [1] * 3
+    assert [len(job.values) for job in found.values()] == [2] * 10 + [1] + [1] * 3
     first, last = found["sweeps/many-01"], found["sweeps/more-3"]
-    assert first.runs == tuple(RunSpec(pool="gap", seed=seed).name for seed in (0, 1))
+    assert list(first.values) == [RunSpec(pool="gap", seed=seed).name for seed in (0, 1)]
     assert (first.threads, first.gpus, last.threads, last.gpus) == (3, 1, 1, 0)
-    assert last.specs == (RunSpec(pool="cov", seed=30),)
+    assert list(last.values.values()) == [{"pool": "cov", "seed": 30}]
 
 
 def test_only_the_names_of_its_runs_make_a_job_stale():
@@ -166,17 +171,18 @@ def test_only_the_names_of_its_runs_make_a_job_stale():
 
 def test_jobs_on_the_images_of_the_profile_wait_for_these():
     text = "{a: {grid: {data: [{families: 8, seed: 1}, {families: 8}, {families: 9}]}}}"
-    needs = [job.needs_data for job in jobs(text, {"families": 8}).values()]
-    assert needs == [False, True, False]
-    assert [job.needs_data for job in jobs(text).values()] == [False] * 3
+    needs = [job.needs for job in jobs(text, TypefacesSpec(families=8)).values()]
+    assert needs == [(), ("data",), ()]
+    assert [job.needs for job in jobs(text).values()] == [()] * 3
 
 
 def test_a_data_set_that_is_not_there_is_left_to_its_runs(tmp_path):
     text = f"a: {{grid: {{data: [{{layout: folder, root: {tmp_path / 'no'}}}, {{families: 8}}], seed: 2}}}}"
     away, _, drawn, _ = jobs(text).values()
-    assert away.specs[0].data == ImagesSpec("folder", str(tmp_path / "no"))
-    assert away.runs[0].startswith("mpn_cov-fine-head-0-")
-    assert drawn.runs[0] == drawn.specs[0].name
+    ((name, fields),) = away.values.items()
+    assert RunSpec.from_dict(fields).data == ImagesSpec("folder", str(tmp_path / "no"))
+    assert name.startswith("mpn_cov-fine-head-0-")
+    assert list(drawn.values) == [RunSpec.from_dict(fields).name for fields in drawn.values.values()]
 
 
 def test_the_evidence_has_every_pool_on_both_labels():

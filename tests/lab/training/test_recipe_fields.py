@@ -186,7 +186,7 @@ def make_state(network, recipe):
 
 def small_head(pool="mpn_cov"):
     torch.manual_seed(0)
-    return Head(create_pool(pool, 6, 4), 3)
+    return Head(create_pool(pool, 6, reduction=4), 3)
 
 
 def train_head(network=None, images=20, **fields):
@@ -304,7 +304,7 @@ def test_the_moving_average_is_the_one_made_by_hand(monkeypatch):
 
 
 def test_the_moving_average_keeps_whole_numbers():
-    state, _ = train_head(Head(create_pool("cbp", 6, 4), 3), ema=0.9, images=40)
+    state, _ = train_head(Head(create_pool("cbp", 6, reduction=4), 3), ema=0.9, images=40)
     for name, buffer in state.network.named_buffers():
         if not buffer.is_floating_point():
             assert torch.equal(state.evaluated.get_buffer(name), buffer), name
@@ -326,7 +326,7 @@ def test_backbone_and_classifier_have_their_own_rates(small):
     from gcplib.models import Model, create_backbone
 
     backbone = create_backbone(spec.backbone, False, 16)
-    network = Model(backbone, Head(create_pool("mpn_cov", backbone.out_channels, 8), 4))
+    network = Model(backbone, Head(create_pool("mpn_cov", backbone.out_channels, reduction=8), 4))
     groups = {group["name"]: group for group in make_optimizer(network, spec.recipe).param_groups}
     assert {name: group["base"] for name, group in groups.items()} == pytest.approx(
         {"backbone": 0.01, "pool": 0.04, "classifier": 0.2}
@@ -351,7 +351,7 @@ class _Watching(nn.Module):
 
 
 def test_bf16_trains_and_pools_in_float32():
-    pool = _Watching(create_pool("mpn_cov", 6, 4))
+    pool = _Watching(create_pool("mpn_cov", 6, reduction=4))
     network = Head(pool, 3)
     network.backbone = nn.Conv2d(6, 6, 1)
     network.register_forward_pre_hook(lambda module, inputs: module.backbone(inputs[0]))

@@ -1,18 +1,21 @@
 import pytest
 import torch
+from notebook_code import definitions
 
 from gcplib import create_pool
-from gcplib.lab.analysis import head_weights, step_times
+from gcplib.lab.analysis import step_times
 from gcplib.models import Head
+
+weights_of = definitions("01").weights_of
 
 
 def test_weights_are_those_of_its_parts():
     head = Head(create_pool("mpn_cov", 12, reduction=(8, 4), reduction_groups=2, blocks=2), 5)
     # Convolutions of 12 x 8 and 8 x 4, halved by the groups, and two numbers a channel of batch norm after each.
     wanted = {"vector": 2 * 3, "reduction": 48 + 16 + 2 * (8 + 4), "classifier": (6 + 1) * 5}
-    assert head_weights(head) == wanted
+    assert weights_of(head) == wanted
     assert sum(p.numel() for p in head.parameters()) == wanted["reduction"] + wanted["classifier"]
-    assert head_weights(Head(create_pool("gap", 12), 5)) == {"vector": 12, "reduction": 0, "classifier": 65}
+    assert weights_of(Head(create_pool("gap", 12), 5)) == {"vector": 12, "reduction": 0, "classifier": 65}
 
 
 def test_heads_take_turns_and_keep_their_weights():

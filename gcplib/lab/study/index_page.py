@@ -1,0 +1,114 @@
+"""The report of a study: one page with verdicts and figures, and every executed notebook as a page beside it."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from pathlib import Path
+from typing import Any
+
+from gcplib.lab.files import write_atomic, write_text
+from gcplib.lab.machine import describe_machine, machine_line
+from gcplib.lab.study.claims import assess_records, read_records
+from gcplib.lab.study.plan import Job, Plan
+from gcplib.lab.study.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, claims, count_verdicts
+from gcplib.lab.study.watch import counted, duration
+
+__all__ = ["build_report", "report_path"]
+
+# Colors of verdicts and of notebooks; the others show nothing, and are gray.
+CSS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", "ok": "holds", "out of date": "partly", "failed": "fails"}
+
+
+def report_path(plan: Plan) -> Path:
+    """Return where the report of a plan is, or will be."""
+    return plan.folder / "report" / "index.html"
+
+
+def build_report(plan: Plan) -> Path:
+    """Write ``runs/<profile>/report/`` from what has run, and return its ``index.html``.
+
+    The pages and figures are written first and ``index.html`` last, each whole or not at all.
+    """
+    import jinja2
+
+    folder = report_path(plan).parent
+    notebooks = [_notebook(plan, job, folder) for job in plan.of("notebooks")]
+    kept = {f"{item['name']}.html" for item in notebooks if item["page"]}
+    kept |= {f"{figure['name']}.png" for item in notebooks for figure in item["figures"]}
+    for path in [*folder.glob("notebooks/*.html"), *folder.glob("figures/*.png")]:
+        if path.name not in kept:  # of an earlier report
+            path.unlink()
+    rows = _claims(plan)
+    template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    page = jinja2.Environment(**options).from_string(template)
+    tested = [row for row in rows if row["effects"]]
+    values = {"plan": plan, "notebooks": notebooks, "tested": tested, "summary": _summary(plan, rows), "css": CSS}
+    values |= {"untested": [row for row in rows if not row["effects"]], "provenance": _provenance(plan)}
+    values |= {"counts": plan.count_runs(), "unfinished": plan.runs("failed", "diverged")}
+    return write_text(report_path(plan), page.render(values, made=_when(None)))
+
+
+def _notebook(plan: Plan, job: Job, folder: Path) -> dict[str, Any]:
+    """Write the page and the figures of one notebook, and return what the report shows of it."""
+    status, facts = plan.status(job), plan.facts(job)
+    found = {"name": job.label, "title": job.label, "status": status, "figures": [], "page": None, "failure": None}
+    found |= {"time": duration(facts.get("seconds")), "date": _when(facts["date"]) if facts else ""}
+    if status == "failed":
+        lines = facts["failure"]["source"].splitlines()
+        # The last lines of the cell: the statement that fails is more often late than early.
+        found["failure"] = facts["failure"] | {"source": "\n".join((["..."] if lines[12:] else []) + lines[-12:])}
+    executed = plan.file(job, ".failed.ipynb" if status == "failed" else ".ipynb")
+    if not executed.is_file():
+        return found
+    from gcplib.lab.study.notebook_page import Page
+
+    page = Page(executed, found["failure"])
+    write_text(folder / "notebooks" / f"{job.label}.html", page.html)
+    for figure in page.figures:
+        with write_atomic(folder / "figures" / f"{figure['name']}.png") as path:
+            path.write_bytes(base64.b64decode(figure["png"]))
+    return found | {"title": page.title, "figures": page.figures, "page": f"notebooks/{job.label}.html"}
+
+
+def _claims(plan: Plan) -> list[dict[str, Any]]:
+    records, rows = read_records(plan.profile), []
+    for claim in claims().values():
+        own = [record for record in records if record["claim"] == claim.id]
+        found = assess_records(claim.id, own)
+        origin = {item["name"]: record for record in own for item in record["evidence"]}
+        effects = [(item, primary, p, origin[item.name]) for item, primary, p in found.effects]
+        notes = [record["note"] for record in own if record.get("note")]
+        rows.append({"claim": claim, "verdict": found.verdict, "effects": effects, "notes": notes})
+    return rows
+
+
+def _summary(plan: Plan, rows: list[dict[str, Any]]) -> str:
+    statuses = [plan.status(job) for job in plan.of("notebooks")]
+    text = f"{statuses.count('ok')} of {counted(len(statuses), 'notebook')} ran through" if statuses else ""
+    text += f", {statuses.count('failed')} failed. " if "failed" in statuses else ". " if statuses else ""
+    total, words = plan.count_runs()
+    text += f"Of {counted(total, 'training run')}, {words}. " if total else ""
+    tested = [row["verdict"] for row in rows if row["verdict"] != UNTESTED]  # some have secondary effects alone
+    text += f"Of {len(rows)} claims, {len(tested)} {'was' if len(tested) == 1 else 'were'} tested in this profile"
+    return text + (f": {count_verdicts(tested)}." if tested else ".")
+
+
+def _provenance(plan: Plan) -> list[tuple[str, str]]:
+    """The facts that a reader needs to place the numbers, from the newest run rather than from this machine."""
+    facts = sorted(filter(None, map(plan.facts, plan.of("notebooks"))), key=lambda entry: entry["date"])
+    machine = facts[-1]["machine"] if facts else describe_machine()
+    commits = dict.fromkeys(entry["machine"]["commit"] or "none" for entry in facts or [{"machine": machine}])
+    rows = [("Profile", f"{plan.profile}: {plan.description}".rstrip(": "))]
+    rows += [("Settings", ", ".join(f"{key} {value}" for key, value in plan.shared.items()))] if plan.shared else []
+    rows += [("Machine", machine_line(machine)), ("Commit", ", ".join(commits))]
+    rows.append(("Versions", " · ".join(f"{name} {version}" for name, version in machine["versions"].items())))
+    if facts:
+        rows.append(("Run", " to ".join(dict.fromkeys((_when(facts[0]["date"]), _when(facts[-1]["date"]))))))
+        rows.append(("Time", f"{duration(sum(entry['seconds'] for entry in facts))} in all, summed over notebooks"))
+    return rows
+
+
+def _when(date: str | None) -> str:
+    return f"{datetime.datetime.fromisoformat(date) if date else datetime.datetime.now():%Y-%m-%d %H:%M}"

@@ -1,0 +1,35 @@
+"""A parameter that is a dict of options: which there are, and the defaults of those left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["options_of"]
+
+
+def options_of(name: str, given: Mapping[str, Any], needed: Iterable[str] = (), **defaults: Any) -> dict[str, Any]:
+    """Return a parameter that is a dict of options, with the defaults of those it leaves out.
+
+    The study reads the calls of a notebook, so options that it does not have are refused before anything runs.
+
+    Args:
+        name: of the parameter, for messages.
+        given: its value.
+        needed: keys without a default.
+        defaults: the other keys, with theirs.
+
+    Raises:
+        ValueError: a key that does not exist, or one that is needed and not there.
+
+    >>> options_of("looks", {"pairs": 8}, ["pairs"], fraction=0.25)
+    {'fraction': 0.25, 'pairs': 8}
+    """
+    needed = list(needed)
+    if wrong := [key for key in given if key not in (*needed, *defaults)]:
+        from gcplib.linalg.calls import unknown
+
+        raise ValueError("; ".join(unknown(f"option of {name!r}", key, [*needed, *defaults]) for key in wrong))
+    if missing := [key for key in needed if key not in given]:
+        raise ValueError(f"parameter {name!r} lacks {', '.join(map(repr, missing))}; it has {[*given]}")
+    return defaults | dict(given)

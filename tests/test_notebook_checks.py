@@ -1,0 +1,49 @@
+"""Parameters that a notebook cannot take are refused by its cell tagged ``check``, before anything runs."""
+
+import json
+
+import pytest
+from notebook_code import NOTEBOOKS
+
+REFUSED = [
+    ("07", {"seeds": 1}, "seeds is 1"),
+    ("07", {"full": {"epoch": 3}}, "'full' has no option 'epoch'.*did you mean 'epochs'"),
+    ("07", {"dataset": "elpv", "photographs": {"seeds": 2}}, "choose another"),
+    ("08", {"compare": {"rates": {"average": [0.1]}}}, "lacks 'covariance'"),
+    ("08", {"whole": {"steps": 5, "every": 0, "etas": 5}}, "every >= 1"),
+    ("08", {"whole": {"steps": 5, "every": 4}}, "lacks 'etas'"),
+    ("08", {"robust": {"images": 3, "severities": [1], "kind": "fog"}}, "no option 'kind'"),
+    ("09", {"full": {"methods": ["average", "gates"]}}, "full names the methods {'gates'}"),
+    ("10", {"shares": [2.0]}, "fractions from 0 to 1"),
+    ("10", {"second": {"dataset": "typefaces"}}, "choose another"),
+    ("10", {"second": {"pixels": 64}}, "lacks 'dataset'"),
+    ("11", {"more": {"k": 40, "longer": 0, "pairs": 1}}, "40.*leave 11 negatives"),
+    ("11", {"more": {"k": 3, "longer": 0, "pairs": 1, "pools": ["gap"]}}, r"more\['pools'\] names {'gap'}"),
+    ("11", {"stage": "tail"}, "'head' or 'full', got 'tail'"),
+    ("12", {"attention": {"first": 5}}, "first is 5, but there are 5 epochs"),
+    ("12", {"recipe": {"epochs": 1}}, "first is 1, but there are 1 epochs"),
+    ("12", {"looks": {"pair": 3}}, "did you mean 'pairs'"),
+]
+
+
+def checked(notebook, changes):
+    """Run the parameters cell and the check of a notebook, as planning a study does."""
+    (path,) = NOTEBOOKS.glob(f"{notebook}*.ipynb")
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    tags = [cell["metadata"].get("tags", []) for cell in cells[:2]]
+    assert tags == [["parameters"], ["check"]]
+    space: dict = {}
+    exec("".join(cells[0]["source"]), space)
+    space |= changes
+    exec("".join(cells[1]["source"]), space)
+
+
+@pytest.mark.parametrize("notebook", ["07", "08", "09", "10", "11", "12"])
+def test_defaults_are_taken(notebook):
+    checked(notebook, {})
+
+
+@pytest.mark.parametrize(("notebook", "changes", "message"), REFUSED)
+def test_what_a_notebook_cannot_take_is_refused(notebook, changes, message):
+    with pytest.raises(ValueError, match=message):
+        checked(notebook, changes)
