@@ -94,8 +94,8 @@ def create_network(
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
-            f"could not get the weights of {name!r} ({reason}); without a network give the path of a state dict as "
-            f"pretrained, or pretrained=False, or take {OFFLINE_BACKBONE}, whose weights come with gcplib[study]"
+            f"no pretrained weights of {name!r} ({reason}); without a network pass pretrained=<path of a state dict>, "
+            f"pretrained=False, or take {OFFLINE_BACKBONE}, whose weights are a package of their own"
         ) from error
     if pretrained is True and name == OFFLINE_BACKBONE:
         # These weights were trained on (pixel - 127) / 128.

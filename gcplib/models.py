@@ -17,7 +17,7 @@ from gcplib.nn import AveragePool, create_gate, create_pool
 from gcplib.nn.base import Widths
 from gcplib.nn.network import Network
 from gcplib.nn.options import check_known
-from gcplib.nn.views import VIEWS, one_view
+from gcplib.nn.views import VIEWS, random_view
 
 __all__ = ["Backbone", "Head", "Model", "WeightsError", "create_backbone", "create_model", "create_network"]
 
@@ -104,7 +104,7 @@ class Head(nn.Module):
     def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Return the logits ``(B, classes)``, or with ``pre_logits`` the vectors that the classifier sees."""
         if self.views in ("random", "upright") and features.dim() == 5:
-            features = one_view(features, self.views, self.training)
+            features = random_view(features) if self.training and self.views == "random" else features[:, 0]
         if self.diversify is not None and self.training and not pre_logits:
             return self.diversify(self.class_maps(features)).mean((2, 3))
         vectors = self.pool(self._gated(features))
@@ -114,9 +114,11 @@ class Head(nn.Module):
 class Model(Network):
     """Backbone and head, with the interface of timm's models.
 
+    Normalized images ``(B, 3, H, W)`` in, logits ``(B, classes)`` out.
+
     Args:
-        backbone: from normalized images ``(B, 3, H, W)`` to features, such as ``create_backbone`` makes.
-        head: from its features to logits ``(B, classes)``.
+        backbone: such as ``create_backbone`` makes.
+        head: of its features.
     """
 
     def __init__(self, backbone: Backbone, head: Head):

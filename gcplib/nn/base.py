@@ -87,10 +87,6 @@ class AveragePool(nn.Module):
         reduction_groups: of its convolutions.
         device: of the weights, which only a reduction has; torch's default if None.
         dtype: of the weights.
-
-    Attributes:
-        channels: d.
-        settings: what ``repr`` shows beside the sizes.
     """
 
     min_positions = 1
@@ -107,7 +103,7 @@ class AveragePool(nn.Module):
         if reduction is None and reduction_groups != 1:
             raise ValueError(f"reduction_groups {reduction_groups} needs a reduction to group, got reduction None")
         self.in_channels, self.channels, self.reduction = in_channels, in_channels, nn.Identity()
-        self.settings: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}  # shown by repr
         if reduction is not None:
             self.reduction = Reduction(in_channels, reduction, groups=reduction_groups, device=device, dtype=dtype)
             self.channels = self.reduction.widths[-1]
@@ -154,8 +150,7 @@ class MatrixPool(AveragePool):
 
     Args:
         in_channels: C.
-        compute_dtype: ``float32`` or ``float64`` for everything between features and vector, by name or as torch's
-            dtype; None takes the features'.
+        compute_dtype: ``float32`` or ``float64`` between features and vector, or None for the features' own.
         common: ``reduction``, ``reduction_groups``, ``device``, ``dtype``; see ``AveragePool``.
     """
 

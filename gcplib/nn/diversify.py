@@ -39,8 +39,6 @@ class DiversificationBlock(nn.Module):
         p_patch: probability that a patch is.
         patch: side of a patch, in positions of the map.
         factor: what is left of suppressed values, from 0 to 1.
-        device: taken as by all blocks; this one has no weights.
-        dtype: the same.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -63,7 +61,7 @@ class DiversificationBlock(nn.Module):
         device=None,
         dtype=None,
     ):
-        super().__init__()
+        super().__init__()  # device and dtype are taken as by all blocks, but there are no weights
         for name, value in (("p_peak", p_peak), ("p_patch", p_patch), ("factor", factor)):
             check_fraction(name, value)
         check_positive("patch", patch)

@@ -13,18 +13,7 @@ from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcita
 from gcplib.nn.gate_fusion import FusedGate
 from gcplib.nn.options import make_module
 
-__all__ = [
-    "ChannelGate",
-    "FusedGate",
-    "Gate",
-    "PositionGate",
-    "SqueezeExcitation",
-    "create_gate",
-    "equal_width",
-    "insert_gates",
-    "list_gates",
-    "stage_options",
-]
+__all__ = ["create_gate", "equal_width", "insert_gates", "list_gates", "stage_options"]
 
 # Names of stages; or by its name the options of each stage's own gate.
 Stages = Sequence[str] | Mapping[str, Mapping[str, Any]]
@@ -94,9 +83,9 @@ def equal_width(channels: int, parameters: int) -> int:
     >>> equal_width(112, 114016)
     506
     """
-    a_unit = 2 * channels + 1
-    hidden = max(1, round((parameters - channels) / a_unit))
-    found = hidden * a_unit + channels
+    per_unit = 2 * channels + 1
+    hidden = max(1, round((parameters - channels) / per_unit))
+    found = hidden * per_unit + channels
     if abs(found - parameters) > EQUAL * parameters:
         raise ValueError(
             f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within {EQUAL:.0%}; "
@@ -114,10 +103,8 @@ def stage_options(stages: Stages) -> dict[str, dict[str, Any]]:
     >>> stage_options({"layer1": {"stride": 2}, "layer2": {}}), stage_options(["layer3"])
     ({'layer1': {'stride': 2}, 'layer2': {}}, {'layer3': {}})
     """
-    if isinstance(stages, str) or not stages:
+    if isinstance(stages, str) or not stages or any(not isinstance(stage, str) for stage in stages):
         raise ValueError(f"stages are a list of names such as ['layer3'], got {stages!r}")
-    if bad := [stage for stage in stages if not isinstance(stage, str)]:
-        raise ValueError(f"stages are given by their names, got {bad}")
     if len(set(stages)) < len(stages):
         raise ValueError(f"each stage takes one gate, got {list(stages)}")
     if not isinstance(stages, Mapping):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gcplib.nn.network import Network
 from gcplib.nn.options import check_known
 
-__all__ = ["D4", "VIEWS", "D4Views", "d4_views", "laid_out_as", "one_view", "random_view"]
+__all__ = ["D4", "VIEWS", "D4Views", "d4_views", "laid_out_as", "random_view"]
 
 # r turns by 90 degrees against the clock, f mirrors left and right; "rf" mirrors first.
 D4 = ("e", "r", "r2", "r3", "f", "rf", "r2f", "r3f")
@@ -55,11 +55,6 @@ def random_view(views: Tensor) -> Tensor:
         raise ValueError(f"expected views (B, V, ...) with at least one view, got {tuple(views.shape)}")
     which = torch.randint(views.shape[1], (len(views),), device=views.device)
     return views[torch.arange(len(views), device=views.device), which]
-
-
-def one_view(views: Tensor, mode: str, training: bool) -> Tensor:
-    """Return the view of each image that counts in the mode ``random`` or ``upright``."""
-    return random_view(views) if mode == "random" and training else views[:, 0]
 
 
 def laid_out_as(x: Tensor, images: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def whole(name):
     torch.manual_seed(0)
     backbone = gcplib.create_backbone("test_resnet", pretrained=False)
     if name == "gated":
-        insert_gates(backbone, ["layer2", "stem"] if name == "" else ["layer2"], width=8)
+        insert_gates(backbone, ["layer2"], width=8)
     if name == "coarse2fine":
         return Coarse2Fine(backbone, Head(create_pool("mpn_cov", backbone.out_channels, reduction=8), 3), first=0)
     if name == "diversified":
@@ -117,19 +117,22 @@ def test_gates_behind_a_stage_are_copied_with_their_hook():
         assert torch.equal(way(backbone)(x), backbone(x))
 
 
-def _compute(rank, parts, x, results):
+def _compute(rank, parts, results):
     torch.set_num_threads(1)
-    for name, part in parts.items():
-        results[name] = part(x).detach()
+    for name, (part, *inputs) in parts.items():
+        results[name] = part(*inputs).detach()
 
 
 def test_a_spawned_process_computes_the_same():
-    x = torch.randn(2, 16, 5, 5)
-    parts = {str(entry): create_pool(entry[0], 16, **entry[1]).eval() for entry in POOLS}
-    parts["head"] = Head(create_pool("mpn_cov", 16, reduction=8, amplify="released"), 3, gate="concat").eval()
-    context = torch.multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
+    x, images = torch.randn(2, 16, 5, 5), torch.randn(2, 3, 64, 64)
+    parts = {str(entry): (create_pool(entry[0], 16, **entry[1]).eval(), x) for entry in POOLS}
+    parts |= {kind: (create_gate(16, kind, start="paper").eval(), x) for kind in list_gates()}
+    parts |= {name: (get_loss(name), torch.randn(4, 20), torch.arange(4)) for name in list_losses()}
+    head = Head(create_pool("mpn_cov", 16, reduction=8, amplify="released"), 3, gate="concat")
+    parts["head"] = (head.eval(), x)
+    parts |= {f"model {name}": (whole(name).eval(), images) for name in ("gated", "views", "coarse2fine")}
+    with torch.multiprocessing.get_context("spawn").Manager() as manager:
         results = manager.dict()
-        torch.multiprocessing.spawn(_compute, (parts, x, results), nprocs=1)
-        for name, part in parts.items():
-            assert torch.equal(results[name], part(x)), name
+        torch.multiprocessing.spawn(_compute, (parts, results), nprocs=1)
+        for name, (part, *inputs) in parts.items():
+            assert torch.equal(results[name], part(*inputs)), name

@@ -379,7 +379,7 @@ def test_a_stage_may_have_options_of_its_own():
     network = create_network("resnet18", pretrained=False)
     for bad, message in (
         ({"layer1": 2}, r"a mapping of options, such as .*got \{'layer1': 2\}"),
-        ([["layer1"]], "stages are given by their names"),
+        ([["layer1"]], "stages are a list of names"),
     ):
         with pytest.raises(ValueError, match=message):
             insert_gates(network, bad)

@@ -118,7 +118,7 @@ def test_several_reductions_are_one_field(spec):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"systems": {"gates": {}}}, "unknown system 'gates'; known: gate, views, diversify, coarse2fine"),
+        ({"systems": {"gates": {}}}, "unknown system 'gates'; did you mean 'gate'. known: gate, views, diversify"),
         ({"systems": {"gate": ["features"]}}, "systems.gate: should be a valid dictionary"),
         ({"systems": {"gate": {"stages": ["blocks.4"]}}}, "has a frozen backbone; gate .'features'. there"),
         ({"systems": {"coarse2fine": {}}}, "needs the stage 'full'"),
@@ -259,8 +259,7 @@ def test_a_loaded_network_prepares_images_as_in_training(tiny_spec, own_runs):
     spec = RunSpec(pool="gap", reduction=None, stage="full", data=tiny_spec, recipe=recipe)
     run = ensure(spec, ENGINE)
     trained, loaded = make_network(spec, 4).backbone, run.load_model().backbone
-    assert torch.equal(loaded.mean, trained.mean)
-    assert torch.equal(loaded.std, trained.std)
+    assert (loaded.mean, loaded.std) == (trained.mean, trained.std)
     data = load_data(tiny_spec)
     test = data.indices("test")
     with torch.inference_mode():
