@@ -112,7 +112,8 @@ def test_readme_has_one_line_for_every_pool():
 
 
 CORE = {"linalg", "nn", "backbones", "models"}
-BASE = {"lab"} | {f"lab.{name}" for name in ("files", "holm", "machine", "markdown", "plain", "progress", "validation")}
+# Modules of the lab that belong to no room of it.
+BASE = {"lab"} | {f"lab.{file.stem}" for file in (ROOT / "gcplib" / "lab").glob("[a-z]*.py")} - {"lab.doc_pages"}
 ROOMS = {"lab.data", "lab.training", "lab.analysis"}
 # What each part may import of the others.
 IMPORTS = {
@@ -125,7 +126,8 @@ IMPORTS = {
     "lab.analysis": CORE | BASE | {"lab.data"},
     "lab.study": CORE | BASE | ROOMS,
     "lab.bench": CORE | BASE | ROOMS | {"lab.study"},
-    "lab.cli": CORE | BASE | ROOMS | {"lab.study", "lab.bench"},
+    "lab.doc_pages": CORE | BASE | ROOMS | {"lab.study", "lab.bench"},
+    "lab.cli": CORE | BASE | ROOMS | {"lab.study", "lab.bench", "lab.doc_pages"},
 } | {base: {"linalg"} | BASE for base in BASE}
 
 
@@ -167,7 +169,7 @@ def test_each_part_imports_what_its_extra_installs():
     distributions = importlib.metadata.packages_distributions()
     extras = {"lab": ["train"], "lab.data": ["train"], "lab.training": ["train"], "lab.cli": ["train"]}
     extras |= {"lab.analysis": ["train", "notebooks"], "lab.study": ["study"], "lab.bench": ["study", "bench"]}
-    extras |= {base: ["train"] for base in BASE}
+    extras |= {base: ["train"] for base in BASE} | {"lab.doc_pages": ["study"]}
     # Corruptions are for a notebook.
     extras["lab.data.corruptions"] = ["train", "notebooks"]
     for file in MODULES:

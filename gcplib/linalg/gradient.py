@@ -102,7 +102,8 @@ def _pade_coefficients(degree: int, digits: int) -> tuple[tuple[float, ...], tup
 
     with mpmath.workdps(digits):
         series = mpmath.taylor(lambda r: 1 / (1 - r), 0, 2 * degree)
-        return tuple(tuple(map(float, reversed(c))) for c in mpmath.pade(series, degree, degree))
+        above, below = mpmath.pade(series, degree, degree)
+        return tuple(map(float, reversed(above))), tuple(map(float, reversed(below)))
 
 
 def _truncated_weights(fn: SpectralFunction, lam: Tensor, kept: Tensor, weights: Tensor) -> Tensor:

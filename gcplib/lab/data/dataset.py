@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gcplib.lab.data.layouts.listing import SPLITS
+from gcplib.lab.data.image_spec import choice
+from gcplib.lab.data.words import SPLITS
 from gcplib.lab.machine import cpu_count
-from gcplib.linalg.calls import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,8 +75,7 @@ class Dataset:
 
     def indices(self, split: str) -> np.ndarray:
         """Return the places of the images of ``"train"``, ``"validation"`` or ``"test"``: (n,) int64."""
-        if split not in SPLITS:
-            raise ValueError(unknown("split", split, SPLITS))
+        choice("split", split, SPLITS)
         return np.flatnonzero(self._splits == split)
 
     def labels(self, kind: str = "fine") -> np.ndarray:
@@ -92,8 +91,7 @@ class Dataset:
 
     def class_names(self, kind: str = "fine") -> list[str]:
         """Return the names of the classes in the order of their numbers; see ``labels``."""
-        if kind not in ("fine", "coarse"):
-            raise ValueError(unknown("kind of labels", kind, ("fine", "coarse")))
+        choice("kind of labels", kind, ("fine", "coarse"))
         if kind == "coarse" and self._groups is None:
             raise ValueError(
                 f"{self.path} has no coarse labels; to give it some, put the class folders into folders of the coarse "
@@ -103,7 +101,7 @@ class Dataset:
 
     def show(self, split: str = "test", n: int = 24, labels: str = "fine", seed: int = 0) -> Figure:
         """Return a figure of ``n`` images of a split, drawn at random, each under the name of its class."""
-        import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure
 
         places = self.indices(split)
         if n < 1:
@@ -112,9 +110,9 @@ class Dataset:
         columns = min(8, math.ceil(math.sqrt(len(places) * 1.5)))
         rows = math.ceil(len(places) / columns)
         size = (1.65 * columns, 1.85 * rows)
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-        # A notebook shows the returned figure; one left open would be shown a second time.
-        plt.close(figure)
+        # Without pyplot, which would show it a second time in a notebook, and take the caller's backend for a file.
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
         names, classes = self.class_names(labels), self.labels(labels)
         for axis in axes.flat:
             axis.axis("off")

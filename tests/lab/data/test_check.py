@@ -256,8 +256,8 @@ def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys
         ([], "give the folder of the data set: python -m gcplib data check PATH"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["."], "looks like none of the known layouts:"),
-        (["--layout", "cub"], "ImagesSpec.root is empty; give the folder: the folder CUB_200_2011"),
-        ([".", "--layout", "birds"], "unknown ImagesSpec.layout 'birds'; choose 'cub', 'aircraft'"),
+        (["--layout", "cub"], "root is empty; give the folder: the folder CUB_200_2011"),
+        ([".", "--layout", "birds"], "unknown layout 'birds'; known: cub, aircraft"),
         ([".", "--layout", "cub"], "no images.txt here or in CUB_200_2011/"),
     ],
 )
