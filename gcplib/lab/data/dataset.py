@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gcplib.lab.data.image_spec import choice
+from gcplib.lab.data.layouts import Listing
 from gcplib.lab.data.words import SPLITS
 from gcplib.lab.machine import cpu_count
 
@@ -25,38 +25,21 @@ class Dataset:
 
     Args:
         spec: settings; they have ``pixels`` and a ``digest``.
-        path: file or folder of the images.
-        splits: of every image.
-        classes: number of the class of every image.
-        names: of the classes.
-        groups: the coarse class of every class, or None where there are none.
+        listing: what there is; ``base`` is the file or folder of the images.
         coarse: the coarse classes in the order of their numbers; None for that of the alphabet.
     """
 
-    def __init__(
-        self,
-        spec: Any,
-        path: Path,
-        splits: Sequence[str] | np.ndarray,
-        classes: Sequence[int] | np.ndarray,
-        names: Sequence[str],
-        groups: Sequence[str] | None,
-        coarse: Sequence[str] | None = None,
-    ):
-        self.spec, self.path, self.digest = spec, path, spec.digest
-        self._splits, self._classes = np.asarray(splits), np.asarray(classes, dtype=np.int64)
-        self._names, self._groups = list(names), groups
-        self._coarse = sorted(set(groups or ())) if coarse is None else list(coarse)
+    def __init__(self, spec: Any, listing: Listing, coarse: Sequence[str] | None = None):
+        self.spec, self.path, self.digest = spec, listing.base, spec.digest
+        self._splits, self._classes = np.asarray(listing.splits), np.asarray(listing.classes, dtype=np.int64)
+        self._names, self._groups = listing.names, listing.groups
+        self._coarse = sorted(set(self._groups or ())) if coarse is None else list(coarse)
 
     def __len__(self) -> int:
         return len(self._classes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} images, {self.spec}, path={str(self.path)!r})"
-
-    def images(self, indices: int | Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return images by their numbers: (n, H, W, 3) uint8."""
-        raise NotImplementedError
 
     def _decoded(self, indices: int | Sequence[int] | np.ndarray, decode: Callable[[int, int], Any]) -> np.ndarray:
         """Return what ``decode(place, row)`` gives of each of the images; ``place`` counts within ``indices``."""

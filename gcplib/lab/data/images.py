@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,8 +23,7 @@ class Images(Dataset):
     """
 
     def __init__(self, spec: ImagesSpec, listing: Listing):
-        splits = _hold_out(spec, listing)
-        super().__init__(spec, listing.base, splits, listing.classes, listing.names, listing.groups)
+        super().__init__(spec, replace(listing, splits=_hold_out(spec, listing)))
         self.listing = listing
 
     def images(
@@ -39,7 +39,7 @@ class Images(Dataset):
             IndexError: a number is not in 0 ... len - 1.
             ValueError: a file cannot be decoded (the message names it), or the places are not n pairs from 0 to 1.
         """
-        count = np.size(np.asarray(indices))
+        count = np.size(indices)
         spots = np.tile(CENTER, (count, 1)) if places is None else np.asarray(places, dtype=np.float64)
         if spots.shape != (count, 2) or not ((spots >= 0) & (spots <= 1)).all():
             raise ValueError(f"places has the shape {spots.shape}, or values not from 0 to 1; give {count} pairs")

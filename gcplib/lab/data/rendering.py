@@ -91,31 +91,26 @@ def _luminance(color: Sequence[float]) -> float:
     return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
 
 
-def contrast(color: Sequence[int], background: np.ndarray) -> float:
-    """Return the smallest WCAG contrast ratio that a text color can have on this background (H, W, 3)."""
-    return _contrast(color, *_bounds(background))
-
-
-def _bounds(background: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def bounds(background: np.ndarray) -> list[tuple[int, ...]]:
+    """Return the lowest and the highest value of each channel of a background (H, W, 3)."""
     # Pillow finds them ten times faster than NumPy, whose reductions over the first axes are slow.
-    low, high = zip(*Image.fromarray(np.rint(background).astype(np.uint8)).getextrema(), strict=True)
-    return low, high
+    return list(zip(*Image.fromarray(np.rint(background).astype(np.uint8)).getextrema(), strict=True))
 
 
-def _contrast(color: Sequence[int], low: Sequence[float], high: Sequence[float]) -> float:
-    # Bounds by channel: no pixel of the background is darker than `low` or lighter than `high`.
+def contrast(color: Sequence[int], low: Sequence[int], high: Sequence[int]) -> float:
+    """Return the smallest WCAG contrast ratio that a text color can have on a background with these `bounds`."""
     own, darkest, lightest = (_luminance(values) + 0.05 for values in (color, low, high))
     return own / lightest if own > lightest else darkest / own if own < darkest else 1.0
 
 
 def _draw_color(rng: np.random.Generator, background: np.ndarray, light: bool) -> tuple[int, int, int]:
-    low, high = _bounds(background)
+    low, high = bounds(background)
     wanted = rng.uniform(_LEAST_CONTRAST, 9)
     for _ in range(20):
         value = rng.uniform(0, 0.6) if light else rng.uniform(0.6, 1)
         drawn = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.9 if light else 0.5), value)
         color = tuple(round(255 * channel) for channel in drawn)
-        if _contrast(color, low, high) >= wanted:
+        if contrast(color, low, high) >= wanted:
             return color
     return (0, 0, 0) if light else (255, 255, 255)
 

@@ -19,6 +19,7 @@ from gcplib.lab.data import rendering
 from gcplib.lab.data.dataset import Dataset
 from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, pinned_families
 from gcplib.lab.data.image_spec import Seed
+from gcplib.lab.data.layouts import Listing
 from gcplib.lab.data.words import SPLITS
 from gcplib.lab.data.workers import draw_all
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
@@ -102,15 +103,10 @@ class Typefaces(Dataset):
     def __init__(self, spec: TypefacesSpec, path: Path, jpegs: np.ndarray, offsets: np.ndarray, words: np.ndarray):
         counts = [getattr(spec, split) for split in SPLITS]
         groups = [family.category for family in spec.chosen]
-        super().__init__(
-            spec,
-            path,
-            splits=np.repeat(SPLITS, np.multiply(counts, spec.families)),
-            classes=np.concatenate([np.repeat(np.arange(spec.families), count) for count in counts]),
-            names=[family.name for family in spec.chosen],
-            groups=groups,
-            coarse=[category for category in CATEGORIES if category in groups],
-        )
+        splits = np.repeat(SPLITS, np.multiply(counts, spec.families))
+        classes = np.concatenate([np.repeat(np.arange(spec.families), count) for count in counts])
+        listing = Listing(path, [], classes, splits, [family.name for family in spec.chosen], groups)
+        super().__init__(spec, listing, [category for category in CATEGORIES if category in groups])
         self._jpegs, self._offsets, self._words = jpegs, offsets, words
 
     def images(self, indices: int | Sequence[int] | np.ndarray) -> np.ndarray:

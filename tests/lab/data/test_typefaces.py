@@ -222,15 +222,15 @@ def test_text_is_inside_the_image_large_and_legible(pixels):
         assert min(rows.min(), columns.min()) >= 1, family.name
         assert max(rows.max(), columns.max()) <= pixels - 2, family.name
         assert max(np.ptp(rows), np.ptp(columns)) > 0.15 * pixels
-        assert rendering.contrast(scene.color, scene.background) >= 3
+        assert rendering.contrast(scene.color, *rendering.bounds(scene.background)) >= 3
         assert ink.max() > 200
 
 
 def test_contrast_closed_form():
-    assert rendering.contrast((0, 0, 0), np.full((2, 2, 3), 255.0)) == pytest.approx(21)
-    assert rendering.contrast((255, 255, 255), np.full((2, 2, 3), 0.0)) == pytest.approx(21)
+    assert rendering.contrast((0, 0, 0), *rendering.bounds(np.full((2, 2, 3), 255.0))) == pytest.approx(21)
+    assert rendering.contrast((255, 255, 255), *rendering.bounds(np.full((2, 2, 3), 0.0))) == pytest.approx(21)
     mixed = np.stack([np.zeros((2, 3)), np.full((2, 3), 255.0)])
-    assert rendering.contrast((128, 128, 128), mixed) == 1
+    assert rendering.contrast((128, 128, 128), *rendering.bounds(mixed)) == 1
 
 
 @pytest.mark.parametrize("seed", range(6))
