@@ -3,9 +3,8 @@
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from torch import nn
-
 from notebook_code import definitions
+from torch import nn
 
 from gcplib.lab.analysis import class_matrices, differentiable_scores, set_scores
 from gcplib.linalg import covariance, get_eigenvalue_set, sqrtm
