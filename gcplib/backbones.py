@@ -12,8 +12,6 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["OFFLINE_BACKBONE", "Backbone", "WeightsError", "create_backbone", "create_network"]
-
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
 
 
@@ -69,8 +67,8 @@ def create_network(
         name: any timm model name.
         pretrained: True loads ImageNet weights (for ``tf_efficientnet_lite0`` from an installed package, otherwise
             over the network); False starts at random; a path loads a state dict.
-        options: passed on to ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a
-            ResNet at the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
+        options: of ``timm.create_model``, such as ``{"output_stride": 16}``, which keeps the last stage of a ResNet at
+            the resolution of the one before: 28 x 28 positions of 448 pixels, as the papers have.
         load: False leaves those weights out, for one who has others to put in; images are prepared for them as ever.
 
     Raises:
@@ -108,16 +106,9 @@ def create_network(
 
 
 class Backbone(nn.Module):
-    """The feature extractor of a timm network up to one stride.
+    """The feature extractor of a timm network, pruned in place, up to one stride in pixels per position.
 
-    Args:
-        network: a timm network, which is pruned in place.
-        name: timm's name.
-        stride: in pixels per position.
-
-    Attributes:
-        out_channels: channels of the feature map.
-        num_features: the same, by timm's name.
+    Its features have ``out_channels`` channels, by timm's name ``num_features``.
     """
 
     def __init__(self, network: nn.Module, name: str, stride: int):
@@ -169,15 +160,12 @@ def create_backbone(
     """Make the feature extractor of any timm network, in ``channels_last`` layout.
 
     Args:
-        name: a timm model name.
-        pretrained: see ``create_network``, also for the rest; a file may have any classifier or none.
+        name: see ``create_network``, also for the rest.
+        pretrained: a file may have any classifier or none.
         stride: which features, in pixels per position; where several stages have it, those of the last.
-        options: of ``timm.create_model``.
-        load: whether to load the weights.
 
     Raises:
-        ValueError: unknown name, or the network has no features of that stride (the message lists them).
-        WeightsError: see ``create_network``. FileNotFoundError: no file at that path.
+        ValueError: as ``create_network``, or the network has no features of that stride.
     """
     from_file = not isinstance(pretrained, bool)
     backbone = Backbone(create_network(name, pretrained, options, load and not from_file), name, stride)

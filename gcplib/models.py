@@ -4,8 +4,6 @@ What can be built in beside the pool are modules that compose: ``insert_gates(ba
 ``Head(diversify=...)``, ``D4Views(model)`` (``gcplib.nn.views``) and ``Coarse2Fine(backbone, head)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +12,7 @@ from torch import Tensor, nn
 
 from gcplib.backbones import Backbone, WeightsError, create_backbone, create_network
 from gcplib.nn import AveragePool, create_gate, create_pool
-from gcplib.nn.base import Widths
-from gcplib.nn.network import Network
+from gcplib.nn.base import Network
 from gcplib.nn.options import check_known
 from gcplib.nn.views import VIEWS, random_view
 
@@ -34,8 +31,7 @@ class Head(nn.Module):
         diversify: suppresses part of the class maps in training, a ``DiversificationBlock``; for average pooling.
         views: None, or which of the views of features count (``gcplib.nn.views.VIEWS``): ``all`` of them; in training a
             ``random`` one of each image and else the first; or always the first, ``upright``.
-        device: of the weights of classifier and gate.
-        dtype: of the same.
+        place: ``device`` and ``dtype`` of classifier and gate.
 
     Raises:
         ValueError: a number of classes, or parts that do not go together.
@@ -52,8 +48,7 @@ class Head(nn.Module):
         gate: str | Callable[..., nn.Module] | nn.Module | None = None,
         diversify: nn.Module | None = None,
         views: str | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **place,
     ):
         super().__init__()
         check_known("mode of views", views, (None, *VIEWS))
@@ -61,15 +56,10 @@ class Head(nn.Module):
             found = "no classes" if num_classes == 0 else "all views" if views == "all" else type(pool).__name__
             raise ValueError(f"diversification needs the class maps of average pooling ('gap'), got {found}")
         self.pool, self.views = pool, views
-        self.reset_classifier(num_classes, device=device, dtype=dtype)
-        place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+        self.reset_classifier(num_classes, **place)
         # After the classifier, which so starts the same with and without it.
         self.gate = None if gate is None else create_gate(pool.in_channels, gate, **place)
         self.diversify = diversify
-
-    def get_classifier(self) -> nn.Module:
-        """Return the classifier."""
-        return self.classifier
 
     def reset_classifier(self, num_classes: int, *, device=None, dtype=None) -> None:
         """Put a new classifier in place, where the old one was; with 0 classes the vectors pass as they are.
@@ -112,25 +102,16 @@ class Head(nn.Module):
 
 
 class Model(Network):
-    """Backbone and head, with the interface of timm's models.
-
-    Normalized images ``(B, 3, H, W)`` in, logits ``(B, classes)`` out.
-
-    Args:
-        backbone: such as ``create_backbone`` makes.
-        head: of its features.
-    """
+    """Backbone and head, with the interface of timm's models: normalized images ``(B, 3, H, W)`` to logits."""
 
     def __init__(self, backbone: Backbone, head: Head):
         super().__init__()
         self.backbone, self.head = backbone, head
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the features ``(B, C, h, w)`` of normalized images."""
         return self.backbone(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits ``(B, classes)`` of features, or with ``pre_logits`` the pooled vectors."""
         return self.head(x, pre_logits=pre_logits)
 
 
@@ -139,8 +120,6 @@ def create_model(
     pool: str | Callable[..., nn.Module] | nn.Module,
     num_classes: int,
     *,
-    reduction: Widths = None,
-    reduction_groups: int = 1,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
@@ -152,18 +131,16 @@ def create_model(
         pool: a name of ``list_pools()``, a class, or any module from ``(B, C, H, W)`` to ``(B, out_features)`` that has
             ``out_features``.
         num_classes: at least two, or 0 for no classifier.
-        reduction: channels after a 1x1 reduction, or after each of several, or None.
-        reduction_groups: of the reduction's convolutions.
         device: of the weights of backbone, pool and classifier.
         dtype: of the same.
-        options: of the pool.
+        options: of the pool, such as ``reduction``, see ``create_pool``.
 
     Raises:
         ValueError: an unknown name or option, or parts that do not fit each other.
     """
     if isinstance(backbone, str):
         backbone = create_backbone(backbone)
-    place = {"device": device, "dtype": dtype}
-    widths = {"reduction": reduction, "reduction_groups": reduction_groups}
-    pool = create_pool(pool, backbone.out_channels, **widths, **place, **options)
-    return Model(backbone.to(**place), Head(pool, num_classes, **place))
+    # Only what was asked for: a class of one's own need not know all of it.
+    place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+    pool = create_pool(pool, backbone.out_channels, **place, **options)
+    return Model(backbone.to(**place) if place else backbone, Head(pool, num_classes, **place))

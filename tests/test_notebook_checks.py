@@ -8,6 +8,7 @@ from notebook_code import NOTEBOOKS
 REFUSED = [
     ("07", {"seeds": 1}, "seeds is 1"),
     ("07", {"full": {"epoch": 3}}, "'full' has no option 'epoch'.*did you mean 'epochs'"),
+    ("07", {"epochs": 1}, "hybrid changes its pool between two epochs"),
     ("07", {"dataset": "elpv", "photographs": {"seeds": 2}}, "choose another"),
     ("08", {"compare": {"rates": {"average": [0.1]}}}, "lacks 'covariance'"),
     ("08", {"whole": {"steps": 5, "every": 0, "etas": 5}}, "every >= 1"),

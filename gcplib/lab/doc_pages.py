@@ -30,7 +30,7 @@ def pools_page() -> str:
             f"`{name}`",
             f"[{type(pool).__name__}](#{type(pool).__name__.lower()})",
             f"{pool.out_features:,}",
-            pool.extra_repr(),
+            re.sub(r"^\d+, out_features=\d+(, )?", "", pool.extra_repr()),
         )
         for name, pool in pools.items()
     ]

@@ -63,11 +63,12 @@ def read_yaml(source: Path | str) -> Any:
         FileNotFoundError: there is no such file.
         SpecError: it is not valid YAML, gives a key twice, or has a number that readers of YAML take differently.
     """
-    is_file = isinstance(source, Path)
     try:
-        return yaml.load(source.read_text(encoding="utf-8-sig") if is_file else source, Loader=_Loader)
+        text = source if isinstance(source, str) else source.read_text(encoding="utf-8-sig")
+        return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(str(source) if is_file else "text", [f"not valid YAML: {error}"]) from error
+        where = "text" if isinstance(source, str) else str(source)
+        raise SpecError(where, [f"not valid YAML: {error}"]) from error
 
 
 def plain(value: Any) -> Any:

@@ -58,6 +58,7 @@ def one_of(what: str, known: Callable[[], Iterable[str]]) -> Any:
     return Annotated[str, AfterValidator(check)]
 
 
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def specification(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are checked, whether it is made by hand or by ``validated``.
 
@@ -73,8 +74,9 @@ def specification(cls: type[T]) -> type[T]:
         inner["strict"] = False
         return schema
 
-    cls.__get_pydantic_core_schema__ = classmethod(takes_mappings)
-    made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
+    made: Any = cls
+    made.__get_pydantic_core_schema__ = classmethod(takes_mappings)
+    made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(made)
     check, names = made.__init__, [field.name for field in dataclasses.fields(made)]
 
     @functools.wraps(check)
@@ -116,6 +118,7 @@ def problems_of(error: ValidationError, kind: Any = None) -> list[str]:
         path, here = _place(kind, item["loc"][:-1] if is_key else item["loc"])
         names = [name for branch in here for name in getattr(branch, "__pydantic_fields__", ())]
         texts = [text for branch in here if typing.get_origin(branch) is Literal for text in typing.get_args(branch)]
+        told: Sequence[str] = ()
         if is_key:
             key = item["loc"][-1]
             told = [unknown("key", key, names) if names else f"unknown key {key!r}"]
@@ -127,7 +130,7 @@ def problems_of(error: ValidationError, kind: Any = None) -> list[str]:
         elif item["type"] == "literal_error" and isinstance(item["input"], str) and texts:
             told = [unknown("name", item["input"], texts)]
         else:
-            told, message = [], item["msg"].removeprefix("Input ")
+            message = item["msg"].removeprefix("Input ")
             if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
                 message += " (in YAML, put it in quotes)"
             wrong.setdefault((path or "value", repr(item["input"])), []).append(message)
@@ -181,7 +184,7 @@ def apply_changes(values: Mapping[str, Any], changes: Sequence[str], kind: Any =
     Raises:
         SpecError: a text without ``=``, a key given twice, or a path through a value.
     """
-    values, problems, seen = copy.deepcopy(dict(values)), [], set()
+    changed, problems, seen = copy.deepcopy(dict(values)), [], set()
     for change in changes:
         key, equals, text = change.partition("=")
         if not (key and equals):
@@ -191,7 +194,7 @@ def apply_changes(values: Mapping[str, Any], changes: Sequence[str], kind: Any =
             problems.append(f"{key} is given twice")
         seen.add(key)
         *parts, last = key.split(".")
-        target = values
+        target = changed
         for part in parts:
             target = target.setdefault(part, {})
             if not isinstance(target, dict):
@@ -203,7 +206,7 @@ def apply_changes(values: Mapping[str, Any], changes: Sequence[str], kind: Any =
             target[last] = text if is_text else _meaning(text)
     if problems:
         raise SpecError("--set", problems)
-    return values
+    return changed
 
 
 def _meaning(text: str) -> Any:

@@ -4,15 +4,12 @@ from gcplib.nn.base import AveragePool
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
 from gcplib.nn.coarse2fine import Coarse2Fine
 from gcplib.nn.diversify import DiversificationBlock
-from gcplib.nn.gate import create_gate, equal_width, insert_gates, list_gates
+from gcplib.nn.gate import FusedGate, create_gate, equal_width, insert_gates, list_gates
 from gcplib.nn.gate_blocks import ChannelGate, PositionGate, SqueezeExcitation
-from gcplib.nn.gate_fusion import FusedGate
-from gcplib.nn.gaussian import GaussianPool
 from gcplib.nn.invariant import InvariantPool, StiefelProjection
-from gcplib.nn.log import LogPool
 from gcplib.nn.losses import GradientBoostingLoss, get_loss, gradient_boosting_cross_entropy, list_losses
 from gcplib.nn.options import UnknownOptionError
-from gcplib.nn.pooling import CovariancePool, NewtonSchulzPool
+from gcplib.nn.pooling import CovariancePool, GaussianPool, LogPool, NewtonSchulzPool
 from gcplib.nn.registry import create_pool, list_pools
 from gcplib.nn.scaling_eigen import Amplifier, amplify, list_amplifiers
 from gcplib.nn.views import D4, D4Views, d4_views, random_view

@@ -1,6 +1,4 @@
-"""What all pools share: the reduction before them, the checks of their input, and the order of their vectors."""
-
-from __future__ import annotations
+"""What all pools share, the reduction before them and the order of their vectors; and what all networks share."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,8 +10,6 @@ from torch import Tensor, nn
 from gcplib.linalg import VECTOR_ORDER, center, spectral_dtype, triu_vector
 from gcplib.linalg.tolerance import SPECTRAL_DTYPES
 from gcplib.nn.options import check_known, check_parts, check_positive
-
-__all__ = ["AveragePool", "MatrixPool", "Reduction", "Widths"]
 
 # Channels after a 1x1 reduction, or after each of several, or None for no reduction.
 Widths = int | Sequence[int] | None
@@ -27,9 +23,9 @@ class Reduction(nn.Sequential):
 
     Args:
         in_channels: C.
-        out_channels: channels d; or several numbers, progressively: one convolution, batch norm and ReLU each, for
-            instance ``(96, 64)``.
+        out_channels: channels d; or several numbers, such as ``(96, 64)``, with a step for each.
         groups: of the channels, each with convolutions of its own, which have 1 / groups of the weights together.
+        place: ``device`` and ``dtype``.
 
     Raises:
         ValueError: a number of channels is not a positive integer, there is none, or the groups do not divide one.
@@ -41,10 +37,8 @@ class Reduction(nn.Sequential):
     torch.Size([64, 24, 1, 1])
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int | Sequence[int], *, groups: int = 1, device=None, dtype=None
-    ):
-        widths, place = check_widths(out_channels), {"device": device, "dtype": dtype}
+    def __init__(self, in_channels: int, out_channels: int | Sequence[int], *, groups: int = 1, **place):
+        widths = check_widths(out_channels)
         for width in (in_channels, *widths):
             check_parts("reduction_groups", groups, width)
         layers = []
@@ -66,9 +60,7 @@ def check_widths(reduction: int | Sequence[int]) -> tuple[int, ...]:
     """Return the numbers of channels after each step of a reduction."""
     widths = tuple(reduction) if isinstance(reduction, Sequence) and not isinstance(reduction, str) else (reduction,)
     if not widths:
-        raise ValueError(
-            "reduction must be a positive integer or several, got none; None leaves the channels as they are"
-        )
+        raise ValueError("reduction must be a positive integer or several, got none; None leaves all channels")
     for width in widths:
         check_positive("reduction", width)
     return widths
@@ -82,8 +74,8 @@ class AveragePool(nn.Module):
 
     Args:
         in_channels: C.
-        reduction: channels d after an optional 1x1 reduction, or those after each of several, in turn (``Reduction``);
-            None keeps C.
+        reduction: channels d after an optional 1x1 reduction, or those after each of several (``Reduction``); 64 to 256
+            are usual for second-order pools, whose vector has d (d + 1) / 2 entries. None keeps C.
         reduction_groups: of its convolutions.
         device: of the weights, which only a reduction has; torch's default if None.
         dtype: of the weights.
@@ -120,7 +112,7 @@ class AveragePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``(B, C, H, W)``, or views ``(B, V, C, H, W)``, to ``(B, out_features)``.
 
-        Half-precision features are pooled in float32, also under autocast; the vector is returned in float32 then.
+        Half-precision features are pooled, and their vectors returned, in float32, also under autocast.
 
         Raises:
             ValueError: wrong number of dimensions or channels, or too few positions to pool.
@@ -151,7 +143,7 @@ class MatrixPool(AveragePool):
     Args:
         in_channels: C.
         compute_dtype: ``float32`` or ``float64`` between features and vector, or None for the features' own.
-        common: ``reduction``, ``reduction_groups``, ``device``, ``dtype``; see ``AveragePool``.
+        common: see ``AveragePool``.
     """
 
     def __init__(self, in_channels: int, *, compute_dtype: str | torch.dtype | None = None, **common):
@@ -167,11 +159,11 @@ class MatrixPool(AveragePool):
         return self.channels * (self.channels + 1) // 2
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Return the representation ``(B, d, d)`` of reduced features ``(B, d, M)``."""
+        """Return the representation ``(B, d, d)``, or several side by side, of reduced features ``(B, d, M)``."""
         raise NotImplementedError
 
     def pool(self, x: Tensor) -> Tensor:
-        return triu_vector(self.matrix(x.to(COMPUTE_DTYPES[self.compute_dtype]))).to(x.dtype)
+        return triu_vector(self.matrix(x.to(COMPUTE_DTYPES[self.compute_dtype]))).to(x.dtype).flatten(1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         stored = state_dict.get(prefix + "vector_order")
@@ -181,3 +173,35 @@ class MatrixPool(AveragePool):
                 "its classifier weights would be read in the wrong order"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Network(nn.Module):
+    """A network with a ``backbone`` and a ``head``, and the interface of timm's models.
+
+    A subclass adds ``forward_features`` and ``forward_head``.
+    """
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, 0 without a classifier."""
+        return self.head.num_classes
+
+    @property
+    def num_features(self) -> int:
+        """The number of channels of the backbone's features."""
+        return self.backbone.out_channels
+
+    @property
+    def head_hidden_size(self) -> int:
+        """The length of the vectors that the classifier sees."""
+        return self.head.pool.out_features
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new classifier in place of the one that is there; with 0 classes the vectors pass as they are."""
+        self.head.reset_classifier(num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))

@@ -1,15 +1,11 @@
 """Bilinear pooling and its compact sketch: second moments without a spectral function."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import second_moment
 from gcplib.nn.base import AveragePool, MatrixPool
 from gcplib.nn.options import check_positive
-
-__all__ = ["BilinearPool", "CompactBilinearPool", "signed_root"]
 
 
 def signed_root(vectors: Tensor, offset: float = 1e-8) -> Tensor:
@@ -35,9 +31,8 @@ class BilinearPool(MatrixPool):
 class CompactBilinearPool(AveragePool):
     """Compact bilinear pooling (CVPR 2016): the tensor sketch of the second moment, signed root, unit norm.
 
-    ``y_k = sum of s_i t_j (X X^T / M)_ij over g(i) + h(j) = k mod n``, with random hashes g, h and signs s, t. That is
-    what the published product of Fourier transforms computes, position by position; summed over positions first, it is
-    one pass over the d x d moments.
+    ``y_k = sum of s_i t_j (X X^T / M)_ij over g(i) + h(j) = k mod n``, with random hashes g, h and signs s, t: what the
+    published product of Fourier transforms computes by position, in one pass over the d x d moments.
 
     Args:
         in_channels: C.

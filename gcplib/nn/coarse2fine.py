@@ -22,8 +22,6 @@ weights count as constants. ``path=False`` cuts this way and no other, from the 
 Source: Eshratifar, Eigen, Gormish, Pedram, Coarse2Fine (arXiv 1909.02680; Machine Vision and Applications 2021).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -31,11 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.linalg import spectral_dtype
-from gcplib.nn.network import Network
+from gcplib.nn.base import Network
 from gcplib.nn.options import check_known, check_positive
 from gcplib.nn.views import laid_out_as
 
-__all__ = ["INITS", "Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "region_of"]
+__all__ = ["Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "region_of"]
 
 # The ways in which attention weights can start.
 INITS = ("orthogonal", "kaiming")
@@ -49,6 +47,7 @@ class Attention(nn.Module):
         maps: K.
         init: ``orthogonal``, rows a_k of unit norm at right angles; ``kaiming``, independent normal entries of variance
             1 / C, so that the rows have unit norm as well, on average: the two differ in the angles alone.
+        place: ``device`` and ``dtype``.
 
     Raises:
         ValueError: fewer than one map, more orthonormal rows than channels, or an unknown init.
@@ -58,7 +57,7 @@ class Attention(nn.Module):
     True
     """
 
-    def __init__(self, channels: int, *, maps: int = 8, init: str = "orthogonal", device=None, dtype=None):
+    def __init__(self, channels: int, *, maps: int = 8, init: str = "orthogonal", **place):
         super().__init__()
         check_positive("maps", maps)
         check_known("init of the attention weights", init, INITS)
@@ -66,7 +65,6 @@ class Attention(nn.Module):
             raise ValueError(
                 f"{channels} channels have no {maps} orthonormal rows; take at most {channels} maps, or init 'kaiming'"
             )
-        place = {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.empty(maps, channels, 1, 1, **place))
         self.bias = nn.Parameter(torch.zeros(maps, **place))
         if init == "orthogonal":
@@ -83,13 +81,13 @@ class Attention(nn.Module):
 class Decoder(nn.Module):
     """From attended features to a density over the image, ``(B, h, w)``: positive, with the sum 1.
 
-    It is a 1x1 convolution of the K attended maps ``A_k * f`` put side by side to one number per position, and a
-    softmax. The K C channels are never made: ``d_k . (A_k * f) = A_k (d_k . f)``.
+    A 1x1 convolution of the K attended maps ``A_k * f`` put side by side, and a softmax. The K C channels are never
+    made: ``d_k . (A_k * f) = A_k (d_k . f)``.
     """
 
-    def __init__(self, channels: int, *, maps: int = 8, device=None, dtype=None):
+    def __init__(self, channels: int, *, maps: int = 8, **place):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(maps, channels, 1, 1, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(maps, channels, 1, 1, **place))
         # Not zero, for then no gradient would pass; small enough for first regions that are nearly the whole image.
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
@@ -137,31 +135,28 @@ def crop(x: Tensor, region: Tensor) -> Tensor:
 
     What a region has beyond the edge repeats the edge.
     """
-    x_center, y_center, half_width, half_height = region.unbind(1)
-    zero = torch.zeros_like(x_center)
-    across = torch.stack((half_width, zero, x_center), 1)
-    down = torch.stack((zero, half_height, y_center), 1)
-    grid = functional.affine_grid(torch.stack((across, down), 1), list(x.shape), align_corners=False)
+    center, halves = region.split(2, 1)
+    transform = torch.cat((torch.diag_embed(halves), center[..., None]), 2)
+    grid = functional.affine_grid(transform, list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 class Look(NamedTuple):
-    """What both looks saw: attention maps ``(B, K, h, w)``, density ``(B, h, w)``, region ``(B, 4)`` (``region_of``),
-    the enlarged image ``(B, 3, H, W)``, and the logits of the coarse and of the fine look."""
+    """What both looks saw and said."""
 
-    attention: Tensor
-    density: Tensor
-    region: Tensor
-    image: Tensor
-    coarse: Tensor
-    fine: Tensor
+    attention: Tensor  # (B, K, h, w)
+    density: Tensor  # (B, h, w)
+    region: Tensor  # (B, 4), see region_of
+    image: Tensor  # enlarged, (B, 3, H, W)
+    coarse: Tensor  # logits of the first look
+    fine: Tensor  # logits of the second
 
 
 class Coarse2Fine(Network):
     """A backbone and a head that look twice; normalized images ``(B, 3, H, W)`` of any size in, logits out.
 
-    In training it returns logits in a tuple: ``(coarse,)`` in the first stage, ``(coarse, fine)`` in the second. In
-    evaluation it returns the mean of both, always, so that a network does not depend on how it was trained.
+    In training it returns logits in a tuple: ``(coarse,)`` in the first stage, ``(coarse, fine)`` in the second; in
+    evaluation always the mean of both, so that a network does not depend on how it was trained.
 
     Args:
         backbone: with ``out_channels``, such as ``gcplib.create_backbone`` makes.
@@ -177,16 +172,6 @@ class Coarse2Fine(Network):
             for views or with class maps to diversify.
 
     Source: our design after the abstract of arXiv 1909.02680; see the module.
-
-    >>> backbone = nn.Conv2d(3, 6, 3, stride=4)
-    >>> backbone.out_channels
-    6
-    >>> head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
-    >>> network = Coarse2Fine(backbone, head, maps=2, first=0)
-    >>> [tuple(logits.shape) for logits in network(torch.randn(4, 3, 20, 28))]
-    [(4, 5), (4, 5)]
-    >>> network.eval()(torch.randn(4, 3, 20, 28)).shape
-    torch.Size([4, 5])
     """
 
     def __init__(
@@ -209,9 +194,8 @@ class Coarse2Fine(Network):
         if others := [name for name in ("views", "diversify") if getattr(head, name, None) is not None]:
             raise ValueError(f"Coarse2Fine does not go together with {' and '.join(others)} in its head")
         self.backbone, self.head = backbone, head
-        place = {"device": device, "dtype": dtype}
-        self.attention = Attention(backbone.out_channels, maps=maps, init=init, **place)
-        self.decoder = Decoder(backbone.out_channels, maps=maps, **place)
+        shape = {"channels": backbone.out_channels, "maps": maps, "device": device, "dtype": dtype}
+        self.attention, self.decoder = Attention(**shape, init=init), Decoder(**shape)
         self.first, self.path = first, path
         self.enter_epoch(0)
 
@@ -224,12 +208,10 @@ class Coarse2Fine(Network):
         features = self.backbone(x)
         maps = self.attention(features)
         coarse = self.head(attend(features, maps))
-        seen = (features, maps) if self.path else (features.detach(), maps.detach())
-        density = self.decoder(*seen)
+        density = self.decoder(features, maps) if self.path else self.decoder(features.detach(), maps.detach())
         region = region_of(density)
         with torch.autocast(x.device.type, enabled=False):
-            image = crop(x.to(density.dtype), region).to(x.dtype)
-        image = laid_out_as(x, image)
+            image = laid_out_as(x, crop(x.to(density.dtype), region).to(x.dtype))
         closer = self.backbone(image)
         fine = self.head(attend(closer, self.attention(closer, constant=True)))
         return Look(maps, density, region, image, coarse, fine)

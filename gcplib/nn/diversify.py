@@ -1,15 +1,11 @@
 """The diversification block: class maps lose peaks and patches at random, so that a network looks elsewhere, too."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor, nn
 
-from gcplib.nn.options import check_fraction, check_positive
-
-__all__ = ["DiversificationBlock"]
+from gcplib.nn.options import check_positive
 
 
 class DiversificationBlock(nn.Module):
@@ -21,9 +17,8 @@ class DiversificationBlock(nn.Module):
         B'' = 1 in some patches,    each patch ~ Bernoulli(p_patch), and 0 at the peak
         M' = factor * M where B' + B'' = 1, and M elsewhere.
 
-    The gradient is the block's own: suppressed places pass ``factor`` of it. Nothing is scaled up in return, so
-    logits are smaller in training than in evaluation (with the defaults about ``1 - 0.5 * 0.9`` of them), unlike in
-    dropout.
+    Suppressed places pass ``factor`` of the gradient. Nothing is scaled up in return, unlike in dropout: with the
+    defaults logits are about ``1 - 0.5 * 0.9`` times as large in training as in evaluation.
 
     Our reading: the paper's formula could not be checked. What others have written differs, and here
 
@@ -39,31 +34,24 @@ class DiversificationBlock(nn.Module):
         p_patch: probability that a patch is.
         patch: side of a patch, in positions of the map.
         factor: what is left of suppressed values, from 0 to 1.
+        device: taken as by all blocks, like ``dtype``, but there are no weights.
 
     Raises:
         ValueError: a setting is out of its range.
 
     Source: Sun et al., AAAI 2020 (arXiv 1912.06842), with its settings.
 
-    >>> block = DiversificationBlock(p_peak=1, p_patch=0)
-    >>> block(torch.tensor([[[[1.0, 3.0], [2.0, 0.0]]]]))
-    tensor([[[[1.0000, 0.3000],
-              [2.0000, 0.0000]]]])
+    >>> DiversificationBlock(p_peak=1, p_patch=0)(torch.tensor([[[[1.0, 3.0, 2.0]]]]))
+    tensor([[[[1.0000, 0.3000, 2.0000]]]])
     """
 
     def __init__(
-        self,
-        *,
-        p_peak: float = 0.5,
-        p_patch: float = 0.5,
-        patch: int = 3,
-        factor: float = 0.1,
-        device=None,
-        dtype=None,
+        self, *, p_peak: float = 0.5, p_patch: float = 0.5, patch: int = 3, factor: float = 0.1, device=None, dtype=None
     ):
-        super().__init__()  # device and dtype are taken as by all blocks, but there are no weights
+        super().__init__()
         for name, value in (("p_peak", p_peak), ("p_patch", p_patch), ("factor", factor)):
-            check_fraction(name, value)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
         check_positive("patch", patch)
         self.p_peak, self.p_patch, self.patch, self.factor = p_peak, p_patch, patch, factor
 

@@ -1,7 +1,6 @@
-"""Gates by name, as wide as another one, and inside any timm CNN."""
+"""Gates by name, side by side, as wide as another one, and inside any timm CNN."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,17 +8,75 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcitation
-from gcplib.nn.gate_fusion import FusedGate
-from gcplib.nn.options import make_module
-
-__all__ = ["create_gate", "equal_width", "insert_gates", "list_gates", "stage_options"]
+from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcitation, start_random
+from gcplib.nn.options import check_known, make_module
 
 # Names of stages; or by its name the options of each stage's own gate.
 Stages = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 # How far the parameters of a first-order peer may be from those of a second-order gate.
 EQUAL = 0.01
+FUSIONS = ("average", "max", "concat")
+
+
+class FusedGate(nn.Module):
+    """Both blocks of GSoP side by side, c by channels and p by positions, and one of three ways to make one map of two.
+
+    ``average``: ``(c + p) / 2``; released: ``c + p``. ``max``: the larger, element by element. ``concat``: grouped
+    vertical convolutions of both, added, batch norm; started as identity, this is added to x with a scale of zero.
+
+    Args:
+        channels: C.
+        fusion: one of these.
+        width: of both blocks; see ``ChannelGate`` and ``PositionGate``.
+        stride: of the first.
+        grid: of the second.
+        start: of both.
+        device: of the weights, like ``dtype``.
+
+    Source: the released code of GSoP. Its groups are ``C / 64`` and its kernels ``2 log2(32 / groups) + 5`` high;
+    where C has no such divisor we take the next smaller one.
+    """
+
+    learns_as_pool = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        fusion: str = "average",
+        width: int = 128,
+        stride: int = 1,
+        grid: int = 8,
+        start: str = "identity",
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        check_known("fusion", fusion, FUSIONS)
+        self.channels, self.fusion, self.released = channels, fusion, start == "paper"
+        place = {"device": device, "dtype": dtype}
+        self.by_channel = ChannelGate(channels, width=width, stride=stride, start=start, **place)
+        self.by_position = PositionGate(channels, width=width, grid=grid, start=start, **place)
+        if fusion == "concat":
+            groups = next(g for g in range(max(1, channels // 64), 0, -1) if channels % g == 0)
+            half = max(0, int(math.log2(32 / groups))) + 2
+            size = {"kernel_size": (2 * half + 1, 1), "padding": (half, 0), "groups": groups} | place
+            self.joined = nn.ModuleList(nn.Conv2d(channels, channels, **size) for _ in range(2))
+            self.norm = nn.BatchNorm2d(channels, **place)
+            for convolution in self.joined:
+                start_random(convolution.weight)
+            if not self.released:
+                nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        c, p = self.by_channel(x), self.by_position(x)
+        if self.fusion == "max":
+            return torch.maximum(c, p)
+        if self.fusion == "average":
+            return c + p if self.released else (c + p) / 2
+        both = self.norm(self.joined[0](c) + self.joined[1](p)).to(x.dtype)
+        return both if self.released else x + both
 
 
 def _squeeze_excitation(
@@ -38,9 +95,7 @@ def _squeeze_excitation(
 GATES: dict[str, Callable[..., nn.Module]] = {
     "channel": ChannelGate,
     "position": PositionGate,
-    "average": partial(FusedGate, fusion="average"),
-    "max": partial(FusedGate, fusion="max"),
-    "concat": partial(FusedGate, fusion="concat"),
+    **{fusion: partial(FusedGate, fusion=fusion) for fusion in FUSIONS},
     "se": _squeeze_excitation,
 }
 
@@ -73,9 +128,7 @@ def create_gate(channels: int, kind: str | Callable[..., nn.Module] | nn.Module 
 
 
 def equal_width(channels: int, parameters: int) -> int:
-    """Return the ``hidden`` of ``SqueezeExcitation`` that gives it a number of parameters.
-
-    ``h (2 C + 1) + C``, nearest to ``parameters``.
+    """Return the ``hidden`` h of ``SqueezeExcitation`` whose parameters, ``h (2 C + 1) + C``, are nearest to a number.
 
     Raises:
         ValueError: no width comes within 1 %.
@@ -83,9 +136,8 @@ def equal_width(channels: int, parameters: int) -> int:
     >>> equal_width(112, 114016)
     506
     """
-    per_unit = 2 * channels + 1
-    hidden = max(1, round((parameters - channels) / per_unit))
-    found = hidden * per_unit + channels
+    hidden = max(1, round((parameters - channels) / (2 * channels + 1)))
+    found = hidden * (2 * channels + 1) + channels
     if abs(found - parameters) > EQUAL * parameters:
         raise ValueError(
             f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within {EQUAL:.0%}; "
@@ -126,15 +178,13 @@ def insert_gates(
         backbone: of ``gcplib.create_backbone``, or a whole timm network.
         stages: names of its ``feature_info`` modules, such as ``layer3`` or ``blocks.4``; or a mapping from them to
             options for that stage alone, such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
-        kind: see ``create_gate``; of each stage a gate of its own.
-        options: see ``create_gate``.
+        kind: see ``create_gate``, like the options; of each stage a gate of its own.
 
     Returns:
         The gates, in the order of the stages, with device and dtype of the network.
 
     Raises:
-        ValueError: a stage that the network lacks (the message lists those it has), is named twice or has a gate;
-            unknown kind or option.
+        ValueError: a stage that the network lacks, is named twice or has a gate; unknown kind or option.
     """
     network = backbone if hasattr(backbone, "feature_info") else backbone.network
     known, own = _stages(network), stage_options(stages)
@@ -153,8 +203,7 @@ def insert_gates(
         gate.train(network.training)
         if name == "se":
             place.se = gate if place.se is None else nn.Sequential(place.se, gate)
-            continue
-        if type(place).forward is nn.Sequential.forward:
+        elif type(place).forward is nn.Sequential.forward:
             place.add_module(name, gate)
         else:
             place.add_module(name, _Held(gate))

@@ -1,7 +1,5 @@
 """The blocks of GSoP: factors for channels or positions, made of their covariance; and their first-order peer."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -10,8 +8,6 @@ from torch.nn import functional, init
 
 from gcplib.linalg import covariance, spectral_dtype
 from gcplib.nn.options import check_known, check_positive
-
-__all__ = ["ChannelGate", "Gate", "PositionGate", "SqueezeExcitation", "start_random"]
 
 STARTS = ("identity", "paper")
 # Entries that the row-wise convolution makes of a row of the covariance, as published.
@@ -161,19 +157,18 @@ class PositionGate(Gate):
     """The position block of GSoP: one factor per position, of the covariance of positions over channels.
 
     1x1 convolution to d channels, batch norm, average pooling to a grid of G x G, covariance of its G^2 positions over
-    the d channels, row-wise convolution, ReLU, linear map; the grid of factors is resized to H x W by adaptive average
-    pooling.
+    the d channels, row-wise convolution, ReLU, linear map; adaptive average pooling of the factors to H x W.
 
-    The covariance here is ``X^T (1 - 1 1^T / d) X / d``: centered by the mean over channels, which makes it positive
-    semi-definite. The released code has the d x d centering with ``M = G^2`` in place of d in both places. That is
-    ``(d / M) (cov + (1 - d / M) m m^T)`` with m the means over channels: with d = 128 and M = 64 it subtracts what it
-    should leave alone, and can have negative eigenvalues.
+    The covariance here is ``X^T (1 - 1 1^T / d) X / d``, positive semi-definite. The released code has the d x d
+    centering with ``M = G^2`` in place of d in both places. That is ``(d / M) (cov + (1 - d / M) m m^T)`` with m the
+    means over channels, which with d = 128 and M = 64 can have negative eigenvalues.
 
     Args:
         channels: C.
         width: d, at most C.
         grid: G, 8 in the paper.
         start: see ``Gate``; ``paper`` adds the ReLU that the released code has behind this block.
+        place: ``device`` and ``dtype``.
     """
 
     def __init__(self, channels: int, *, width: int = 128, grid: int = 8, start: str = "identity", **place):
@@ -207,6 +202,7 @@ class SqueezeExcitation(Gate):
         channels: C.
         hidden: length of ``W1 mean(x)``; None takes C / 16, as the paper.
         start: see ``Gate``; the factors are made of x in both cases.
+        place: ``device`` and ``dtype``.
 
     Source: squeeze-and-excitation networks (Hu et al., CVPR 2018); with start ``paper`` it is timm's ``SEModule``.
     """

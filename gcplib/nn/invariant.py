@@ -8,8 +8,6 @@ A matrix W with orthonormal columns, d x k, then takes C to k channels. ``W^T C 
 features, which is cheaper.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +15,6 @@ from gcplib.linalg import center, covariance, covariance_map, newton_schulz, new
 from gcplib.nn.base import MatrixPool
 from gcplib.nn.bilinear import signed_root
 from gcplib.nn.options import check_positive
-
-__all__ = ["InvariantPool", "StiefelProjection"]
 
 # Under the signed square root, whose slope is infinite at zero. The value is the released one.
 SIGNED_ROOT_OFFSET = 1e-12
@@ -47,10 +43,8 @@ class StiefelProjection(nn.Module):
         super().__init__()
         check_positive("in_channels", in_channels)
         check_positive("width", width)
-        if width > in_channels:
-            raise ValueError(
-                f"{in_channels} channels cannot be projected to {width} orthonormal ones; give at most {in_channels}"
-            )
+        if width > (d := in_channels):
+            raise ValueError(f"{d} channels cannot be projected to {width} orthonormal ones; give at most {d}")
         self.in_channels, self.width, self.orthonormal = in_channels, width, orthonormal
         start = _orthonormal(torch.randn(in_channels, width, device=device, dtype=dtype))
         self.free = nn.Parameter(torch.zeros_like(start) if orthonormal else start)
@@ -91,13 +85,12 @@ class InvariantPool(MatrixPool):
     """IDCCP: the square root of the projected covariance, upper triangle, signed square root, unit norm.
 
     ``v = n(s(triu(R / |R|)))`` with ``R = (W^T C W)^(1/2)``, ``s(a) = sign(a) sqrt(|a|)`` and ``n`` the division by the
-    norm. Given the features ``(B, V, C, H, W)`` of V views, C is the mean of their covariances; with the views of
-    ``d4_views`` the vector is invariant. Features ``(B, C, H, W)`` are those of one view.
+    norm. Of views ``(B, V, C, H, W)``, C is the mean covariance; with those of ``d4_views`` the vector is invariant.
 
-    The released code divides C by its Frobenius norm before W acts, and the eigenvalues by their norm after it. Both
-    are factors of the whole matrix, which the last division undoes, but for an offset of 1e-12 under the signed root.
-    By notes on that code, which could not be checked against it, it also takes the root of the eigenvalues once more
-    before its Newton-Schulz root, a power of 1/4 in all; here the root is taken once.
+    The released code divides C by its Frobenius norm before W acts, and the eigenvalues by their norm after it: factors
+    of the whole matrix, which the last division undoes, but for an offset of 1e-12 under the signed root. By notes on
+    it, which could not be checked, it also takes the root of the eigenvalues once more before its Newton-Schulz root, a
+    power of 1/4 in all; here the root is taken once.
 
     Args:
         in_channels: channels of the feature map.
@@ -153,14 +146,11 @@ class InvariantPool(MatrixPool):
 
 def _width(channels: int, projection: int | float | None) -> int:
     """Return the number of channels that is left."""
-    if projection is None:
-        width = channels
-    elif isinstance(projection, float):
-        if not 0 < projection <= 1:
-            raise ValueError(f"a projection given as a fraction must be above 0 and at most 1, got {projection}")
-        width = max(2, round(projection * channels))
-    else:
-        width = projection
+    width = channels if projection is None else projection
+    if isinstance(width, float):
+        if not 0 < width <= 1:
+            raise ValueError(f"a projection given as a fraction must be above 0 and at most 1, got {width}")
+        width = max(2, round(width * channels))
     if isinstance(width, bool) or not isinstance(width, int) or width < 2:
         raise ValueError(
             f"the invariant pool needs at least two channels, got {width!r}: the only entry of one is scaled to 1"

@@ -1,7 +1,5 @@
 """Losses by name: cross-entropy, and cross-entropy over the hardest negative classes alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -10,8 +8,9 @@ from torch import Tensor, nn
 from gcplib.linalg import spectral_dtype
 from gcplib.linalg.calls import resolve
 from gcplib.linalg.tolerance import require
+from gcplib.nn.options import check_positive
 
-__all__ = ["GradientBoostingLoss", "get_loss", "gradient_boosting_cross_entropy", "list_losses"]
+K = "k, None for all negatives,"  # in messages
 
 
 def gradient_boosting_cross_entropy(logits: Tensor, target: Tensor, k: int | None = 15) -> Tensor:
@@ -19,9 +18,9 @@ def gradient_boosting_cross_entropy(logits: Tensor, target: Tensor, k: int | Non
 
         l = -log(e^{s_y} / (e^{s_y} + sum_{i in J} e^{s_i})),    J the k other classes with the largest logits s
 
-    With ``q`` the softmax over y and J, the gradient is ``q_i`` in J, ``q_y - 1`` at y and 0 elsewhere. Leaving classes
-    out of the sum makes every q_i larger, that of the rest is what boosts the gradient. With k all other classes it is
-    cross-entropy. Half precisions are computed in float32.
+    With ``q`` the softmax over y and J, the gradient is ``q_i`` in J, ``q_y - 1`` at y and 0 elsewhere: leaving classes
+    out of the sum boosts that of the rest. With k all other classes it is cross-entropy. Half precisions are computed
+    in float32.
 
     Args:
         logits: ``(B, classes)``.
@@ -41,18 +40,13 @@ def gradient_boosting_cross_entropy(logits: Tensor, target: Tensor, k: int | Non
     _check(logits, target)
     negatives = logits.shape[1] - 1
     k = negatives if k is None else k
-    _check_k(k)
+    check_positive(K, k)
     if k > negatives:
         raise ValueError(f"k = {k} hardest negatives of {logits.shape[1]} classes: there are {negatives}; lower k")
     logits, own = logits.to(spectral_dtype(logits.dtype)), target.unsqueeze(1)
     score = logits.gather(1, own)
     hardest = logits.scatter(1, own, -torch.inf).topk(k, sorted=False).values
     return (torch.cat([score, hardest], 1).logsumexp(1) - score.squeeze(1)).mean()
-
-
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, or None for all negatives, got {k!r}")
 
 
 def _check(logits: Tensor, target: Tensor) -> None:
@@ -83,7 +77,7 @@ class GradientBoostingLoss(nn.Module):
     def __init__(self, k: int | None = 15):
         super().__init__()
         if k is not None:
-            _check_k(k)
+            check_positive(K, k)
         self.k = k
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -100,12 +94,10 @@ def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor
     """Return a loss ``loss(logits, target) -> scalar``: what is given, or the one of that name.
 
     Args:
-        loss: a function or module; or ``cross_entropy``; or ``gce(15)``, with any k, or ``gce(None)``: over the k
-            hardest negatives.
+        loss: a function or module; ``cross_entropy``; or, over the k hardest negatives, ``gce(15)`` or ``gce(None)``.
 
     Raises:
         ValueError: an unknown name, or a k below 1. A k above the negatives is found at the first batch.
-        TypeError: neither a function nor text.
 
     >>> get_loss("gce(None)")(torch.zeros(1, 4), torch.tensor([2]))
     tensor(1.3863)

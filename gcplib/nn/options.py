@@ -1,7 +1,5 @@
 """What all constructors share: parts by name, class or object, and errors about options and values."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -10,8 +8,6 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from gcplib.linalg.calls import unknown
-
-__all__ = ["UnknownOptionError", "check_options", "known_options", "make_module"]
 
 
 class UnknownOptionError(TypeError, ValueError):
@@ -31,8 +27,7 @@ def known_options(make: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(make).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        further = make.__base__ if isinstance(make, type) else get_type_hints(make)["return"]
-        names += known_options(further)
+        names += known_options(make.__base__ if isinstance(make, type) else get_type_hints(make)["return"])
     return [name for name in dict.fromkeys(names) if name not in getattr(make, "fixed", ())]
 
 
@@ -55,13 +50,11 @@ def make_module(
     if isinstance(value, nn.Module):
         own = next((getattr(value, n) for n in ("in_channels", "channels") if hasattr(value, n)), channels)
         if own != channels:
-            raise ValueError(
-                f"the {what} {type(value).__name__} was made for {own} channels, the features have {channels}"
-            )
-        place = {name: options[name] for name in ("device", "dtype") if name in options}
-        if others := sorted(set(options) - set(place)):
+            name = type(value).__name__
+            raise ValueError(f"the {what} {name} was made for {own} channels, the features have {channels}")
+        if others := sorted(set(options) - {"device", "dtype"}):
             raise ValueError(f"{', '.join(others)}: options of a {what} by name or class; this one is already made")
-        return value.to(**place) if place else value
+        return value.to(**options) if options else value
     if isinstance(value, str):
         if value not in table:
             raise ValueError(unknown(what, value, table))
@@ -76,12 +69,6 @@ def check_positive(name: str, value: object) -> None:
     """Raise ``ValueError`` unless ``value`` is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
-
-
-def check_fraction(name: str, value: object) -> None:
-    """Raise ``ValueError`` unless ``value`` is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 
 def check_parts(name: str, count: int, channels: int) -> None:

@@ -1,7 +1,5 @@
 """Covariance pools: a feature map in, one vector per image out."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -15,16 +13,15 @@ from gcplib.linalg import (
     covariance_map,
     get_function,
     get_rule,
+    logm,
     newton_schulz,
     newton_schulz_function,
     truncate,
 )
-from gcplib.nn.base import MatrixPool, Widths
+from gcplib.nn.base import MatrixPool
 from gcplib.nn.options import check_known, check_parts
 from gcplib.nn.scaling_eigen import Amplifier
 from gcplib.nn.scaling_eigen import amplify as amplified
-
-__all__ = ["CovariancePool", "NewtonSchulzPool"]
 
 # Measured on two cores: at 64 channels the products of five steps take 0.7 of the time of one eigendecomposition, at
 # 128 0.9, at 256 1.3 and more.
@@ -38,9 +35,6 @@ class CovariancePool(MatrixPool):
 
     Args:
         in_channels: channels of the feature map.
-        reduction: channels d after a 1x1 reduction, or after each of several; 64 to 256 are usual, because the vector
-            has d (d + 1) / 2 entries. None keeps the channels.
-        reduction_groups: of the reduction's convolutions.
         fn: the function f, by name (``gcplib.linalg.list_functions``), such as ``power(0.25)``, or as it is.
         rule: the gradient rule, by name (``gcplib.linalg.list_rules``), such as ``taylor(9)``, or as it is.
         route: see ``gcplib.linalg.covariance_map``.
@@ -50,9 +44,8 @@ class CovariancePool(MatrixPool):
         where: which passes ``keep`` truncates: ``both``, ``forward`` or ``backward``.
         blocks: g parts of d / g channels each, with a covariance and its function for every part and none between
             them: the vector has only d (d / g + 1) / 2 entries.
-        compute_dtype: ``float32`` or ``float64`` for the spectral part, or None for the features' own.
-        device: of the weights.
-        dtype: of the weights.
+        common: ``compute_dtype``, ``reduction``, ``reduction_groups``, ``device`` and ``dtype``, see ``MatrixPool`` and
+            ``AveragePool``.
 
     Raises:
         ValueError: what is unknown, or cannot work together.
@@ -62,19 +55,16 @@ class CovariancePool(MatrixPool):
 
     >>> CovariancePool(112, reduction=64).extra_repr()
     '112, out_features=2080, fn=sqrt, rule=exact, route=auto'
-    >>> CovariancePool(8)(torch.randn(2, 8, 5, 5)).shape
-    torch.Size([2, 36])
     """
 
     min_positions = 2
     centered = True
+    added = 0  # channels that ``parts`` adds
 
     def __init__(
         self,
         in_channels: int,
         *,
-        reduction: Widths = None,
-        reduction_groups: int = 1,
         fn: str | SpectralFunction = "sqrt",
         rule: str | GradientRule = "exact",
         route: str = "auto",
@@ -82,41 +72,32 @@ class CovariancePool(MatrixPool):
         keep: str | EigenvalueSet | None = None,
         where: str = "both",
         blocks: int = 1,
-        compute_dtype: str | torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **common,
     ):
-        common = {"reduction": reduction, "reduction_groups": reduction_groups, "device": device, "dtype": dtype}
-        super().__init__(in_channels, compute_dtype=compute_dtype, **common)
+        super().__init__(in_channels, **common)
         check_parts("blocks", blocks, self.channels)
-        fn, rule, channels = get_function(fn), get_rule(rule), self.channels // blocks
+        self.route, self.blocks, self.size = route, blocks, self.channels // blocks + self.added
+        fn, rule = get_function(fn), get_rule(rule)
         self.settings = {"fn": fn, "rule": rule, "route": route, "amplify": amplify, "keep": keep} | self.settings
+        self.settings |= {"where": None if keep is None else where, "blocks": blocks if blocks > 1 else None}
         if amplify is not None:
-            fn = amplified(fn, amplify, channels)
-        if keep is not None:
-            self.settings["where"] = where
-        if blocks > 1:
-            self.settings["blocks"] = blocks
+            fn = amplified(fn, amplify, self.size)
         # What cannot work fails here, not in the first training step.
-        self.fn, self.rule = check_map(fn, truncate(rule, keep, where), route, channels)
+        self.fn, self.rule = check_map(fn, truncate(rule, keep, where), route, self.size)
         if keep is None and where != "both":
             raise ValueError(f"where={where!r} says which passes are truncated, and needs keep, such as keep='top(32)'")
-        self.route, self.blocks = route, blocks
 
     @property
     def out_features(self) -> int:
-        return self.channels * (self.channels // self.blocks + 1) // 2
+        return self.blocks * self.size * (self.size + 1) // 2
 
     def matrix(self, x: Tensor) -> Tensor:
         """Return ``(B, d, d)``, or the blocks ``(B, g, d / g, d / g)`` on the diagonal, of features ``(B, d, M)``."""
-        return covariance_map(self.parts(x), self.fn, self.rule, self.route)
+        return covariance_map(self.parts(x), self.fn, self.rule, self.route, centered=self.centered)
 
     def parts(self, x: Tensor) -> Tensor:
         """Return the features of each covariance: ``(B, d, M)``, or of blocks ``(B, g, d / g, M)``."""
         return x.unflatten(1, (self.blocks, -1)) if self.blocks > 1 else x
-
-    def pool(self, x: Tensor) -> Tensor:
-        return super().pool(x).flatten(1)
 
 
 class NewtonSchulzPool(CovariancePool):
@@ -145,9 +126,78 @@ class NewtonSchulzPool(CovariancePool):
         self.route = self.settings["route"] = route
 
     def matrix(self, x: Tensor) -> Tensor:
-        x = self.parts(x)
-        channels, positions = x.shape[-2:]
-        cheaper = x.device.type != "cpu" or (channels <= MOST_CHANNELS_FOR_PRODUCTS and positions >= channels)
-        if self.by_products and (self.route == "products" or cheaper):
-            return newton_schulz(covariance(x), self.steps)
-        return covariance_map(x, self.fn, self.rule, self.route)
+        few = self.size <= MOST_CHANNELS_FOR_PRODUCTS and x.shape[-1] >= self.size
+        if self.by_products and (self.route == "products" or few or x.device.type != "cpu"):
+            return newton_schulz(covariance(self.parts(x)), self.steps)
+        return super().matrix(x)
+
+
+class GaussianPool(CovariancePool):
+    """Global Gaussian pooling (G2DeNet): a spectral function of the embedded Gaussian; the square root by default.
+
+    With the mean m and the covariance S over positions, the Gaussian N(m, S) becomes one positive matrix, one row and
+    column larger,
+
+        P = [[S + m m^T, m], [m^T, 1]] = Z Z^T,    Z = [X; 1^T] / sqrt(M),
+
+    the second moment of the features with a channel of ones, not centered. So it takes the routes of a covariance; its
+    rank is at most ``min(d, M - 1) + 1``. ``C = P^(1/2)`` still holds both moments: the last column of ``C C`` is
+    (m, 1). Of V views, the mean of their embeddings is pooled.
+
+    The mean makes the largest eigenvalue, which sets what counts as zero: features whose mean is large beside their
+    spread keep fewer small eigenvalues in float32 than by their covariance alone; ``compute_dtype`` helps.
+
+    Args:
+        in_channels: channels of the feature map.
+        options: ``fn`` (``identity`` gives the embedding itself), ``rule``, ``route`` and the common ones, see
+            ``CovariancePool``.
+
+    Source: G2DeNet (Wang et al., CVPR 2017). Our reading: the paper's formula could not be checked against its text;
+    released code adds a multiple of the identity before the root, this layer does not.
+
+    >>> GaussianPool(8)(torch.randn(2, 8, 5, 5)).shape
+    torch.Size([2, 45])
+    """
+
+    fixed = ("amplify", "keep", "where", "blocks")
+    centered = False
+    added = 1
+
+    def __init__(self, in_channels: int, **options):
+        super().__init__(in_channels, amplify=None, keep=None, where="both", blocks=1, **options)
+
+    def parts(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+
+
+class LogPool(MatrixPool):
+    """The logarithm of the shrunk covariance: the log-Euclidean map of positive definite matrices to a vector space.
+
+    ``log((1 - a) S + a tr(S) / d I)``: covariances are singular where positions are fewer than channels, and the
+    logarithm of zero is infinite, so some shrinkage is part of the method.
+
+    Args:
+        in_channels: C.
+        shrinkage: a, above 0 and at most 1.
+        common: see ``MatrixPool``.
+
+    Raises:
+        NonFiniteError: an image without any variance, such as one of constant features.
+
+    Source: O2P (Carreira et al., ECCV 2012), DeepO2P (Ionescu et al., ICCV 2015).
+    """
+
+    min_positions = 2
+    centered = True
+
+    def __init__(self, in_channels: int, *, shrinkage: float = 0.02, **common):
+        super().__init__(in_channels, **common)
+        if not 0 < shrinkage <= 1:
+            raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")
+        self.shrinkage = self.settings["shrinkage"] = shrinkage
+
+    def matrix(self, x: Tensor) -> Tensor:
+        s = covariance(x)
+        mean = s.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        eye = torch.eye(self.channels, dtype=s.dtype, device=s.device)
+        return logm((1 - self.shrinkage) * s + self.shrinkage * mean * eye)

@@ -1,24 +1,17 @@
 """Every pool by name: the registry."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from gcplib.linalg import SpectralFunction, pade_function, power, taylor_function, top_n
 from gcplib.nn.base import AveragePool, Widths, check_widths
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
-from gcplib.nn.gaussian import GaussianPool
 from gcplib.nn.invariant import InvariantPool
-from gcplib.nn.log import LogPool
 from gcplib.nn.options import check_parts, make_module
-from gcplib.nn.pooling import CovariancePool, NewtonSchulzPool
-
-__all__ = ["create_pool", "list_pools"]
+from gcplib.nn.pooling import CovariancePool, GaussianPool, LogPool, NewtonSchulzPool
 
 
 def _mpn_cov(in_channels: int, *, exponent: float | None = None, **options) -> CovariancePool:
@@ -83,17 +76,8 @@ def list_pools() -> list[str]:
     return list(POOLS)
 
 
-def create_pool(
-    name: str | Callable[..., nn.Module] | nn.Module,
-    in_channels: int,
-    *,
-    reduction: Widths = None,
-    reduction_groups: int = 1,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    **options: Any,
-) -> nn.Module:
-    """Make a pooling layer by name.
+def create_pool(name: str | Callable[..., nn.Module] | nn.Module, in_channels: int, **options: Any) -> nn.Module:
+    """Make a pooling layer by name, from ``(B, C, H, W)`` to ``(B, out_features)``.
 
     Args:
         name: ``gap`` average; ``bcnn`` bilinear with signed root, ``cbp`` its sketch (``sketch=8192``); ``cov``
@@ -104,16 +88,10 @@ def create_pool(
             gradient rules (``rule``; ``drop`` for the third), in float64; ``gaussian`` the root of mean and covariance
             in one matrix (``fn``, ``rule``, ``route``); ``idccp`` the root of the projected covariance
             (``projection``). Or a class of modules, called like these; or a module, which is returned.
-        in_channels: channels of the feature map ``(B, C, H, W)``.
-        reduction: channels after a 1x1 reduction, or after each of several, or None.
-        reduction_groups: of the reduction's convolutions.
-        device: of the weights.
-        dtype: of the weights.
-        options: of the pool. All but ``gap`` and ``cbp`` take ``compute_dtype``; those from the eigenvalues of the
-            covariance take ``amplify`` (the Scaling Eigen Branch), ``keep`` and ``where`` (truncation) and ``blocks``.
-
-    Returns:
-        A module from ``(B, C, H, W)`` to ``(B, out_features)``.
+        in_channels: channels C of the feature map.
+        options: of the pool. Those by name take ``reduction``, ``reduction_groups``, ``device`` and ``dtype``; all but
+            ``gap`` and ``cbp`` ``compute_dtype``; those from the eigenvalues of the covariance ``amplify`` (the Scaling
+            Eigen Branch), ``keep`` and ``where`` (truncation) and ``blocks``.
 
     Raises:
         ValueError: unknown name, bad sizes, or what cannot work together.
@@ -122,8 +100,4 @@ def create_pool(
     >>> create_pool("isqrt_cov", 112, reduction=64).out_features
     2080
     """
-    defaults = {"reduction": None, "reduction_groups": 1, "device": None, "dtype": None}
-    given = {"reduction": reduction, "reduction_groups": reduction_groups, "device": device, "dtype": dtype}
-    # Only what was asked for: a class of one's own need not know all of it.
-    common = {key: value for key, value in given.items() if value is not defaults[key]}
-    return make_module("pool", POOLS, name, in_channels, common | options)
+    return make_module("pool", POOLS, name, in_channels, options)

@@ -13,8 +13,6 @@ It leaves the proportions of the spectrum as they are: only its gradient can tel
 of the family do what the name says, and are spectral functions like any root: they cost nothing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,9 +23,18 @@ from torch import Tensor
 from gcplib.linalg import SpectralFunction, get_function, power
 from gcplib.linalg.calls import Partial, resolve, write_call
 
-__all__ = ["Amplifier", "amplify", "constant", "exp_relative", "list_amplifiers", "relative_power"]
-
 Gain = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Amplifier:
+    """A way to amplify: ``put_on`` takes a function and the number of channels, and returns the amplified function."""
+
+    name: str
+    put_on: Callable[[SpectralFunction, int], SpectralFunction]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def amplify(fn: str | SpectralFunction, how: str | Amplifier, channels: int) -> SpectralFunction:
@@ -64,41 +71,30 @@ def amplify(fn: str | SpectralFunction, how: str | Amplifier, channels: int) -> 
     return replace(how.put_on(fn, channels), name=f"{fn}, {how}", base=fn)
 
 
-@dataclass(frozen=True)
-class Amplifier:
-    """A way to amplify: ``put_on`` takes a function and the number of channels, and returns the amplified function."""
-
-    name: str
-    put_on: Callable[[SpectralFunction, int], SpectralFunction]
-
-    def __str__(self) -> str:
-        return self.name
-
-
 def _with_gain(gain: Callable[[Tensor, Tensor], Gain], fn: SpectralFunction, channels: int) -> SpectralFunction:
     return replace(fn, gain=gain)
 
 
-def _released_gain(q: Tensor, lam: Tensor) -> Gain:
-    """Return ``1 + r``, ``r = |Q S|_F``, and its derivatives by q and by lam."""
+def _released_gain(detached: bool, q: Tensor, lam: Tensor) -> Gain:
+    """Return ``1 + r``, ``r = |Q S|_F``, and its derivatives by q and by lam, or zeros in their place."""
     s = (-2 * lam).exp()
     r = (q.square() * s).sum(-1, keepdim=True).sqrt()
     # A zero matrix has no gradient: where r = 0 so are all numerators.
-    toward = q * s / torch.where(r > 0, r, torch.ones_like(r))
+    toward = torch.zeros_like(q) if detached else q * s / torch.where(r > 0, r, torch.ones_like(r))
     return 1 + r, toward, -q * toward
-
-
-def _released_detached_gain(q: Tensor, lam: Tensor) -> Gain:
-    return _released_gain(q, lam)[0], torch.zeros_like(q), torch.zeros_like(q)
 
 
 def _constant_gain(amount: float, q: Tensor, lam: Tensor) -> Gain:
     return torch.full_like(q[..., :1], 1 + amount), torch.zeros_like(q), torch.zeros_like(q)
 
 
+def _check_strength(name: str, strength: float) -> None:
+    if not 0 < strength < math.inf:
+        raise ValueError(f"{name}(b) multiplies by 1 + b with b positive and finite, got {strength:g}")
+
+
 def constant(amount: float) -> Amplifier:
-    if not 0 < amount < math.inf:
-        raise ValueError(f"constant(b) multiplies by 1 + b with b positive and finite, got {amount:g}")
+    _check_strength("constant", amount)
     return Amplifier(write_call("constant", amount), Partial(_with_gain, Partial(_constant_gain, amount)))
 
 
@@ -132,8 +128,7 @@ def _times_relative_decay(strength: float, fn: SpectralFunction, channels: int) 
 
 
 def exp_relative(strength: float = 1.0) -> Amplifier:
-    if not 0 < strength < math.inf:
-        raise ValueError(f"exp_relative amplifies by 1 + b with b positive and finite, got {strength:g}")
+    _check_strength("exp_relative", strength)
     name = write_call("exp_relative", strength, defaults=(1.0,))
     return Amplifier(name, Partial(_times_relative_decay, strength))
 
@@ -157,11 +152,11 @@ def relative_power(exponent: float) -> Amplifier:
 
 
 AMPLIFIERS: dict[str, Amplifier | Callable[..., Amplifier]] = {
-    "released": Amplifier("released", Partial(_with_gain, _released_gain)),
+    "released": Amplifier("released", Partial(_with_gain, Partial(_released_gain, False))),
     "exp": Amplifier("exp", Partial(_times_decay, 1.0, 1.0)),
     "exp_relative": exp_relative,
     "power": relative_power,
-    "released_detached": Amplifier("released_detached", Partial(_with_gain, _released_detached_gain)),
+    "released_detached": Amplifier("released_detached", Partial(_with_gain, Partial(_released_gain, True))),
     "constant": constant,
 }
 

@@ -4,15 +4,11 @@ They form the group D4. The mean over all eight views is invariant whatever the 
 image only reorders the sum. Every pool of this library takes features ``(B, V, C, H, W)`` of V views.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
-from gcplib.nn.network import Network
+from gcplib.nn.base import Network
 from gcplib.nn.options import check_known
-
-__all__ = ["D4", "VIEWS", "D4Views", "d4_views", "laid_out_as", "random_view"]
 
 # r turns by 90 degrees against the clock, f mirrors left and right; "rf" mirrors first.
 D4 = ("e", "r", "r2", "r3", "f", "rf", "r2f", "r3f")
@@ -23,8 +19,6 @@ VIEWS = ("all", "random", "upright")
 
 def d4_views(x: Tensor) -> Tensor:
     """Return the eight views of square images, in the order of ``D4``: ``(B, C, H, H)`` to ``(B, 8, C, H, H)``.
-
-    Pixels change places and nothing else: there is no interpolation.
 
     Raises:
         ValueError: not four dimensions, or images that are not square.
@@ -62,9 +56,8 @@ def laid_out_as(x: Tensor, images: Tensor) -> Tensor:
 
     Convolutions on a CPU are several times faster so.
     """
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return images.contiguous(memory_format=torch.channels_last)
-    return images
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=torch.channels_last) if last else images
 
 
 class D4Views(Network):
@@ -98,8 +91,7 @@ class D4Views(Network):
     def head(self) -> nn.Module:
         return self.model.head
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the features ``(B, C, h, w)`` of images, or of all their views ``(B, 8, C, h, w)``."""
+    def forward_features(self, x: Tensor) -> Tensor:  # of all views (B, 8, C, h, w)
         if self.mode == "all":
             views = d4_views(x)
             return self.model.forward_features(laid_out_as(x, views.flatten(0, 1))).unflatten(0, views.shape[:2])
@@ -108,7 +100,6 @@ class D4Views(Network):
         return self.model.forward_features(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits ``(B, classes)`` of such features, or the vectors that the classifier sees."""
         return self.model.forward_head(x, pre_logits=pre_logits)
 
     def extra_repr(self) -> str:

@@ -274,6 +274,7 @@ def test_sweeps_become_an_image(place, monkeypatch):
         (["--rounds", "0"], "must be at least 1, got 0"),
         (["--methods", "cholesky"], "no method has 'cholesky' in its name; known: covariance;"),
         (["--keep"], "nothing was measured on cpu"),
+        (["--keep", "--sizes", "2x6x9"], "--keep measures nothing, so --sizes"),
         (["--sweep", "--sizes", "2x6x9"], "--sweep has sizes and methods of its own"),
     ],
 )

@@ -125,16 +125,14 @@ def test_settings_that_do_not_fit(name):
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True, "3"])
 def test_bad_k(k):
-    with pytest.raises(
-        ValueError, match=re.escape(f"k must be an integer of at least 1, or None for all negatives, got {k!r}")
-    ):
+    with pytest.raises(ValueError, match=f"k, None for all negatives, must be a positive integer, got {k!r}"):
         gradient_boosting_cross_entropy(torch.zeros(2, 5), torch.tensor([0, 1]), k)
 
 
 def test_k_above_the_negatives():
     with pytest.raises(ValueError, match="k = 15 hardest negatives of 12 classes: there are 11; lower k"):
         get_loss("gce(15)")(torch.zeros(2, 12), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="k must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="k, None for all negatives, must be a positive integer, got 0"):
         get_loss("gce(0)")
 
 

@@ -71,6 +71,8 @@ def _layers(arguments: argparse.Namespace) -> list:
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.keep:
+        if arguments.sizes or arguments.methods or arguments.sweep:
+            raise ValueError("--keep measures nothing, so --sizes, --methods and --sweep cannot go with it")
         return [keep(device)]
     if arguments.sweep and (arguments.sizes or arguments.methods):
         raise ValueError("--sweep has sizes and methods of its own")

@@ -176,10 +176,24 @@ def _follow(body: list[ast.stmt], values: dict[str, Any]) -> Iterator[str]:
                 exec(compile(ast.Module([statement], []), "<cell>", "exec"), PURE, values)
             else:
                 raise NameError("it may do anything")
-        except (ValueError, AssertionError) as error:
-            yield str(error) or ast.unparse(statement)
-        except Exception:  # it needs more than the parameters, so what it sets is not known
+        except Exception as error:
+            names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+            is_check = isinstance(statement, ast.Assert) or "options_of" in names
+            if is_check and isinstance(error, ValueError | AssertionError):
+                yield str(error) or ast.unparse(statement)
+                continue
+            # It needs more than the parameters: what it sets is not known, nor a list or dict that it may change.
             for node in ast.walk(statement):
                 match node:
                     case ast.Name(id=name, ctx=ast.Store()) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                         values.pop(name, None)
+                    case (
+                        ast.Attribute(value=ast.Name(id=name)) | ast.Subscript(value=ast.Name(id=name), ctx=ast.Store())
+                    ):
+                        values.pop(name, None)
+                    case ast.Call(args=[*arguments]):
+                        for argument in arguments:
+                            if isinstance(argument, ast.Name) and isinstance(
+                                values.get(argument.id), list | dict | set
+                            ):
+                                values.pop(argument.id)

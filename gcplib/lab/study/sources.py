@@ -67,6 +67,10 @@ class Library:
                     yield from filter(None, [self._module(text) if "." in text else None])
                 case node:
                     stack += ast.iter_child_nodes(node)
+                    match node:  # the kept verdicts of a profile
+                        case ast.Call(func=ast.Name(id="kept_records"), args=[ast.Constant(value=text)]):
+                            path = self.data / "evidence" / f"{text}_verdicts.json"
+                            yield from [path] if path.is_file() else []
 
     def _module(self, name: str) -> Path | None:
         head, *parts = name.split(".")
@@ -80,10 +84,21 @@ class Library:
             return path
         home = self._module(module)
         for node in ast.walk(self._tree(home)) if home.name == "__init__.py" else ():
-            if isinstance(node, ast.ImportFrom) and self._module(node.module or ""):
-                for alias in node.names:
-                    if (alias.asname or alias.name) == name:
-                        return self._place(node.module, alias.name)
+            match node:
+                case ast.ImportFrom(module=str(other), names=aliases) if self._module(other):
+                    for alias in aliases:
+                        if (alias.asname or alias.name) == name:
+                            return self._place(other, alias.name)
+                case ast.Dict():  # a table of what is imported when it is asked for: names and their module
+                    texts = [
+                        (ast.unparse(k).strip("'"), ast.unparse(v).strip("'"))
+                        for k, v in zip(node.keys, node.values, strict=True)
+                        if k
+                    ]
+                    for names, other in (pair for text in texts for pair in (text, text[::-1])):
+                        for place in (other, f"{module}.{other}"):
+                            if name in names.split() and self._module(place):
+                                return self._place(place, name)
         return home
 
     def _tree(self, path: Path) -> ast.Module:

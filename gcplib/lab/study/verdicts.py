@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gcplib.lab.holm import holm
-from gcplib.lab.validation import read_yaml
-from gcplib.linalg.calls import unknown
+from gcplib.lab.validation import read_yaml, unknown
 
 if TYPE_CHECKING:
     from gcplib.lab.analysis import Interval

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from notebook_code import definitions
 
@@ -53,3 +54,11 @@ def test_only_a_singular_estimate_depends_on_the_tolerance():
     for positions, depends in ((4, True), (200, False)):
         coarse, fine = (CODE.estimate_losses(population, positions, 2, 0, t)["sample"] for t in (1e-4, 1e-8))
         assert (abs(coarse - fine) > 0.1) == depends
+
+
+@pytest.mark.parametrize("positions", [5, 40])
+def test_the_shrunk_estimate_is_scikit_learns(positions):
+    covariances = pytest.importorskip("sklearn.covariance")
+    x = torch.randn(8, positions, dtype=torch.float64) * torch.arange(1, 9)[:, None] + 3
+    want = torch.from_numpy(covariances.ledoit_wolf(x.T.numpy())[0])
+    torch.testing.assert_close(CODE.ledoit_wolf(x), want)

@@ -111,6 +111,15 @@ def test_options_are_checked_as_the_notebook_calls_for_them(world):
     assert third == "a: at least 2 seeds, got 1"
 
 
+def test_what_may_have_changed_is_not_known(world):
+    code = (
+        "found, table, rows = [], {}, []\nimport torch\nfor size in (1, 2):\n    found.append(torch.ones(size))",
+        "table['a'] = torch.ones(1)\ntorch.fill(rows)\ntotal = 0\nfor one in torch.ones(3):\n    total += 1",
+        "pairs = list(zip(found, (1, 2), strict=True))\nassert found and table and rows and total",
+    )
+    assert problems(world, *code, parameters="seeds: int = 2") == []
+
+
 def test_a_cell_tagged_check_runs_with_the_values(world):
     check = "import math\nif math.gcd(a, b) > 1:\n    raise ValueError(f'{a} and {b} have a factor in common')"
     assert problems(world, parameters="a: int = 2\nb: int = 3", check=check, b=5) == []

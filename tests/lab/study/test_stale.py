@@ -1,5 +1,6 @@
 """Editing a file makes those notebooks stale whose results depend on it, and no others."""
 
+import importlib
 import json
 import re
 import shutil
@@ -45,8 +46,12 @@ EVERY = [f"{number:02d}" for number in range(13)]
 
 
 def using(*names):
-    """Notebooks that import a name themselves."""
-    code = {path.stem[:2]: path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    """Notebooks whose code has a name."""
+    cells = {path.stem[:2]: json.loads(path.read_text())["cells"] for path in (ROOT / "notebooks").glob("*.ipynb")}
+    code = {
+        name: "".join(s for c in found if c["cell_type"] == "code" for s in c["source"])
+        for name, found in cells.items()
+    }
     return sorted(name for name, text in code.items() if any(re.search(rf"\b{word}\b", text) for word in names))
 
 
@@ -54,8 +59,8 @@ def test_a_module_makes_those_stale_that_use_it(checkout):
     assert checkout("gcplib/lab/data/corruptions.py", "\nimport numpy", "\nX = 1\nimport numpy") == ["08"]
     # Every notebook trains or compares pools; the second only differentiates.
     assert checkout("gcplib/lab/training/recipe.py", "\n__all__", "\nX = 1\n__all__") == [n for n in EVERY if n != "02"]
-    assert checkout("gcplib/linalg/spectral.py", "\n__all__", "\nX = 1\n__all__") == EVERY
-    recorded = [name for name in EVERY if name in using("record", "claims_table")]
+    assert checkout("gcplib/linalg/spectral.py", "\nimport torch", "\nX = 1\nimport torch") == EVERY
+    recorded = [name for name in EVERY if name in using("record", "claims_table", "Evidence")]
     assert checkout("gcplib/lab/study/verdicts.py", "LEAST_N", "LEAST_M") == recorded
 
 
@@ -76,7 +81,7 @@ def test_data_make_those_stale_that_read_them(checkout):
     assert checkout("data/evidence/amplification.csv", "\n", "\n\n") == ["06"]
     assert checkout("data/published.csv", "\n", "\n\n") == ["07"]
     assert checkout("data/typefaces.txt", "\n", "\n# x\n") == [name for name in EVERY if name != "02"]
-    recorded = [name for name in EVERY if name in using("record", "claims_table")]
+    recorded = [name for name in EVERY if name in using("record", "claims_table", "Evidence")]
     assert checkout("gcplib/lab/study/claims.yaml", "C01:", "\nC01:") == recorded
 
 
@@ -91,10 +96,11 @@ def test_text_and_parameters_make_the_one_notebook_stale(checkout):
     assert checkout("notebooks/profiles/study.yaml", "families: 60", "families: 59") == shared
 
 
-def test_every_public_name_of_the_package_leads_to_its_module():
+@pytest.mark.parametrize("package", ["gcplib", *(f"gcplib.{n}" for n in ("linalg", "nn", "lab.analysis", "lab.study"))])
+def test_every_public_name_of_a_package_leads_to_its_module(package):
     library = sources.Library()
-    for name in gcplib.__all__:
-        assert library._place("gcplib", name).name != "__init__.py"
+    for name in importlib.import_module(package).__all__:
+        assert library._place(package, name).name != "__init__.py", name
 
 
 def test_imports_within_functions_and_by_name_count(tmp_path):
