@@ -16,9 +16,20 @@ if _PLACE:
 os.environ["GCPLIB_PROGRESS"] = "0"
 os.environ["MPLBACKEND"] = "agg"
 
+import nbval.plugin  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def _save_coverage(config, kernel):
+    """Let a kernel write what it has covered: nbval kills it."""
+    code = "import coverage\nif coverage.Coverage.current(): coverage.Coverage.current().save()"
+    kernel.await_idle(kernel.kc.execute(code), 60)
+
+
+# Coverage follows every process by itself; a second measurement by nbval within a kernel would end in an error.
+nbval.plugin.setup_coverage, nbval.plugin.teardown_coverage = lambda *_: None, _save_coverage
 
 # Files that take longest, which start first: of two workers, none is left alone with a long one at the end.
 LONGEST = ()

