@@ -61,7 +61,7 @@ def test_checks_need_no_torch(notebook):
         # At stride 32 a covariance of 49 positions has 48 eigenvalues, and the published cut keeps 52 of 64.
         ("04", {"stride": 32}, "at most 48 eigenvalues, and the largest cut keeps 52"),
         ("04", {"kept": [1.5]}, "from 0 to 1"),
-        ("04", {"effort": {"step": 3}}, "no option 'step'"),
+        ("04", {"effort": {"step": 3}}, "unknown option of 'effort' 'step'"),
         ("04", {"recipe": {"epochs": 3}}, "leave it out of recipe"),
         ("05", {"looks": {"fraction": 0.9}, "stride": 32}, "sets of 1 to 48 eigenvalues"),
         ("05", {"perturb": {"window": 30}}, "windows of 30 by 32 do not fit"),

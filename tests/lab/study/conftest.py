@@ -124,10 +124,12 @@ class World:
     def training(self) -> None:
         """Put a training in the place of the library's that ends as the pool's name says."""
         package = self.root / "sources" / "gcplib"
-        (package / "lab" / "training.py").write_text(TRAINING)
+        training = package / "lab" / "training"
+        training.mkdir()
+        (training / "__init__.py").write_text(TRAINING)
+        (training / "systems.py").write_text("def build_head(*parts):\n    pass\n")
         (package / "lab" / "data.py").write_text(DATA)
         (package / "nn.py").write_text("def create_pool(*sizes, **options):\n    pass\n")
-        (package / "models.py").write_text("def build_head(*parts):\n    pass\n")
 
     def trained(self, column: int = 0) -> list[str]:
         """The names of the runs that were trained, in order (or processes, 1; GPUs, 2; whether there were data, 3)."""

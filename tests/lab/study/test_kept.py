@@ -17,7 +17,7 @@ def test_kept_effects_are_the_primary_ones_with_their_verdict():
 
 def test_claims_without_kept_effects_have_no_rows():
     assert len(kept_effects("C32").data) == 0
-    with pytest.raises(ValueError, match="no claim 'C99'"):
+    with pytest.raises(ValueError, match="unknown claim 'C99'"):
         kept_effects("C99")
 
 

@@ -43,7 +43,8 @@ def profile(world):
     return world.profile("description: words & more\nnotebooks: {a: , b: }")
 
 
-def test_the_page_tells_claims_notebooks_and_where_they_come_from(world, profile):
+def test_the_page_tells_claims_notebooks_and_where_they_come_from(world, profile, monkeypatch):
+    monkeypatch.delenv("GCPLIB_STUDY", raising=False)
     executed(world, "a", new_markdown_cell("# Look at `spectra`"), image_cell())
     primary = Evidence("accuracy: orthogonal minus kaiming, with the path", -2, -3, -1, n=5)
     effects = [primary, Evidence("gain <x>", -2, -3, -1, n=5)]

@@ -58,6 +58,7 @@ def driven(small, tmp_path_factory):
     return report, folder, spec.name
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_weights(driven):
     report, folder, name = driven
     killed = report["killed"]

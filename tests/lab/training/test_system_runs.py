@@ -133,7 +133,7 @@ def test_a_spec_that_makes_no_sense_is_refused(spec, fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"loss": "gce(0)"}, "k must be an integer of at least 1"),
+        ({"loss": "gce(0)"}, "must be a positive integer, got 0"),
         ({"loss": "hinge"}, "hinge"),
         ({"loss": "gce(2)", "label_smoothing": 0.1}, "label_smoothing is for the loss cross_entropy"),
     ],
