@@ -109,7 +109,7 @@ class NewtonSchulzPool(CovariancePool):
         route: ``products`` runs the iteration; ``full``, ``thin`` or ``svd`` evaluate the function that it computes on
             the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
             the eigenvalues on a CPU where positions are fewer than channels, or channels more than 128, because
-            there they are cheaper (``python -m gcplib.lab.bench``), and the products elsewhere.
+            there they are cheaper (``gcplib bench``), and the products elsewhere.
         options: see ``CovariancePool``; amplify, keep and rules other than exact need the eigenvalues.
     """
 
