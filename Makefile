@@ -37,9 +37,7 @@ smoke:  ## the same in a few minutes, on small data
 	@$(MAKE) --no-print-directory study PROFILE=smoke
 
 test: style types  ## style, types, tests and every notebook once (8 minutes on two cores)
-	$(call part,tests,$(TESTS) -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=80 tests gcplib)
-	@# By themselves: the plugin that runs notebooks has a way of its own with coverage, and it fails here.
-	$(call part,notebooks,$(TESTS) notebooks)
+	$(call part,tests and notebooks,$(TESTS) -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90)
 
 test-all: style types  ## the same with the slow tests: whole studies, a cluster, and ranks that die
 	$(call part,all tests and notebooks,$(TESTS))
