@@ -55,7 +55,7 @@ def interval_plot(
         number: the format of the means.
         kept: intervals of kept evidence, drawn in gray below those of the same name.
         lines: values to mark, the first one solid. If given, the limits are those of the means, of the marks and of
-            kept evidence with some room: a longer bar leaves the axes, as those of two seeds often would.
+            kept evidence with some room: a longer bar leaves the axes, as those of two seeds often would, by an arrow.
     """
     old = {place: found for place, name in enumerate(rows) if (found := (kept or {}).get(name))}
     for place, found in old.items():
@@ -73,7 +73,7 @@ def interval_plot(
         text = number.format(row.mean).replace("-", "\N{MINUS SIGN}")  # as on the axes
         ax.annotate(text, (row.mean, place), (0, 8), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.set_ylim(len(rows) - (0.2 if old else 0.4), -0.7)
+    ax.set_ylim(len(rows) + (0.15 if old else -0.4), -0.7)
     ax.grid(axis="y", visible=False)
     if lines is not None:
         for place, line in enumerate(lines):
@@ -84,5 +84,10 @@ def interval_plot(
         ends = [end for row in rows.values() for end in (row.low, row.high)]
         low, high = max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends))
         if low < high:  # or all is one value, and matplotlib makes the room
-            ax.set_xlim(low, high)
+            margin = 0.04 * (high - low)
+            ax.set_xlim(low - margin, high + margin)
+            for place, (name, row) in enumerate(rows.items()):
+                cut = {"<": (low - margin, row.low < low), ">": (high + margin, row.high > high)}
+                for marker, end in ((marker, end) for marker, (end, is_cut) in cut.items() if is_cut):
+                    ax.plot(end, place, marker, color=(colors or {}).get(name, "0.2"), markersize=9, clip_on=False)
         ax.margins(x=0.06)

@@ -40,6 +40,8 @@ def test_figure_leaves_out_what_is_not_there_and_keeps_means_in_sight():
     assert 6 < high < 20
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     assert ax.get_xlabel() == "points"
+    arrows = [(line.get_marker(), *line.get_xdata(), *line.get_ydata()) for line in ax.lines]
+    assert [arrow for arrow in arrows if arrow[0] in ("<", ">")] == [("<", low, 0), (">", high, 0)]  # of a, not of b
     plt.close("all")
 
 
