@@ -32,7 +32,19 @@ def _save_coverage(config, kernel):
 nbval.plugin.setup_coverage, nbval.plugin.teardown_coverage = lambda *_: None, _save_coverage
 
 # Files that take longest, which start first: of two workers, none is left alone with a long one at the end.
-LONGEST = ()
+LONGEST = (
+    "tests/lab/study/test_runner.py",
+    "notebooks/07_train_fine_grained.ipynb",
+    "notebooks/09_gate_with_second_order.ipynb",
+    "tests/lab/study/test_stale.py",
+    "notebooks/10_pool_invariantly.ipynb",
+    "tests/lab/study/test_sweep_study.py",
+    "notebooks/06_amplify_small_eigenvalues.ipynb",
+    "notebooks/03_measure_gradient_smoothness.ipynb",
+    "notebooks/00_start_here.ipynb",
+    "notebooks/04_watch_truncation_fail.ipynb",
+    "tests/test_notebook_defaults.py",
+)
 
 
 def pytest_collectstart(collector):

@@ -109,6 +109,7 @@ def test_a_process_that_dies_in_a_run_leaves_the_others_trained(world):
     assert (world.root / "read").read_text() == "all-1."
 
 
+@pytest.mark.slow
 def test_a_killed_study_of_runs_ends_whole_and_continues(world):
     world.training()
     world.profile("runs: {all: {batch: 3, grid: {pool: [good, slow, wild]}}}")

@@ -99,6 +99,7 @@ def story(small, tmp_path_factory):
     return one, Run(spec, directory), told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["second", "first", "torchrun"])
 def test_when_a_process_dies_the_others_stop_and_say_so(story, victim):
     told = story[2][victim]
@@ -113,6 +114,7 @@ def test_when_a_process_dies_the_others_stop_and_say_so(story, victim):
     assert any(message in told["text"] for message in messages), told["text"]
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_the_run(story):
     told = story[2]
     places = [told[name]["place"] for name in ("second", "first", "torchrun")]
@@ -122,6 +124,7 @@ def test_the_same_command_continues_the_run(story):
     assert told["last"]["text"].count("outcome: finished") == 1  # only one of the two reports
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(story):
     """20 steps and more, with a last batch that is not full, a clipped gradient, and batch norm as in evaluation."""
     one, two, _ = story

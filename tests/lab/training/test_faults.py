@@ -74,6 +74,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_weight
     assert not list((folder / "killed" / "train" / name).glob(".*"))  # half-written files of the dead are gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["stopped", "stopped-group"])
 def test_sigterm_leaves_a_checkpoint_and_a_message_and_the_same_command_continues(driven, which):
     report, folder, name = driven
@@ -84,6 +85,7 @@ def test_sigterm_leaves_a_checkpoint_and_a_message_and_the_same_command_continue
     assert_same(folder / "whole" / "train" / name, folder / which / "train" / name)
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_end_is_not_waited_for(driven):
     told = driven[0]["in-vain"]
     assert told["code"] == 143
@@ -104,10 +106,12 @@ def test_nobody_is_ended_who_has_stopped_in_time(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 def test_a_process_without_its_parent_ends_and_says_so(driven):
     assert driven[0]["orphan"] == "my parent is gone\n"
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_with_the_same_statistics_of_batch_norm_as_one(driven):
     report, folder, _ = driven
     assert report["two"] == [0, 0], [(folder / f"two-{rank}.txt").read_text() for rank in (0, 1)]
