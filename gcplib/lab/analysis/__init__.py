@@ -6,18 +6,14 @@ What is the subject of one notebook stands in that notebook. The rest is here, a
 from importlib import import_module
 
 _HOMES = {
-    "attribution": "differentiable_scores",
-    "comparison": "compare_plot in_words paired_gain",
-    "descriptors": "spectra",
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
-    "plots": "POOL_LABELS interval_plot legend_below pool_palette use_style",
-    "smoothness": "Smoothness effective_smoothness gradient_field smoothness_while_training",
-    "spectral_scores": "class_matrices get_spectrum set_scores",
-    "speed": "censored_mean epochs_to seconds_to",
-    "statistics": "Interval crossed_interval holm mean_interval paired_difference paired_p_value",
-    "stem": "find_stem",
-    "turns": "now step_times take_turns",
+    "plots": "POOL_LABELS compare_plot in_words interval_plot legend_below pool_palette use_style",
+    "smoothness": "Smoothness effective_smoothness measure_while_training smoothness_while_training",
+    "spectral_scores": "class_matrices differentiable_scores get_spectrum set_scores spectra",
+    "speed": "censored_mean epochs_to now seconds_to step_times take_turns",
+    "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value",
+    "stem": "find_stem stem_output",
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -1,6 +1,6 @@
 """Which pixels matter for the class scores of sets of eigenvalues: gradients at the pixels, occlusion, learned masks.
 
-Images are ``(B, H, W, 3)`` of uint8; the maps ``(..., sets, h, w)``, signed as in ``attribution``.
+Images are ``(B, H, W, 3)`` of uint8; the maps ``(..., sets, h, w)``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from gcplib.lab.analysis.attribution import differentiable_scores
-from gcplib.lab.analysis.spectral_scores import Classes, Sets, class_matrices, nonzero_sets, set_scores
+from gcplib.lab.analysis.spectral_scores import (
+    Classes,
+    Sets,
+    class_matrices,
+    differentiable_scores,
+    nonzero_sets,
+    set_scores,
+)
 from gcplib.lab.progress import track
 from gcplib.models import Backbone, Head
 
@@ -38,17 +44,17 @@ def blurred(images: Tensor, fraction: float = 0.05) -> Tensor:
     return torch.from_numpy(found).to(images.device)
 
 
-def _targets(
-    backbone: Backbone, heads: Sequence[Head], count: int, sets: Sets, classes: Classes, against: Classes | None
-) -> list[tuple[list[int], list[int] | None]]:
-    """Return the class of every image and what it is against, after a look at all that needs no image."""
+def _questions(
+    backbone: Backbone, heads: Sequence[Head], images: int, sets: Sets, *both: Classes | None, size: int = 1
+) -> list[list[list[int] | None]]:
+    """Return the classes of ``size`` images each, and what they are against, after checks that need no image."""
     if backbone.training:
         raise ValueError("the backbone is in training mode, where batch norm mixes the images; call .eval() first")
     nonzero_sets(sets)
     for head in heads:
-        class_matrices(head, classes, against, count)
-    others = [None] * count if against is None else [[int(other)] for other in against]
-    return list(zip([[int(label)] for label in classes], others, strict=True))
+        class_matrices(head, *both, images)
+    lists = [None if labels is None else [int(label) for label in labels] for labels in both]
+    return [[labels and labels[start : start + size] for labels in lists] for start in range(0, images, size)]
 
 
 def pixel_gradient_map(
@@ -58,33 +64,29 @@ def pixel_gradient_map(
     sets: Sets,
     classes: Classes,
     against: Classes | None = None,
-    times_input: bool = False,
 ) -> Tensor:
-    """Return the gradient of the sets' scores at the pixels, ``(B, sets, H, W)``.
+    """Return the largest size over colors of the gradient of the sets' scores at the pixels, ``(B, sets, H, W)``.
 
     Args:
         backbone, head, images, sets, classes, against: see ``set_scores``; the images are ``(B, H, W, 3)``.
-        times_input: sum over colors of gradient times input, signed; otherwise the largest magnitude over colors,
-            never negative (saliency).
 
     Raises:
         ValueError: as ``set_scores``. NonFiniteError: a cut between equal eigenvalues.
 
-    Source: Simonyan et al., ICLR workshop 2014; by captum's ``Saliency`` and ``InputXGradient``.
+    Source: Simonyan et al., ICLR workshop 2014; by captum's ``Saliency``.
     """
-    from captum.attr import InputXGradient, Saliency
+    from captum.attr import Saliency
 
     x = backbone.prepare(images)
-    targets = _targets(backbone, [head], len(x), sets, classes, against)
+    questions = _questions(backbone, [head], len(x), sets, classes, against)
     maps = []
-    for image, question in track(zip(x.split(1), targets, strict=True), "gradients", len(x), "image"):
+    for image, question in track(zip(x.split(1), questions, strict=True), "gradients", len(x), "image"):
 
-        def scores(batch: Tensor, question: tuple = question) -> Tensor:
+        def scores(batch: Tensor, question: list = question) -> Tensor:
             return differentiable_scores(head, backbone(batch), sets, *question)
 
-        method = InputXGradient(scores) if times_input else Saliency(scores)
-        found = [method.attribute(image.requires_grad_(), target=i).detach() for i in range(len(sets))]
-        maps.append(torch.stack([m.sum(1)[0] if times_input else m.amax(1)[0] for m in found]))
+        found = [Saliency(scores).attribute(image.requires_grad_(), target=i) for i in range(len(sets))]
+        maps.append(torch.cat(found).amax(1))
     return torch.stack(maps)
 
 
@@ -122,7 +124,7 @@ def occlusion_map(
 
     x = backbone.prepare(images)
     every = [heads] if isinstance(heads, Head) else list(heads)
-    targets = _targets(backbone, every, len(x), sets, classes, against)
+    questions = _questions(backbone, every, len(x), sets, classes, against)
     height, width = x.shape[-2:]
     if not 1 <= stride <= window <= min(height, width) or window % stride or height % stride or width % stride:
         raise ValueError(
@@ -130,19 +132,18 @@ def occlusion_map(
             "divide the window and both sides"
         )
 
-    def scores(visible: Tensor, image: Tensor, cover: Tensor, label: list, other: list | None) -> Tensor:
+    def scores(visible: Tensor, image: Tensor, cover: Tensor, question: list) -> Tensor:
         shown = functional.interpolate(visible, (height, width), mode="nearest")
         features = backbone(torch.lerp(cover, image, shown).contiguous(memory_format=torch.channels_last))
-        question = label * len(visible), None if other is None else other * len(visible)
-        return torch.cat([set_scores(head, features, sets, *question) for head in every], 1)
+        of_all = [labels and labels * len(visible) for labels in question]
+        return torch.cat([set_scores(head, features, sets, *of_all) for head in every], 1)
 
     # What captum covers is a map of what is visible, a cell per step: its sums over windows then cost nothing.
     cells, steps = x.new_ones(1, 1, height // stride, width // stride), (1, window // stride, window // stride)
-    options = {"baselines": 0, "perturbations_per_eval": BATCH}
-    items, maps = zip(x.split(1), blurred(x).split(1), targets, strict=True), []
-    for image, cover, (label, other) in track(items, "occlusion", len(x), "image"):
-        method = Occlusion(partial(scores, image=image, cover=cover, label=label, other=other))
-        found = method.attribute(cells, steps, (1, 1, 1), **options)
+    items, maps = zip(x.split(1), blurred(x).split(1), questions, strict=True), []
+    for image, cover, question in track(items, "occlusion", len(x), "image"):
+        method = Occlusion(partial(scores, image=image, cover=cover, question=question))
+        found = method.attribute(cells, steps, (1, 1, 1), baselines=0, perturbations_per_eval=BATCH)
         maps.append(found.view(len(every), len(sets), *cells.shape[2:]))
     stacked = torch.stack(maps, 1)
     return stacked[0] if isinstance(heads, Head) else stacked
@@ -183,24 +184,21 @@ def extremal_map(
     if not 0 < area < 1 or steps < 1 or not rate > 0:
         raise ValueError(f"need an area between 0 and 1, steps and a positive rate, got {area}, {steps} and {rate}")
     x = backbone.prepare(images)
-    targets = _targets(backbone, [head], len(x), sets, classes, against)
-    cover, found = blurred(x), []
-    jobs = [(start, chosen) for start in range(0, len(x), BATCH) for chosen in sets]
-    for start, chosen in track(jobs, "learned masks", unit="set"):
-        part = slice(start, start + BATCH)
-        labels = [label[0] for label, _ in targets[part]]
-        others = None if against is None else [other[0] for _, other in targets[part]]
-        grid = (x.shape[2] // backbone.stride, x.shape[3] // backbone.stride)
-        logits = x.new_zeros(len(x[part]), 1, *grid, requires_grad=True)
+    questions = _questions(backbone, [head], len(x), sets, classes, against, size=BATCH)
+    batches = zip(x.split(BATCH), blurred(x).split(BATCH), questions, strict=True)
+    jobs = [(*batch, chosen) for batch in batches for chosen in sets]
+    grid, maps = [side // backbone.stride for side in x.shape[2:]], []
+    for image, cover, question, chosen in track(jobs, "learned masks", unit="set"):
+        logits = x.new_zeros(len(image), 1, *grid, requires_grad=True)
         optimizer = torch.optim.Adam([logits], rate)
         for _ in range(steps):
             shown = functional.interpolate(_with_area(logits, area), x.shape[2:], mode="bilinear", align_corners=False)
-            features = backbone(torch.lerp(cover[part], x[part], shown))
-            loss = -differentiable_scores(head, features, [chosen], labels, others).sum()
+            features = backbone(torch.lerp(cover, image, shown))
+            loss = -differentiable_scores(head, features, [chosen], *question).sum()
             (logits.grad,) = torch.autograd.grad(loss, logits)
             optimizer.step()
-        found.append(_with_area(logits.detach(), area).squeeze(1))
-    return torch.cat([torch.stack(found[i : i + len(sets)], 1) for i in range(0, len(found), len(sets))])
+        maps.append(_with_area(logits.detach(), area))
+    return torch.cat([torch.cat(maps[i : i + len(sets)], 1) for i in range(0, len(maps), len(sets))])
 
 
 def _with_area(logits: Tensor, area: float) -> Tensor:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gcplib.lab.analysis.statistics import Interval
 
-__all__ = ["POOL_LABELS", "interval_plot", "legend_below", "pool_palette", "use_style"]
+__all__ = ["POOL_LABELS", "compare_plot", "in_words", "interval_plot", "legend_below", "pool_palette", "use_style"]
 
 POOL_LABELS = {
     "gap": "average",
@@ -91,3 +91,27 @@ def interval_plot(
                 for marker, end in ((marker, end) for marker, (end, is_cut) in cut.items() if is_cut):
                     ax.plot(end, place, marker, color=(colors or {}).get(name, "0.2"), markersize=9, clip_on=False)
         ax.margins(x=0.06)
+
+
+def compare_plot(
+    rows: Mapping[str, Interval | None],
+    ax: Axes,
+    xlabel: str,
+    kept: Mapping[str, Interval | None] | None = None,
+    colors: Mapping[str, object] | None = None,
+    number: str = "{:+.1f}",
+    zero: bool = True,
+) -> None:
+    """Draw with ``interval_plot`` the rows that are there, below them those of kept evidence, and a line at zero."""
+    rows = {name: row for name, row in rows.items() if row is not None}
+    interval_plot(rows, ax, colors, number, kept, lines=[0.0] * zero if rows else None)
+    ax.set_xlabel(xlabel)
+
+
+def in_words(values: Mapping[str, object], number: str = "{:g}") -> str:
+    """Return names and numbers as text, for notes.
+
+    >>> in_words({"average": 0.2, "covariance": 0.1})
+    'average 0.2, covariance 0.1'
+    """
+    return ", ".join(f"{name} {number.format(value)}" for name, value in values.items())

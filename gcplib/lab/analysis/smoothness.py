@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
-from gcplib.lab.analysis.descent import descend
 from gcplib.linalg import NonFiniteError
 
-__all__ = ["Smoothness", "effective_smoothness", "gradient_field", "smoothness_while_training"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["Smoothness", "effective_smoothness", "measure_while_training", "smoothness_while_training"]
 
 
 @dataclass(frozen=True)
@@ -32,45 +30,22 @@ class Smoothness:
 NOT_FINITE = Smoothness(math.nan, math.inf, math.inf, math.nan, False)
 
 
-def gradient_field(
-    model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = functional.cross_entropy
-) -> tuple[float, Tensor]:
-    """Return the loss of one batch and what the backward pass gives for it, all parameters in one float64 vector.
-
-    That vector need not be the derivative of any loss: gradient rules change it. The ``grad`` of the parameters is left
-    alone; buffers, such as the running averages of batch norm, move as in any forward pass.
-
-    Raises:
-        NonFiniteError: the loss or the gradient is not finite. ValueError: no parameter requires a gradient.
-    """
-    parameters = _parameters(model)
-    value = loss(model(inputs), labels)
-    found = torch.autograd.grad(value, parameters, materialize_grads=True)
-    gradient = torch.cat([g.flatten().double() for g in found])
-    if bad := int((~torch.isfinite(gradient)).sum()):
-        raise NonFiniteError(
-            f"{bad} of the {len(gradient)} entries of the gradient are not finite, at a loss of {value.item():.3g}; "
-            "look at the gradient rule and the learning rate"
-        )
-    return value.item(), gradient
-
-
-def _parameters(model: nn.Module) -> list[Tensor]:
-    if parameters := [p for p in model.parameters() if p.requires_grad]:
-        return parameters
-    raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
-
-
 def effective_smoothness(
-    model: nn.Module, inputs: Tensor, labels: Tensor, lengths: Sequence[float], loss: Loss = functional.cross_entropy
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    lengths: Sequence[float],
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> Smoothness:
     """Return the effective beta-smoothness at one batch: how fast the gradient changes along itself.
 
     ``beta = max_s |g(theta - s g / |g|) - g(theta)| / s`` over the distances s of ``lengths``. Distances, and not
-    multiples of the gradient: a rule with too long a gradient would move further, and look smoother for it.
+    multiples of the gradient: a rule with too long a gradient would move further, and look smoother for it. g is what
+    the backward pass gives, in float64; as gradient rules change it, it need not be the derivative of any loss.
 
     Args:
-        model: in the mode to measure in, usually training. Its parameters and buffers are the same bits afterwards.
+        model: in the mode to measure in, usually training. Its parameters, their ``grad`` and its buffers stay as
+            they are.
         inputs, labels: one batch.
         lengths: distances in parameter space.
         loss: of outputs and labels.
@@ -79,49 +54,94 @@ def effective_smoothness(
         A gradient that is not finite, here or there, is an outcome: ``beta`` is then infinite.
 
     Raises:
-        ValueError: no lengths, or one that is not positive; a gradient of zero, which has no direction.
+        ValueError: no lengths, or one that is not positive; no parameter that requires a gradient; a gradient of zero,
+            which has no direction.
 
     Source: Santurkar et al., NeurIPS 2018; for covariance pooling Song et al., ICCV 2021.
     """
     if not lengths or not all(0 < s < math.inf for s in lengths):
         raise ValueError(f"lengths must be positive and finite, and at least one, got {list(lengths)}")
-    parameters, buffers = _parameters(model), list(model.buffers())
-    values, states = [p.detach().clone() for p in parameters], [b.clone() for b in buffers]
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
 
-    def field_at(direction: Tensor | None, factor: float) -> tuple[float, Tensor] | None:
-        _move(parameters, values, direction, factor)
-        # Or batch norm's running averages would drift from one evaluation to the next.
-        _move(buffers, states, None, 0)
+    def field(theta: Iterable[Tensor]) -> tuple[float, Tensor] | None:
+        """Return the loss and its gradient by all parameters as one vector, or None if that is not finite."""
+        leaves = [value.detach().requires_grad_() for value in theta]
+        # Copies, or batch norm's running averages would drift from one evaluation to the next.
+        state = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        state |= zip(parameters, leaves, strict=True)
         try:
-            return gradient_field(model, inputs, labels, loss)
+            value = loss(functional_call(model, state, (inputs,)), labels)
+            found = torch.autograd.grad(value, leaves, materialize_grads=True)
         except NonFiniteError:
             return None
+        gradient = torch.cat([g.flatten().double() for g in found])
+        return (value.item(), gradient) if gradient.isfinite().all() else None
 
-    try:
-        if (here := field_at(None, 0)) is None:
-            return NOT_FINITE
-        value, gradient = here
-        norm = gradient.norm().item()
-        if norm == 0:
-            raise ValueError(f"the gradient of {type(model).__name__} is zero: there is no direction to move in")
-        changes = {}
-        for s in lengths:
-            there = field_at(gradient, -s / norm)
-            changes[s] = math.inf if there is None else (there[1] - gradient).norm().item() / s
-    finally:
-        _move(parameters, values, None, 0)
-        _move(buffers, states, None, 0)
+    if (here := field(parameters.values())) is None:
+        return NOT_FINITE
+    value, gradient = here
+    norm = gradient.norm().item()
+    if norm == 0:
+        raise ValueError(f"the gradient of {type(model).__name__} is zero: there is no direction to move in")
+    changes = {}
+    for s in lengths:
+        steps = (-s / norm * gradient).split([p.numel() for p in parameters.values()])
+        moved = zip(parameters.values(), steps, strict=True)
+        there = field((p.double() + step.view_as(p)).to(p.dtype) for p, step in moved)
+        changes[s] = math.inf if there is None else (there[1] - gradient).norm().item() / s
     worst = max(changes, key=changes.__getitem__)
     return Smoothness(value, norm, changes[worst], float(worst), math.isfinite(changes[worst]))
 
 
-@torch.no_grad()
-def _move(tensors: list[Tensor], values: list[Tensor], direction: Tensor | None, factor: float) -> None:
-    """Set ``tensors`` to ``values + factor * direction``; without a direction to ``values`` exactly."""
-    sizes = [t.numel() for t in tensors]
-    parts = [None] * len(tensors) if direction is None else direction.split(sizes)
-    for tensor, value, part in zip(tensors, values, parts, strict=True):
-        tensor.copy_(value if part is None else value.double() + factor * part.view_as(value))
+def measure_while_training(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    measure: Callable[[Tensor, Tensor], list[dict]],
+    lost: list[dict],
+    every: int = 10,
+    clip: float = 0.0,
+) -> list[dict]:
+    """Train on ``batches`` by cross-entropy, and measure on every ``every``-th of them, before its step.
+
+    Args:
+        model: trained in place.
+        batches: inputs and labels.
+        optimizer: of its parameters.
+        measure: gives rows with a ``gradient_norm`` for inputs and labels, and leaves the model as it is.
+        lost: the rows of a batch whose gradient is not finite.
+        every: steps between two measurements.
+        clip: largest gradient norm of a step, 0 for none.
+
+    Returns:
+        The rows of all measurements with their ``step``. Training whose gradient is not finite ends there, with the
+        rows that ``measure`` gives for it, or ``lost``.
+
+    Raises:
+        ValueError: ``every`` is below 1, or what ``measure`` refuses.
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    model.train()
+    rows: list[dict] = []
+    for step, (inputs, labels) in enumerate(batches):
+        try:
+            if step % every == 0:
+                rows += [{"step": step} | row for row in measure(inputs, labels)]
+                if math.isinf(rows[-1]["gradient_norm"]):
+                    break
+            optimizer.zero_grad(set_to_none=True)
+            cross_entropy(model(inputs), labels).backward()
+            finite = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf).isfinite()
+        except NonFiniteError:
+            finite = False
+        if not finite:
+            rows += [{"step": step} | row for row in lost]
+            break
+        optimizer.step()
+    return rows
 
 
 def smoothness_while_training(
@@ -132,32 +152,17 @@ def smoothness_while_training(
     every: int = 10,
     clip: float = 0.0,
 ) -> list[dict]:
-    """Train on ``batches``, and measure ``effective_smoothness`` on every ``every``-th of them, before its step.
+    """Return what ``measure_while_training`` finds of ``effective_smoothness``, one row per measurement.
 
     Args:
-        model: trained in place.
-        batches: inputs and labels.
-        optimizer: of its parameters.
+        model, batches, optimizer, every, clip: see ``measure_while_training``.
         lengths: see ``effective_smoothness``.
-        every: steps between two measurements.
-        clip: largest gradient norm of a step, 0 for none.
-
-    Returns:
-        One row per measurement: ``step``, and what ``Smoothness`` holds. Training whose gradient is not finite ends
-        there, with a last row that has ``finite`` False.
 
     Raises:
         ValueError: ``every`` is below 1, or what ``effective_smoothness`` refuses.
     """
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
-    rows = []
-    try:
-        for step, inputs, labels in descend(model, batches, optimizer, clip):
-            if step % every == 0:
-                rows.append({"step": step} | asdict(effective_smoothness(model, inputs, labels, lengths)))
-                if math.isinf(rows[-1]["gradient_norm"]):
-                    break
-    except NonFiniteError:
-        rows.append({"step": step} | asdict(NOT_FINITE))
-    return rows
+
+    def measure(inputs: Tensor, labels: Tensor) -> list[dict]:
+        return [asdict(effective_smoothness(model, inputs, labels, lengths))]
+
+    return measure_while_training(model, batches, optimizer, measure, [asdict(NOT_FINITE)], every, clip)

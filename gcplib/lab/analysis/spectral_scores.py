@@ -3,24 +3,28 @@
 A classifier behind a covariance pool scores class c by ``<W_c, C> + b_c``, where ``C = U f(lam) U^T`` and the symmetric
 W_c is the row of weights, unfolded. Every eigenvalue has its part, ``e_i = f(lam_i) u_i^T W_c u_i``, and a set I of
 them the score ``s_c^I = <W_c, U_I f(lam_I) U_I^T>``. With ``against`` another class, W_c is the difference of the two
-matrices: why this class rather than that one. Everything spectral runs in float64, and comes back as the features are.
+matrices: why this class rather than that one. Everything spectral runs in float64; scores have the features' type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from gcplib.linalg import (
     EigenvalueSet,
+    GradientRule,
     SpectralFunction,
     center,
     covariance,
+    covariance_map,
     get_eigenvalue_set,
+    get_rule,
     rank_tolerance,
+    truncate,
 )
 from gcplib.linalg.eigen import eigh
 from gcplib.models import Head
@@ -29,15 +33,26 @@ __all__ = [
     "Classes",
     "Sets",
     "class_matrices",
-    "covariance_pool",
+    "differentiable_scores",
     "get_spectrum",
     "nonzero_sets",
-    "reduced_features",
     "set_scores",
+    "spectra",
 ]
 
 Sets = Sequence[str | EigenvalueSet]
 Classes = Sequence[int] | Tensor
+
+
+def spectra(features: Tensor) -> Tensor:
+    """Return the eigenvalues of each image's covariance, largest first: ``(B, C, H, W)`` to ``(B, C)``, in float64.
+
+    >>> spectra(torch.tensor([[[1.0, 3.0], [2.0, 2.0]]]))
+    tensor([[1., 0.]], dtype=torch.float64)
+    """
+    # In blocks, which bound the memory at any number of images.
+    blocks = [torch.linalg.eigvalsh(covariance(block.flatten(2).double())) for block in features.split(256)]
+    return torch.cat(blocks).clamp_min(0).flip(-1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ def _of_nonzero(chosen: EigenvalueSet) -> EigenvalueSet:
     return EigenvalueSet(chosen.name, ranks, chosen.least)
 
 
-def covariance_pool(head: nn.Module) -> nn.Module:
+def _covariance_pool(head: nn.Module) -> nn.Module:
     """Return the pool of a head, or say why its score is not one of eigenvalues."""
     pool = getattr(head, "pool", None)
     whole = getattr(pool, "out_features", 0) == (d := getattr(pool, "channels", 0)) * (d + 1) // 2
@@ -97,7 +112,7 @@ def covariance_pool(head: nn.Module) -> nn.Module:
     return pool
 
 
-def reduced_features(pool: nn.Module, features: Tensor) -> Tensor:
+def _reduced_features(pool: nn.Module, features: Tensor) -> Tensor:
     """Return what the covariance is made of, ``(B, d, H, W)``."""
     if features.dim() != 4 or features.shape[1] != pool.in_channels or features.shape[2] * features.shape[3] < 2:
         raise ValueError(
@@ -109,8 +124,8 @@ def reduced_features(pool: nn.Module, features: Tensor) -> Tensor:
 @torch.no_grad()
 def get_spectrum(head: Head, features: Tensor, shuffle: int | None = None) -> Spectrum:
     """Return the spectrum of every image; with ``shuffle``, a seed, random orthonormal vectors in place of U."""
-    pool = covariance_pool(head)
-    x = center(reduced_features(pool, features).flatten(2).double())
+    pool = _covariance_pool(head)
+    x = center(_reduced_features(pool, features).flatten(2).double())
     lam, u = eigh(covariance(x))
     # Asked of the pool itself, so that whatever it does to the eigenvalues is in here.
     f = (u * (pool.matrix(x) @ u)).sum(-2)
@@ -141,7 +156,7 @@ def class_matrices(head: Head, classes: Classes, against: Classes | None = None,
     Raises:
         ValueError: no covariance pool, training mode, a class the classifier does not have, or a wrong number of them.
     """
-    pool, vectors = covariance_pool(head), _weights(head, classes)
+    pool, vectors = _covariance_pool(head), _weights(head, classes)
     if against is not None:
         others = _weights(head, against)
         if len(vectors) != len(others):
@@ -183,3 +198,53 @@ def set_scores(
     w = class_matrices(head, classes, against, len(features))
     evidence = spectrum.f * (spectrum.u * (w @ spectrum.u)).sum(-2)
     return (spectrum.masks(sets) @ evidence.unsqueeze(-1)).squeeze(-1).to(features.dtype)
+
+
+def _truncation(pool: nn.Module, chosen: EigenvalueSet) -> GradientRule:
+    """Return the exact gradient of the map that keeps a set, of those that the pool itself keeps."""
+    rule = getattr(pool, "rule", None)
+    if rule is None or rule.keep is None or rule.where == "backward":
+        return truncate(get_rule("exact"), chosen)
+
+    def both(lam: Tensor) -> Tensor:
+        # Rules as released count null eigenvalues as well.
+        missing = pool.channels - lam.shape[-1] if rule.clamps_forward else 0
+        kept = rule.keep.ranks(nn.functional.pad(lam, (0, missing)))
+        return chosen.ranks(lam) & kept[..., : lam.shape[-1]]
+
+    return truncate(get_rule("exact"), EigenvalueSet(f"{chosen} of {rule.keep}", both, chosen.least))
+
+
+def differentiable_scores(
+    head: Head,
+    features: Tensor,
+    sets: Sets,
+    classes: Classes,
+    against: Classes | None = None,
+    reduced: bool = False,
+) -> Tensor:
+    """Return ``set_scores`` with their exact gradient by the features: one decomposition per set.
+
+    Between a kept eigenvalue i and a dropped one j it is ``f_i / (lam_i - lam_j)``, which grows where the cut is
+    between near neighbors: a small change of the features then turns the kept eigenvectors into the dropped ones.
+
+    Args:
+        head, features, sets, classes, against: as in ``set_scores``.
+        reduced: the features are those behind the reduction, which the covariance is made of.
+
+    Raises:
+        ValueError: as ``set_scores``. NonFiniteError: a cut between equal eigenvalues.
+    """
+    pool, w = _covariance_pool(head), class_matrices(head, classes, against, len(features))
+    x = (features if reduced else _reduced_features(pool, features)).flatten(2).double()
+    plain, scores = replace(pool.fn, gain=None), []
+    for chosen in nonzero_sets(sets):
+        chosen.check(min(x.shape[1], x.shape[2] - 1))
+        scores.append((covariance_map(x, plain, _truncation(pool, chosen)) * w).sum((-2, -1)))
+    scores = torch.stack(scores, -1)
+    if pool.fn.gain is not None:
+        # A gain is a factor of the whole matrix, whichever eigenvalues are looked at.
+        whole = covariance_map(x, plain)
+        gain = (covariance_map(x, pool.fn) * whole).sum((-2, -1)) / whole.square().sum((-2, -1))
+        scores = scores * gain.unsqueeze(-1)
+    return scores.to(features.dtype)

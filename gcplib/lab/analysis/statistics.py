@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from gcplib.lab.holm import holm
+if TYPE_CHECKING:
+    import pandas as pd
 
-__all__ = ["Interval", "crossed_interval", "holm", "mean_interval", "paired_difference", "paired_p_value"]
+__all__ = ["Interval", "crossed_interval", "mean_interval", "paired_difference", "paired_gain", "paired_p_value"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,43 @@ def paired_difference(first: Sequence[float], second: Sequence[float], confidenc
     if len(first) != len(second):
         raise ValueError(f"pairs need lists of one length, got {len(first)} and {len(second)}")
     return mean_interval(np.subtract(first, second), confidence)
+
+
+def paired_gain(
+    table: pd.DataFrame | None,
+    first: str,
+    second: str,
+    column: str = "score",
+    other: str = "",
+    by: str = "method",
+    **where: object,
+) -> Interval | None:
+    """Return the mean of ``first - second`` over the seeds that both have, or None where there are fewer than two.
+
+    Args:
+        table: rows with ``seed``, ``by`` and ``column``; None, or one without the column, has no seeds.
+        first: value of ``by``.
+        second: value of ``by``.
+        column: the numbers to compare.
+        other: the column of the second, where it is another.
+        by: the column that names the methods.
+        where: values of other columns that rows must have.
+
+    >>> import pandas as pd
+    >>> runs = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "score": [5, 6, 3, 2]})
+    >>> paired_gain(runs, "a", "b").mean
+    3.0
+    """
+    if table is None or not {column, other or column, *where} <= set(table):
+        return None
+    for name, value in where.items():
+        table = table[table[name] == value]
+    values = [
+        table[table[by] == method].set_index("seed")[numbers].astype(float).dropna()
+        for method, numbers in ((first, column), (second, other or column))
+    ]
+    seeds = values[0].index.intersection(values[1].index)
+    return paired_difference(*(numbers[seeds] for numbers in values)) if len(seeds) > 1 else None
 
 
 def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 __all__ = ["find_stem", "stem_output"]
 
@@ -36,46 +34,31 @@ def find_stem(model: nn.Module, name: str = "") -> nn.Module:
     raise ValueError(f"{type(network).__name__} has {wanted}; give the name of one, its modules are: {there}")
 
 
-@contextmanager
-def stem_output(model: nn.Module, stem: nn.Module, inputs: Tensor) -> Iterator[Callable]:
-    """Yield ``run(x)``, which gives the model's output with ``x`` in the place of the stem's, and that ``x``.
+def stem_output(model: nn.Module, stem: nn.Module, inputs: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the model's output with ``x`` in the place of the stem's, and that ``x``, a leaf to differentiate by.
 
-    ``run(None)`` takes what the stem gives; that ``x`` is a leaf, and can be differentiated by. Every run starts with
-    the same buffers and random numbers, and both are afterwards as before, also after an error.
+    Every call starts with the same random numbers, and leaves them and the model's buffers as they were.
+
+    Args:
+        model: in the mode to look at it in.
+        stem: one of its modules, see ``find_stem``.
+        inputs: of the model.
+        x: features, or None for those that the stem itself gives.
 
     Raises:
-        ValueError: in ``run``, a stem that is not called exactly once in a pass.
+        ValueError: a stem that is not called exactly once in a pass.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
     seen: list[Tensor] = []
-    wanted: Tensor | None = None
 
     def replace(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        seen.append((output if wanted is None else wanted).detach().requires_grad_())
+        seen.append((output if x is None else x).detach().requires_grad_())
         # A copy, because the network may work on it in place.
         return seen[-1].clone()
 
-    def run(x: Tensor | None) -> tuple[Tensor, Tensor]:
-        nonlocal wanted
-        wanted = x
-        seen.clear()
-        _restore(buffers)
-        with torch.random.fork_rng(devices):
-            output = model(inputs)
-        if len(seen) != 1:
-            raise ValueError(f"the stem must be called once in a pass, {type(stem).__name__} was {len(seen)} times")
-        return output, seen[0]
-
-    hook = stem.register_forward_hook(replace)
-    try:
-        yield run
-    finally:
-        hook.remove()
-        _restore(buffers)
-
-
-@torch.no_grad()
-def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, value in buffers:
-        buffer.copy_(value)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    with stem.register_forward_hook(replace), torch.random.fork_rng(devices):
+        output = functional_call(model, buffers, (inputs,))
+    if len(seen) != 1:
+        raise ValueError(f"the stem must be called once in a pass, {type(stem).__name__} was {len(seen)} times")
+    return output, seen[0]

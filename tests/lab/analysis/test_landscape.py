@@ -10,7 +10,7 @@ import torch
 from notebook_code import definitions
 from torch import nn
 
-from gcplib.lab.analysis.stem import find_stem, stem_output
+from gcplib.lab.analysis import find_stem, stem_output
 from gcplib.linalg import NonFiniteError
 from gcplib.models import create_backbone, create_model
 
@@ -126,10 +126,10 @@ def test_stem_of_timm_networks(name, module):
 def test_stem_of_a_whole_model_gives_the_output_that_it_replaces(name):
     model = create_model(create_backbone(name, pretrained=False), "mpn_cov", 3, reduction=4).eval()
     x = torch.randn(2, 3, 64, 64)
-    with stem_output(model, find_stem(model), x) as run:
-        own, features = run(None)
-        again, same = run(features)
-        moved, _ = run(features + 1)
+    stem = find_stem(model)
+    own, features = stem_output(model, stem, x)
+    again, same = stem_output(model, stem, x, features)
+    moved, _ = stem_output(model, stem, x, features + 1)
     assert torch.equal(own, model(x))
     assert torch.equal(own, again)
     assert torch.equal(features, same)

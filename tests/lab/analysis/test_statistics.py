@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gcplib.lab.analysis import crossed_interval, mean_interval, paired_difference
-from gcplib.lab.analysis.statistics import holm, paired_p_value
+from gcplib.lab.analysis import crossed_interval, mean_interval, paired_difference, paired_p_value
+from gcplib.lab.holm import holm
 
 
 def test_interval_is_scipys():
