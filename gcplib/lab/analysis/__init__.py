@@ -13,7 +13,6 @@ _HOMES = {
     "spectral_scores": "class_matrices differentiable_scores get_spectrum set_scores spectra",
     "speed": "censored_mean epochs_to now seconds_to step_times take_turns",
     "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value",
-    "stem": "find_stem stem_output",
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -10,12 +10,11 @@ import torch
 from notebook_code import definitions
 from torch import nn
 
-from gcplib.lab.analysis import find_stem, stem_output
 from gcplib.linalg import NonFiniteError
 from gcplib.models import create_backbone, create_model
 
 notebook = definitions("08")
-PUBLISHED_STEPS = notebook.PUBLISHED_STEPS
+PUBLISHED_STEPS, find_stem, stem_output = notebook.PUBLISHED_STEPS, notebook.find_stem, notebook.stem_output
 band_summary, loss_landscape = notebook.band_summary, notebook.loss_landscape
 models_from_one_start, relative_steps = notebook.models_from_one_start, notebook.relative_steps
 train_and_look = notebook.train_and_look
@@ -126,10 +125,9 @@ def test_stem_of_timm_networks(name, module):
 def test_stem_of_a_whole_model_gives_the_output_that_it_replaces(name):
     model = create_model(create_backbone(name, pretrained=False), "mpn_cov", 3, reduction=4).eval()
     x = torch.randn(2, 3, 64, 64)
-    stem = find_stem(model)
-    own, features = stem_output(model, stem, x)
-    again, same = stem_output(model, stem, x, features)
-    moved, _ = stem_output(model, stem, x, features + 1)
+    own, features = stem_output(model, x)
+    again, same = stem_output(model, x, features)
+    moved, _ = stem_output(model, x, features + 1)
     assert torch.equal(own, model(x))
     assert torch.equal(own, again)
     assert torch.equal(features, same)
@@ -142,9 +140,6 @@ def test_stem_that_is_not_found_lists_the_modules():
         ValueError, match=r"VGG has none of the usual stems \(maxpool, .*; .*: features, pre_logits, head"
     ):
         find_stem(network)
-    with pytest.raises(ValueError, match=r"VGG has no module 'conv9'; give the name of one, its modules are: features"):
-        find_stem(network, "conv9")
-    assert find_stem(network, "features.2") is network.features[2]
     with pytest.raises(ValueError, match=r"Identity has none of the usual .* are: none"):
         find_stem(nn.Identity())
 
