@@ -93,7 +93,7 @@ def pixel_gradient_map(
 @torch.no_grad()
 def occlusion_map(
     backbone: Backbone,
-    heads: Head | Sequence[Head],
+    heads: Sequence[Head],
     images: np.ndarray | Tensor,
     sets: Sets,
     classes: Classes,
@@ -108,12 +108,12 @@ def occlusion_map(
 
     Args:
         backbone, images, sets, classes, against: as in ``pixel_gradient_map``.
-        heads: one head, or several such as of several seeds.
+        heads: such as those of several seeds.
         window: its side, a multiple of ``stride``.
         stride: steps of the window, a divisor of the images' sides.
 
     Returns:
-        ``(B, sets, h, w)``, a cell per step; of several heads ``(heads, B, sets, h, w)``.
+        ``(heads, B, sets, h, w)``, a cell per step.
 
     Raises:
         ValueError: as ``set_scores``, or a window or stride that does not fit.
@@ -123,8 +123,7 @@ def occlusion_map(
     from captum.attr import Occlusion
 
     x = backbone.prepare(images)
-    every = [heads] if isinstance(heads, Head) else list(heads)
-    questions = _questions(backbone, every, len(x), sets, classes, against)
+    questions = _questions(backbone, heads, len(x), sets, classes, against)
     height, width = x.shape[-2:]
     if not 1 <= stride <= window <= min(height, width) or window % stride or height % stride or width % stride:
         raise ValueError(
@@ -136,7 +135,7 @@ def occlusion_map(
         shown = functional.interpolate(visible, (height, width), mode="nearest")
         features = backbone(torch.lerp(cover, image, shown).contiguous(memory_format=torch.channels_last))
         of_all = [labels and labels * len(visible) for labels in question]
-        return torch.cat([set_scores(head, features, sets, *of_all) for head in every], 1)
+        return torch.cat([set_scores(head, features, sets, *of_all) for head in heads], 1)
 
     # What captum covers is a map of what is visible, a cell per step: its sums over windows then cost nothing.
     cells, steps = x.new_ones(1, 1, height // stride, width // stride), (1, window // stride, window // stride)
@@ -144,9 +143,8 @@ def occlusion_map(
     for image, cover, question in track(items, "occlusion", len(x), "image"):
         method = Occlusion(partial(scores, image=image, cover=cover, question=question))
         found = method.attribute(cells, steps, (1, 1, 1), baselines=0, perturbations_per_eval=BATCH)
-        maps.append(found.view(len(every), len(sets), *cells.shape[2:]))
-    stacked = torch.stack(maps, 1)
-    return stacked[0] if isinstance(heads, Head) else stacked
+        maps.append(found.view(len(heads), len(sets), *cells.shape[2:]))
+    return torch.stack(maps, 1)
 
 
 def extremal_map(

@@ -65,11 +65,11 @@ def interval_plot(
     if old:
         place = {"xycoords": "axes fraction", "xytext": (-4, 2), "textcoords": "offset points"}
         ax.annotate("gray: kept evidence", (1, 0), ha="right", va="bottom", color="0.5", fontsize="small", **place)
+    tints = dict.fromkeys(rows, "0.2") | dict(colors or {})
     for place, (name, row) in enumerate(rows.items()):
-        color = (colors or {}).get(name, "0.2")
         if row.n > 1:
-            ax.plot([row.low, row.high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
-        ax.plot(row.mean, place, "o", color=color, markersize=8)
+            ax.plot([row.low, row.high], [place, place], color=tints[name], linewidth=3, solid_capstyle="butt")
+        ax.plot(row.mean, place, "o", color=tints[name], markersize=8)
         text = number.format(row.mean).replace("-", "\N{MINUS SIGN}")  # as on the axes
         ax.annotate(text, (row.mean, place), (0, 8), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(rows)), list(rows))
@@ -87,9 +87,9 @@ def interval_plot(
             margin = 0.04 * (high - low)
             ax.set_xlim(low - margin, high + margin)
             for place, (name, row) in enumerate(rows.items()):
-                cut = {"<": (low - margin, row.low < low), ">": (high + margin, row.high > high)}
-                for marker, end in ((marker, end) for marker, (end, is_cut) in cut.items() if is_cut):
-                    ax.plot(end, place, marker, color=(colors or {}).get(name, "0.2"), markersize=9, clip_on=False)
+                for end, marker, cut in (low - margin, "<", row.low < low), (high + margin, ">", row.high > high):
+                    if cut:
+                        ax.plot(end, place, marker, color=tints[name], markersize=9, clip_on=False)
         ax.margins(x=0.06)
 
 

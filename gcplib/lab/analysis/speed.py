@@ -1,23 +1,18 @@
-"""How fast things are: steps of training that take turns, and epochs and seconds of a run to a given accuracy.
-
-Things that are timed side by side take turns, so that whatever else the machine does meets all of them.
-"""
+"""How fast things are: steps of training side by side, and epochs and seconds of runs to a given accuracy."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gcplib.lab.analysis.statistics import Interval, mean_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["censored_mean", "epochs_to", "now", "seconds_to", "step_times", "take_turns"]
 
@@ -32,7 +27,9 @@ def now(device: torch.device) -> float:
 
 
 def take_turns(things: Mapping[str, Thing], rounds: int, kind: str) -> Iterator[tuple[int, str, Thing]]:
-    """Yield round, name and thing, all things in each round; before round 0 there is one to warm up, of number -1.
+    """Yield round, name and thing, from a round -1 to warm up on.
+
+    All things are in each round, so that whatever else the machine does meets all of them.
 
     Raises:
         ValueError: no thing of that kind, or no round.
@@ -61,17 +58,15 @@ def step_times(heads: Mapping[str, nn.Module], features: Tensor, target: Tensor,
     Raises:
         ValueError: no head, or no round.
     """
-    import pandas as pd
-
     rows, device = [], features.device
     for count, name, head in take_turns(heads, rounds, "head"):
         head.train()
         start = now(device)
         loss = cross_entropy(head(features), target)
         torch.autograd.grad(loss, list(head.parameters()))
-        rows.append([name, count, now(device) - start])
-    found = pd.DataFrame(rows, columns=["head", "round", "ms"])
-    return found[found["round"] >= 0].reset_index(drop=True)
+        if count >= 0:
+            rows.append({"head": name, "round": count, "ms": now(device) - start})
+    return pd.DataFrame(rows)
 
 
 def epochs_to(metrics: pd.DataFrame, target: float, column: str = "validation_accuracy") -> int | None:
@@ -95,8 +90,6 @@ def epochs_to(metrics: pd.DataFrame, target: float, column: str = "validation_ac
         raise ValueError(f"expected the epochs 0, 1, ... of one run, got {history['epoch'].tolist()[:8]}")
     if math.isnan(target):
         raise ValueError("the target is NaN; the run that it was taken from may have diverged")
-    if history.empty:
-        return None
     reached = history[column].ge(target).to_numpy()
     return int(reached.argmax()) + 1 if reached.any() else None
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Interval", "crossed_interval", "mean_interval", "paired_difference", "paired_gain", "paired_p_value"]
 
@@ -154,11 +151,11 @@ def crossed_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     if 1 in values.shape:
         return mean_interval(values.ravel(), confidence)
     mean = float(values.mean())
-    parts = [(values.mean(1).var(ddof=1), values.shape[0]), (values.mean(0).var(ddof=1), values.shape[1])]
-    variance = sum(spread / count for spread, count in parts)
+    parts = [values.mean(1 - axis).var(ddof=1) / count for axis, count in enumerate(values.shape)]
+    variance = sum(parts)
     if variance == 0:
         return Interval(mean, mean, mean, values.size)
     # As shares of the whole, because squares of small variances are zero.
-    freedom = 1 / sum((spread / count / variance) ** 2 / (count - 1) for spread, count in parts)
+    freedom = 1 / sum((part / variance) ** 2 / (count - 1) for part, count in zip(parts, values.shape, strict=True))
     half = float(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance))
     return Interval(mean, mean - half, mean + half, values.size)

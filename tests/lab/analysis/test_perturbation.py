@@ -40,7 +40,7 @@ def scores_of(network, x, index, other=True):
 @torch.no_grad()
 def test_occlusion_is_captums_at_the_pixels(network, images):
     backbone, heads = network
-    got = occlusion_map(backbone, heads[0], images, SETS, CLASSES, OTHERS)
+    (got,) = occlusion_map(backbone, heads[:1], images, SETS, CLASSES, OTHERS)
     assert got.shape == (2, 2, 4, 4)
     x = backbone.prepare(images)
     for i in range(2):
@@ -57,19 +57,19 @@ def test_a_corner_is_covered_by_one_window(network, images):
     covered = x.clone()
     covered[..., -32:, :32] = blurred(x)[..., -32:, :32]
     want = [scores_of(network, x[i : i + 1], i) - scores_of(network, covered[i : i + 1], i) for i in range(2)]
-    got = occlusion_map(backbone, heads[0], images, SETS, CLASSES, OTHERS)[:, :, -1, 0]
+    got = occlusion_map(backbone, heads[:1], images, SETS, CLASSES, OTHERS)[0, :, :, -1, 0]
     torch.testing.assert_close(got, torch.cat(want), rtol=1e-3, atol=1e-5)
 
 
 def test_heads_share_the_backbones_passes(network, images, monkeypatch):
     backbone, heads = network
-    alone = [occlusion_map(backbone, head, images, SETS, CLASSES) for head in heads]
+    alone = [occlusion_map(backbone, [head], images, SETS, CLASSES) for head in heads]
     calls = []
     handle = backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     together = occlusion_map(backbone, heads, images, SETS, CLASSES)
     handle.remove()
     assert together.shape == (2, 2, 2, 4, 4)
-    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-3, atol=1e-5)
     # 3 x 3 windows and the whole image, whatever the number of sets and heads.
     assert sum(calls) == 2 * (9 + 1)
 
@@ -135,26 +135,29 @@ def test_blur_keeps_constants_and_removes_detail():
 @pytest.mark.parametrize("function", [occlusion_map, pixel_gradient_map, extremal_map])
 def test_bad_input(network, images, function):
     backbone, heads = network
+    head, averaging = heads[0], Head(create_pool("gap", 112), 4).eval()
+    if function is occlusion_map:
+        head, averaging = [head], [averaging]
     with pytest.raises(ValueError, match="got 1 classes for 2 images"):
-        function(backbone, heads[0], images, SETS, [0])
+        function(backbone, head, images, SETS, [0])
     with pytest.raises(ValueError, match="got 2 classes against 1"):
-        function(backbone, heads[0], images, SETS, CLASSES, [0])
+        function(backbone, head, images, SETS, CLASSES, [0])
     with pytest.raises(ValueError, match="numbers from 0 to 3"):
-        function(backbone, heads[0], images, SETS, [0, 4])
+        function(backbone, head, images, SETS, [0, 4])
     with pytest.raises(ValueError, match=r"top\(7\) needs 7"):
-        function(backbone, heads[0], images, ["top(7)"], CLASSES)
+        function(backbone, head, images, ["top(7)"], CLASSES)
     with pytest.raises(ValueError, match="no set of eigenvalues"):
-        function(backbone, heads[0], images, [], CLASSES)
+        function(backbone, head, images, [], CLASSES)
     with pytest.raises(ValueError, match="no covariance pool"):
-        function(backbone, Head(create_pool("gap", 112), 4).eval(), images, SETS, CLASSES)
+        function(backbone, averaging, images, SETS, CLASSES)
     with pytest.raises(ValueError, match="backbone is in training mode"):
-        function(backbone.train(), heads[0], images, SETS, CLASSES)
+        function(backbone.train(), head, images, SETS, CLASSES)
     backbone.eval()
 
 
 def test_settings_out_of_range(network, images):
     backbone, heads = network
     with pytest.raises(ValueError, match="window of 24 in steps of 16 does not fit"):
-        occlusion_map(backbone, heads[0], images, SETS, CLASSES, window=24)
+        occlusion_map(backbone, heads, images, SETS, CLASSES, window=24)
     with pytest.raises(ValueError, match="area between 0 and 1"):
         extremal_map(backbone, heads[0], images, SETS, CLASSES, area=1.0)
