@@ -15,6 +15,8 @@ from gcplib.linalg import NonFiniteError
 
 __all__ = ["Smoothness", "effective_smoothness", "measure_while_training", "smoothness_while_training"]
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Smoothness:
@@ -31,11 +33,7 @@ NOT_FINITE = Smoothness(math.nan, math.inf, math.inf, math.nan, False)
 
 
 def effective_smoothness(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    lengths: Sequence[float],
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    model: nn.Module, inputs: Tensor, labels: Tensor, lengths: Sequence[float], loss: Loss = cross_entropy
 ) -> Smoothness:
     """Return the effective beta-smoothness at one batch: how fast the gradient changes along itself.
 
@@ -44,8 +42,7 @@ def effective_smoothness(
     the backward pass gives, in float64; as gradient rules change it, it need not be the derivative of any loss.
 
     Args:
-        model: in the mode to measure in, usually training. Its parameters, their ``grad`` and its buffers stay as
-            they are.
+        model: in the mode to measure in, usually training. Parameters, their ``grad`` and buffers stay as they are.
         inputs, labels: one batch.
         lengths: distances in parameter space.
         loss: of outputs and labels.
