@@ -1,4 +1,4 @@
-"""What some eigenvalues of a covariance say for a class: the class score of a set of eigenvalues.
+"""Eigenvalues of covariances, and what some of them say for a class: the class score of a set of eigenvalues.
 
 A classifier behind a covariance pool scores class c by ``<W_c, C> + b_c``, where ``C = U f(lam) U^T`` and the symmetric
 W_c is the row of weights, unfolded. Every eigenvalue has its part, ``e_i = f(lam_i) u_i^T W_c u_i``, and a set I of
