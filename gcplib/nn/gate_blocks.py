@@ -9,7 +9,6 @@ from torch.nn import functional, init
 from gcplib.linalg import covariance, spectral_dtype
 from gcplib.nn.options import check_known, check_positive
 
-STARTS = ("identity", "paper")
 # Entries that the row-wise convolution makes of a row of the covariance, as published.
 PER_ROW = 4
 
@@ -46,7 +45,7 @@ class Gate(nn.Module):
     def __init__(self, channels: int, *, start: str = "identity", device=None, dtype=None):
         super().__init__()
         check_positive("channels", channels)
-        check_known("start", start, STARTS)
+        check_known("start", start, ("identity", "paper"))
         self.channels, self.start, self.released = channels, start, start == "paper"
 
     def logits(self, x: Tensor) -> Tensor:
@@ -102,12 +101,6 @@ def _reduce(channels: int, width: int, stride: int = 1, **place) -> nn.Sequentia
     return layers
 
 
-def _covariance(x: Tensor) -> Tensor:
-    """Return the covariance of ``(B, n, M)`` in float32 or better, also under autocast."""
-    with torch.autocast(x.device.type, enabled=False):
-        return covariance(x.to(spectral_dtype(x.dtype)))
-
-
 class ChannelGate(Gate):
     """The channel block of GSoP: one factor per channel, of the covariance of a few channels over positions.
 
@@ -147,7 +140,8 @@ class ChannelGate(Gate):
                 f"a covariance needs at least 2 positions, got a map of {height} x {width} behind stride "
                 f"{self.stride}; use larger images or an earlier stage"
             )
-        return _covariance(self.reduce(x.relu() if self.released else x).relu().flatten(2))
+        x = self.reduce(x.relu() if self.released else x).relu()
+        return covariance(x.flatten(2).to(spectral_dtype(x.dtype)))
 
     def logits(self, x: Tensor) -> Tensor:
         return self.rows(self.matrix(x))[..., None, None]
@@ -182,7 +176,8 @@ class PositionGate(Gate):
     def matrix(self, x: Tensor) -> Tensor:
         """Return the covariance ``(B, G^2, G^2)`` that the factors are made of."""
         x = self.reduce(x.relu() if self.released else x)
-        return _covariance(functional.adaptive_avg_pool2d(x, self.grid).flatten(2).mT)
+        cells = functional.adaptive_avg_pool2d(x, self.grid).flatten(2)
+        return covariance(cells.mT.to(spectral_dtype(cells.dtype)))
 
     def logits(self, x: Tensor) -> Tensor:
         return self.rows(self.matrix(x)).unflatten(1, (1, self.grid, self.grid))
