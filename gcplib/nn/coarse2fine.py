@@ -33,11 +33,6 @@ from gcplib.nn.base import Network
 from gcplib.nn.options import check_known, check_positive
 from gcplib.nn.views import laid_out_as
 
-__all__ = ["Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "region_of"]
-
-# The ways in which attention weights can start.
-INITS = ("orthogonal", "kaiming")
-
 
 class Attention(nn.Module):
     """K attention maps ``A_k = sigmoid(a_k . f + b_k)``, f = F / rms(F): ``(B, C, h, w)`` to ``(B, K, h, w)``.
@@ -60,7 +55,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, *, maps: int = 8, init: str = "orthogonal", **place):
         super().__init__()
         check_positive("maps", maps)
-        check_known("init of the attention weights", init, INITS)
+        check_known("init of the attention weights", init, ("orthogonal", "kaiming"))
         if init == "orthogonal" and maps > channels:
             raise ValueError(
                 f"{channels} channels have no {maps} orthonormal rows; take at most {channels} maps, or init 'kaiming'"

@@ -67,12 +67,10 @@ class DiversificationBlock(nn.Module):
 
     def weights(self, maps: Tensor) -> Tensor:
         """Draw what the maps are multiplied by: ``factor`` or 1 at every position, of the maps' shape and dtype."""
-        grid = [math.ceil(side / self.patch) for side in maps.shape[2:]]
-        weights = self._draw(self.p_patch, maps, *grid)
-        if self.patch > 1:
-            rows, columns = (torch.arange(side, device=maps.device) // self.patch for side in maps.shape[2:])
-            # Columns first, while there are few rows.
-            weights = weights.index_select(3, columns).index_select(2, rows)
+        rows, columns = (torch.arange(side, device=maps.device) // self.patch for side in maps.shape[2:])
+        grid = (math.ceil(side / self.patch) for side in maps.shape[2:])
+        # Columns first, while there are few rows.
+        weights = self._draw(self.p_patch, maps, *grid).index_select(3, columns).index_select(2, rows)
         # max names the first of equal values, like argmax, in half of its time on a CPU.
         peak = maps.flatten(2).max(-1, keepdim=True).indices
         return weights.flatten(2).scatter_(-1, peak, self._draw(self.p_peak, maps, 1)).view_as(maps)

@@ -112,25 +112,23 @@ def _decayed(fn: SpectralFunction, strength: float, rate: float, a: Tensor, b: T
     return (fn.quotient(a, b) * factors + slope * (fn.value(a) + fn.value(b))) / 2
 
 
-def _times_decay(strength: float, rate: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
+def _times_decay(strength: float, relative: bool, fn: SpectralFunction, channels: int) -> SpectralFunction:
+    rate = 1.0
+    if relative:
+        if fn == get_function("sqrt"):
+            # sqrt(t) sqrt(S / t) is the root as well; the trace t makes the exponent relative.
+            fn = replace(fn, scale="trace")
+        if fn.scale is None:
+            raise ValueError(f"exp_relative needs a square root, exact or approximate, not {fn}; use exp")
+        # The mean of the eigenvalues is tr / d, their root mean square norm / sqrt(d).
+        rate = channels if fn.scale == "trace" else math.sqrt(channels)
     f = Partial(_decayed, fn, strength, rate)
     return replace(fn, value=f, quotient=f, zero=fn.zero * (1 + strength))
 
 
-def _times_relative_decay(strength: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
-    if fn == get_function("sqrt"):
-        # sqrt(t) sqrt(S / t) is the root as well; the trace t makes the exponent relative.
-        fn = replace(fn, scale="trace")
-    if fn.scale is None:
-        raise ValueError(f"exp_relative needs a square root, exact or approximate, not {fn}; use exp")
-    # The mean of the eigenvalues is tr / d, their root mean square norm / sqrt(d).
-    return _times_decay(strength, channels if fn.scale == "trace" else math.sqrt(channels), fn, channels)
-
-
 def exp_relative(strength: float = 1.0) -> Amplifier:
     _check_strength("exp_relative", strength)
-    name = write_call("exp_relative", strength, defaults=(1.0,))
-    return Amplifier(name, Partial(_times_relative_decay, strength))
+    return Amplifier(write_call("exp_relative", strength, defaults=(1.0,)), Partial(_times_decay, strength, True))
 
 
 def _scaled(fn: SpectralFunction, factor: float, a: Tensor, b: Tensor | None = None) -> Tensor:
@@ -153,7 +151,7 @@ def relative_power(exponent: float) -> Amplifier:
 
 AMPLIFIERS: dict[str, Amplifier | Callable[..., Amplifier]] = {
     "released": Amplifier("released", Partial(_with_gain, Partial(_released_gain, False))),
-    "exp": Amplifier("exp", Partial(_times_decay, 1.0, 1.0)),
+    "exp": Amplifier("exp", Partial(_times_decay, 1.0, False)),
     "exp_relative": exp_relative,
     "power": relative_power,
     "released_detached": Amplifier("released_detached", Partial(_with_gain, Partial(_released_gain, True))),
