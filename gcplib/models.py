@@ -29,8 +29,7 @@ class Head(nn.Module):
         num_classes: at least two, or 0 for no classifier, which leaves the vectors as they are.
         gate: changes the features before the pool: a name of ``gcplib.nn.list_gates()``, a class or a module.
         diversify: suppresses part of the class maps in training, a ``DiversificationBlock``; for average pooling.
-        views: None, or which of the views of features count (``gcplib.nn.views.VIEWS``): ``all`` of them; in training a
-            ``random`` one of each image and else the first; or always the first, ``upright``.
+        views: None, or which views of features count: ``all``, a ``random`` one in training, or ``upright``, the first.
         place: ``device`` and ``dtype`` of classifier and gate.
 
     Raises:

@@ -17,16 +17,13 @@ class DiversificationBlock(nn.Module):
         B'' = 1 in some patches,    each patch ~ Bernoulli(p_patch), and 0 at the peak
         M' = factor * M where B' + B'' = 1, and M elsewhere.
 
-    Suppressed places pass ``factor`` of the gradient. Nothing is scaled up in return, unlike in dropout: with the
-    defaults logits are about ``1 - 0.5 * 0.9`` times as large in training as in evaluation.
+    Suppressed places pass ``factor`` of the gradient. Nothing is scaled up in return, unlike in dropout.
 
     Our reading: the paper's formula could not be checked. What others have written differs, and here
 
     - of equal largest values the first is the peak (others suppress all of them);
-    - r is drawn per image and class (with one peak a draw per position, as others have it, is the same), with a
-      fixed probability (others take the map's value at the peak);
-    - the grid of patches starts in the upper left corner, and the patches at the lower and right border are cut off
-      where ``patch`` does not divide the map (others never suppress what is left there);
+    - r is drawn with a fixed probability (others take the map's value at the peak);
+    - patches at the lower and right border may be cut off (others never suppress what is left there);
     - the peak alone is spared by patches (others spare the whole patch that holds it).
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcitation, start_random
 from gcplib.nn.options import check_known, make_module
 
-# Names of stages; or by its name the options of each stage's own gate.
+# Names of stages, or by name the options of each stage's own gate.
 Stages = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 # How far the parameters of a first-order peer may be from those of a second-order gate.
@@ -100,8 +100,8 @@ def create_gate(channels: int, kind: str | Callable[..., nn.Module] | nn.Module 
         channels: C.
         kind: ``channel`` or ``position``, the blocks of GSoP; ``average``, ``max`` or ``concat`` of both; ``se``, the
             first-order peer. Or a class of modules, called like these; or a module, which is returned.
-        options: of the gate, such as ``width``, ``start``, ``device`` or ``dtype``. ``se`` takes ``hidden``, or
-            ``like``, a gate whose number of parameters it gets, with that one's ``width``, ``stride`` and ``grid``.
+        options: of the gate. ``se`` takes ``hidden``, or ``like``, a gate whose number of parameters it gets, with that
+            one's ``width``, ``stride`` and ``grid``.
 
     Raises:
         ValueError: unknown kind, or a bad size.
@@ -159,14 +159,13 @@ def insert_gates(
 ) -> list[nn.Module]:
     """Put a gate into stages of a timm CNN, in place; it still works with ``forward_intermediates`` and pruning.
 
-    Where the last block of a stage is one of timm's ResNets, the gate stands in front of its residual addition, as in
-    the paper; elsewhere, behind the stage.
+    In timm's ResNets it stands in front of the last residual addition of a stage, as in the paper; else behind it.
 
     Args:
         backbone: of ``gcplib.create_backbone``, or a whole timm network.
-        stages: names of its ``feature_info`` modules, such as ``layer3`` or ``blocks.4``; or a mapping from them to
-            options for that stage alone, such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
-        kind: see ``create_gate``, like the options; of each stage a gate of its own.
+        stages: names of its ``feature_info`` modules, such as ``["layer3"]``; or with options of each stage's own gate,
+            such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
+        kind: see ``create_gate``, like the options.
 
     Returns:
         The gates, in the order of the stages, with device and dtype of the network.

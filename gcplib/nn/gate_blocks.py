@@ -1,6 +1,7 @@
 """The blocks of GSoP: factors for channels or positions, made of their covariance; and their first-order peer."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,8 @@ from gcplib.nn.options import check_known, check_positive
 PER_ROW = 4
 
 
-def start_random(weight: Tensor) -> None:
-    """Start weights as the released code does."""
-    init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+# Weights as the released code starts them.
+start_random = partial(init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 
 
 def _start_zero(layer: nn.Module) -> None:
@@ -29,9 +29,8 @@ class Gate(nn.Module):
     Args:
         channels: C.
         start: ``paper`` is the released block: ``s = sigmoid(z)``, made of ``ReLU(x)``, with random weights. About
-            half of x passes, which a network trained from scratch does not mind and a pretrained one does.
-            ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x, and zeros in the last layer, so ``y = x`` exactly
-            before the first step; residual blocks are started like this, too (Goyal et al. 2017).
+            half of x passes, which a pretrained network minds. ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x,
+            and zeros in the last layer, so ``y = x`` exactly before the first step, as in Goyal et al. 2017.
         device: of the weights that a gate has, here as in all gates.
         dtype: of the same.
 
@@ -69,8 +68,7 @@ class Gate(nn.Module):
 class RowWise(nn.Module):
     """Batch norm over rows, 4 entries per row by its own weights, a linear map: ``(B, n, n)`` to ``(B, out)``.
 
-    The entries are those of a convolution with kernels n x 1 in n groups, as which they are published; as batched
-    products they take a sixth of the time on a CPU.
+    Published as a convolution with kernels n x 1 in n groups; batched products take a sixth of its time on a CPU.
     """
 
     def __init__(self, size: int, out: int, *, rectify: bool, zero: bool, **place):
@@ -153,9 +151,8 @@ class PositionGate(Gate):
     1x1 convolution to d channels, batch norm, average pooling to a grid of G x G, covariance of its G^2 positions over
     the d channels, row-wise convolution, ReLU, linear map; adaptive average pooling of the factors to H x W.
 
-    The covariance here is ``X^T (1 - 1 1^T / d) X / d``, positive semi-definite. The released code has the d x d
-    centering with ``M = G^2`` in place of d in both places. That is ``(d / M) (cov + (1 - d / M) m m^T)`` with m the
-    means over channels, which with d = 128 and M = 64 can have negative eigenvalues.
+    The covariance is ``X^T (1 - 1 1^T / d) X / d``. The released code has ``M = G^2`` in place of both d: that is
+    ``(d / M) (cov + (1 - d / M) m m^T)``, m the means over channels, with negative eigenvalues where d = 128, M = 64.
 
     Args:
         channels: C.

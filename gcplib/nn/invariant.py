@@ -1,11 +1,8 @@
 """IDCCP: second-order pooling that does not change when the image is turned or mirrored, of few channels.
 
-The covariances of the eight transformed images (``gcplib.nn.views``) are averaged,
-
-    C(x) = (1 / 8) sum over g in D4 of cov(features(g x)).
-
-A matrix W with orthonormal columns, d x k, then takes C to k channels. ``W^T C W = cov(W^T X)``, so W acts on the
-features, which is cheaper.
+The covariances of the eight transformed images (``gcplib.nn.views``) are averaged, ``C(x) = (1 / 8) sum over g in D4 of
+cov(features(g x))``. A matrix W with orthonormal columns, d x k, takes C to k channels; ``W^T C W = cov(W^T X)``, so it
+acts on the features, which is cheaper.
 """
 
 import torch
@@ -30,8 +27,7 @@ class StiefelProjection(nn.Module):
     Args:
         in_channels: d.
         width: k, from 1 to d.
-        orthonormal: False trains W itself, from the same start: an ordinary 1x1 convolution, which leaves the manifold,
-            as it does in the released code.
+        orthonormal: False trains W itself, from the same start, which leaves the manifold, as in the released code.
 
     Raises:
         ValueError: a width below 1, or above the number of channels.
@@ -87,10 +83,9 @@ class InvariantPool(MatrixPool):
     ``v = n(s(triu(R / |R|)))`` with ``R = (W^T C W)^(1/2)``, ``s(a) = sign(a) sqrt(|a|)`` and ``n`` the division by the
     norm. Of views ``(B, V, C, H, W)``, C is the mean covariance; with those of ``d4_views`` the vector is invariant.
 
-    The released code divides C by its Frobenius norm before W acts, and the eigenvalues by their norm after it: factors
-    of the whole matrix, which the last division undoes, but for an offset of 1e-12 under the signed root. By notes on
-    it, which could not be checked, it also takes the root of the eigenvalues once more before its Newton-Schulz root, a
-    power of 1/4 in all; here the root is taken once.
+    The released code also divides C and the eigenvalues by their norms, which the last division undoes, but for an
+    offset of 1e-12 under the signed root. By notes on it, which could not be checked, it takes the root of the
+    eigenvalues once more before its Newton-Schulz root, a power of 1/4 in all; here the root is taken once.
 
     Args:
         in_channels: channels of the feature map.

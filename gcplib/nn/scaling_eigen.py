@@ -10,7 +10,7 @@ image,
     out = (1 + |Q S|_F) Q,    |Q S|_F^2 = sum_i q_i^2 exp(-2 lam_i).
 
 It leaves the proportions of the spectrum as they are: only its gradient can tell eigenvalues apart. The other members
-of the family do what the name says, and are spectral functions like any root: they cost nothing.
+of the family do what the name says.
 """
 
 import math
@@ -47,14 +47,10 @@ def amplify(fn: str | SpectralFunction, how: str | Amplifier, channels: int) -> 
 
             - ``released``: ``(1 + sqrt(sum_j q_j^2 exp(-2 lam_j))) q_i``, the published layer;
             - ``exp``: ``(1 + exp(-lam_i)) q_i``, the same idea for every eigenvalue by itself: our own reading;
-            - ``exp_relative`` or ``exp_relative(b)``: ``(1 + b exp(-lam_i / m)) q_i``, b = 1: does not change with the
-              scale of the features;
+            - ``exp_relative(b)``, b = 1 unless given: ``(1 + b exp(-lam_i / m)) q_i``, whatever the features' scale;
             - ``power(p)``: ``sqrt(m) (lam_i / m)^p``, p below 1/2, of the exact root alone; scale-free as well;
-
-            and two that amplify nothing, to tell through which path the published layer works:
-
-            - ``released_detached``: its value, with the factor a constant for the gradient;
-            - ``constant(b)``: ``(1 + b) q_i``, which changes the length of steps alone.
+            - ``released_detached``: the published value, with the factor a constant for the gradient;
+            - ``constant(b)``: ``(1 + b) q_i``, which changes the length of steps alone, and amplifies nothing either.
         channels: d.
 
     Raises:
