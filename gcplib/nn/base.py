@@ -24,7 +24,7 @@ class Reduction(nn.Sequential):
     Args:
         in_channels: C.
         out_channels: channels d; or several numbers, such as ``(96, 64)``, with a step for each.
-        groups: of the channels, each with convolutions of its own.
+        groups: of the channels, each with convolutions of its own, which have 1 / groups of the weights together.
         place: ``device`` and ``dtype``.
 
     Raises:
@@ -50,8 +50,8 @@ class Reduction(nn.Sequential):
         for convolution in layers[::3]:
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
             if groups > 1:
-                # torch counts the outputs of all groups. So filters are as long as without groups, and batch norm after
-                # them gives steps on them the same effect.
+                # torch counts the outputs of all groups, but an input reaches those of its own only. So filters are as
+                # long as without groups, and batch norm after them gives steps on them the same effect.
                 with torch.no_grad():
                     convolution.weight.mul_(groups**0.5)
 
@@ -69,13 +69,13 @@ def check_widths(reduction: int | Sequence[int]) -> tuple[int, ...]:
 class AveragePool(nn.Module):
     """Global average pooling, the first-order baseline: ``(B, C, H, W)`` to ``(B, d)``.
 
-    Every pool also takes features ``(B, V, C, H, W)`` of V views of each image, and pools the mean of the views'
-    averages here, of their second moments or covariances in the other pools.
+    Every pool also takes features ``(B, V, C, H, W)`` of V views of each image, and pools them as one: the mean of
+    the views' averages here, the mean of their second moments, or covariances, in the pools built on those.
 
     Args:
         in_channels: C.
-        reduction: channels d after a 1x1 reduction, or those after each of several (``Reduction``), or None to keep C;
-            64 to 256 are usual for second-order pools, whose vector has d (d + 1) / 2 entries.
+        reduction: channels d after an optional 1x1 reduction, or those after each of several (``Reduction``); 64 to 256
+            are usual for second-order pools, whose vector has d (d + 1) / 2 entries. None keeps C.
         reduction_groups: of its convolutions.
         device: of the weights, which only a reduction has; torch's default if None.
         dtype: of the weights.

@@ -31,6 +31,8 @@ from gcplib.nn.base import Network
 from gcplib.nn.options import check_known, check_positive
 from gcplib.nn.views import laid_out_as
 
+__all__ = ["Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "region_of"]
+
 
 class Attention(nn.Module):
     """K attention maps ``A_k = sigmoid(a_k . f + b_k)``, f = F / rms(F): ``(B, C, h, w)`` to ``(B, K, h, w)``.

@@ -14,8 +14,6 @@ from gcplib.nn.options import check_known, make_module
 # Names of stages, or by name the options of each stage's own gate.
 Stages = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
-# How far the parameters of a first-order peer may be from those of a second-order gate.
-EQUAL = 0.01
 FUSIONS = ("average", "max", "concat")
 
 
@@ -126,9 +124,9 @@ def equal_width(channels: int, parameters: int) -> int:
     """
     hidden = max(1, round((parameters - channels) / (2 * channels + 1)))
     found = hidden * (2 * channels + 1) + channels
-    if abs(found - parameters) > EQUAL * parameters:
+    if abs(found - parameters) > 0.01 * parameters:
         raise ValueError(
-            f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within {EQUAL:.0%}; "
+            f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within 1%; "
             f"the nearest has {found}"
         )
     return hidden

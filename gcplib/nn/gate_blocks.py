@@ -12,8 +12,6 @@ from gcplib.nn.options import check_known, check_positive
 
 # Entries that the row-wise convolution makes of a row of the covariance, as published.
 PER_ROW = 4
-
-
 # Weights as the released code starts them.
 start_random = partial(init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 

@@ -13,16 +13,13 @@ from gcplib.nn.base import MatrixPool
 from gcplib.nn.bilinear import signed_root
 from gcplib.nn.options import check_positive
 
-# Under the signed square root, whose slope is infinite at zero. The value is the released one.
-SIGNED_ROOT_OFFSET = 1e-12
-
 
 class StiefelProjection(nn.Module):
     """``x -> W^T x`` with orthonormal columns, ``W^T W = 1``: ``(..., d, M)`` to ``(..., k, M)``.
 
-    W starts as the Q of a Gaussian matrix's QR decomposition. It stays on the Stiefel manifold because it is the first
-    columns of ``B (1 + A / 2) (1 - A / 2)^-1``, a Cayley transform: B is the start, completed to a square matrix, and
-    A is skew-symmetric, made of what is trained. So any optimizer may be used.
+    W starts as the Q of a Gaussian matrix's QR decomposition. It stays on the Stiefel manifold with any optimizer, as
+    the first columns of a Cayley transform ``B (1 + A / 2) (1 - A / 2)^-1``: B is the start, completed to a square
+    matrix, and A skew-symmetric, made of what is trained.
 
     Args:
         in_channels: d.
@@ -135,8 +132,8 @@ class InvariantPool(MatrixPool):
         return covariance_map(x, "sqrt") if self.steps is None else newton_schulz(covariance(x), self.steps)
 
     def pool(self, x: Tensor) -> Tensor:
-        # The norm of the upper triangle is one more factor that the last division undoes.
-        return signed_root(nn.functional.normalize(super().pool(x)), SIGNED_ROOT_OFFSET)
+        # The norm of the upper triangle is one more factor that the last division undoes; the offset is as released.
+        return signed_root(nn.functional.normalize(super().pool(x)), offset=1e-12)
 
 
 def _width(channels: int, projection: int | float | None) -> int:
