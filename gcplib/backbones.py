@@ -167,8 +167,8 @@ def create_backbone(
     Raises:
         ValueError: as ``create_network``, or the network has no features of that stride.
     """
-    from_file = not isinstance(pretrained, bool)
+    from_file = load and not isinstance(pretrained, bool)
     backbone = Backbone(create_network(name, pretrained, options, load and not from_file), name, stride)
-    if from_file and load:
+    if from_file:
         _load_file(backbone.network, name, pretrained, pruned=True)
     return backbone.to(memory_format=torch.channels_last)

@@ -29,8 +29,7 @@ class Head(nn.Module):
         num_classes: at least two, or 0 for no classifier, which leaves the vectors as they are.
         gate: changes the features before the pool: a name of ``gcplib.nn.list_gates()``, a class or a module.
         diversify: suppresses part of the class maps in training, a ``DiversificationBlock``; for average pooling.
-        views: None, or which of the views of features count (``gcplib.nn.views.VIEWS``): ``all`` of them; in training a
-            ``random`` one of each image and else the first; or always the first, ``upright``.
+        views: None, or which views of features count: ``all``, a ``random`` one in training, or ``upright``, the first.
         place: ``device`` and ``dtype`` of classifier and gate.
 
     Raises:
@@ -128,8 +127,7 @@ def create_model(
 
     Args:
         backbone: a timm name (then pretrained, stride 16) or the result of ``create_backbone``.
-        pool: a name of ``list_pools()``, a class, or any module from ``(B, C, H, W)`` to ``(B, out_features)`` that has
-            ``out_features``.
+        pool: a name of ``list_pools()``, a class, or a module with ``out_features``, to ``(B, out_features)``.
         num_classes: at least two, or 0 for no classifier.
         device: of the weights of backbone, pool and classifier.
         dtype: of the same.
@@ -143,4 +141,4 @@ def create_model(
     # Only what was asked for: a class of one's own need not know all of it.
     place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
     pool = create_pool(pool, backbone.out_channels, **place, **options)
-    return Model(backbone.to(**place) if place else backbone, Head(pool, num_classes, **place))
+    return Model(backbone.to(**place), Head(pool, num_classes, **place))

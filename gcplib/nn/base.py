@@ -82,8 +82,7 @@ class AveragePool(nn.Module):
     """
 
     min_positions = 1
-    # Whether each view is centered by itself before its positions are pooled together with those of the others. Then
-    # the covariance of all positions is the mean of the views' covariances.
+    # Whether each view is centered by itself, so that the covariance of all positions is the mean of the views'.
     centered = False
 
     def __init__(

@@ -19,8 +19,7 @@ def signed_root(vectors: Tensor, offset: float = 1e-8) -> Tensor:
 class BilinearPool(MatrixPool):
     """Bilinear pooling (B-CNN, ICCV 2015): ``X X^T / M``, signed square root, division by its Frobenius norm.
 
-    The published vector holds every off-diagonal entry twice; the upper triangle holds each once, after the same
-    normalization, so a linear classifier sees the same information.
+    The published vector holds every off-diagonal entry twice, this one once, after the same normalization.
     """
 
     def matrix(self, x: Tensor) -> Tensor:
@@ -31,8 +30,8 @@ class BilinearPool(MatrixPool):
 class CompactBilinearPool(AveragePool):
     """Compact bilinear pooling (CVPR 2016): the tensor sketch of the second moment, signed root, unit norm.
 
-    ``y_k = sum of s_i t_j (X X^T / M)_ij over g(i) + h(j) = k mod n``, with random hashes g, h and signs s, t: what the
-    published product of Fourier transforms computes by position, in one pass over the d x d moments.
+    ``y_k = sum of s_i t_j (X X^T / M)_ij over g(i) + h(j) = k mod n``, with random hashes g, h and signs s, t, in one
+    pass over the moments, where the published code has a product of Fourier transforms at every position.
 
     Args:
         in_channels: C.

@@ -11,13 +11,11 @@ image x, f = F / rms(F), and k = 1 ... K,
     region = the rectangle that, filled evenly, has the mean and the variance of p along either side
     fine = head(mean_k A'_k * F')           the second look: F' and A' of the region, enlarged to the size of x
 
-The region is a soft crop, a spatial transformer with scale and shift alone: it shows letters larger than the first look
-had them, needs no threshold, and its four numbers per image carry the gradient. A flat density gives the whole image,
-one on a single cell exactly that cell. Dividing by the root mean square keeps the maps from starting saturated at the
-scale of ImageNet features, where the gradient of the region would drown all others.
-
-The loss of the fine look reaches the attention through the region alone: where attention is applied again, to F', its
-weights count as constants. ``path=False`` cuts this way and no other, from the region back to the attended features.
+The region is a spatial transformer with scale and shift alone: it needs no threshold, and its four numbers per image
+carry the gradient. A flat density gives the whole image, one on a single cell exactly that cell. At the scale of
+ImageNet features, not divided by their root mean square, the maps would start saturated, and the gradient of the region
+drown all others. The loss of the fine look reaches the attention through the region alone, a way that ``path=False``
+cuts: where attention is applied again, to F', its weights count as constants.
 
 Source: Eshratifar, Eigen, Gormish, Pedram, Coarse2Fine (arXiv 1909.02680; Machine Vision and Applications 2021).
 """
@@ -35,9 +33,6 @@ from gcplib.nn.views import laid_out_as
 
 __all__ = ["Attention", "Coarse2Fine", "Decoder", "Look", "attend", "crop", "region_of"]
 
-# The ways in which attention weights can start.
-INITS = ("orthogonal", "kaiming")
-
 
 class Attention(nn.Module):
     """K attention maps ``A_k = sigmoid(a_k . f + b_k)``, f = F / rms(F): ``(B, C, h, w)`` to ``(B, K, h, w)``.
@@ -45,8 +40,7 @@ class Attention(nn.Module):
     Args:
         channels: C.
         maps: K.
-        init: ``orthogonal``, rows a_k of unit norm at right angles; ``kaiming``, independent normal entries of variance
-            1 / C, so that the rows have unit norm as well, on average: the two differ in the angles alone.
+        init: ``orthogonal``, rows a_k of unit norm at right angles; ``kaiming``, of that norm on average, at any angle.
         place: ``device`` and ``dtype``.
 
     Raises:
@@ -60,7 +54,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, *, maps: int = 8, init: str = "orthogonal", **place):
         super().__init__()
         check_positive("maps", maps)
-        check_known("init of the attention weights", init, INITS)
+        check_known("init of the attention weights", init, ("orthogonal", "kaiming"))
         if init == "orthogonal" and maps > channels:
             raise ValueError(
                 f"{channels} channels have no {maps} orthonormal rows; take at most {channels} maps, or init 'kaiming'"
@@ -79,11 +73,7 @@ class Attention(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From attended features to a density over the image, ``(B, h, w)``: positive, with the sum 1.
-
-    A 1x1 convolution of the K attended maps ``A_k * f`` put side by side, and a softmax. The K C channels are never
-    made: ``d_k . (A_k * f) = A_k (d_k . f)``.
-    """
+    """From attended features to a density over the image, ``(B, h, w)``: the softmax of ``mean_k A_k (d_k . f)``."""
 
     def __init__(self, channels: int, *, maps: int = 8, **place):
         super().__init__()
@@ -111,8 +101,8 @@ def attend(features: Tensor, maps: Tensor) -> Tensor:
 def region_of(density: Tensor) -> Tensor:
     """Return center and half sides ``(x, y, half width, half height)`` of the regions, ``(B, 4)``.
 
-    The image goes from -1 to 1, as in ``torch.nn.functional.grid_sample``. A density that is even over a rectangle of
-    cells gives this rectangle; one with its weight at opposite ends gives more than the image.
+    The image goes from -1 to 1. An even density over a rectangle of cells gives this rectangle; weight at opposite ends
+    gives more than the image.
 
     >>> region_of(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
@@ -131,10 +121,7 @@ def region_of(density: Tensor) -> Tensor:
 
 
 def crop(x: Tensor, region: Tensor) -> Tensor:
-    """Return the regions of images ``(B, C, H, W)``, enlarged to their size; differentiable in both.
-
-    What a region has beyond the edge repeats the edge.
-    """
+    """Return the regions of images ``(B, C, H, W)``, enlarged to their size; beyond the image its edge is repeated."""
     center, halves = region.split(2, 1)
     transform = torch.cat((torch.diag_embed(halves), center[..., None]), 2)
     grid = functional.affine_grid(transform, list(x.shape), align_corners=False)
@@ -156,7 +143,7 @@ class Coarse2Fine(Network):
     """A backbone and a head that look twice; normalized images ``(B, 3, H, W)`` of any size in, logits out.
 
     In training it returns logits in a tuple: ``(coarse,)`` in the first stage, ``(coarse, fine)`` in the second; in
-    evaluation always the mean of both, so that a network does not depend on how it was trained.
+    evaluation always the mean of both.
 
     Args:
         backbone: with ``out_channels``, such as ``gcplib.create_backbone`` makes.
@@ -164,12 +151,10 @@ class Coarse2Fine(Network):
         maps: K.
         init: of the attention weights, see ``Attention``.
         first: epochs of the first stage, which trains the coarse look alone; a new network is in epoch 0.
-        path: whether the loss of the fine look reaches attention and features of the first, by way of the region.
-            Without it the decoder learns all the same.
+        path: whether the fine look's loss reaches the attention by way of the region; the decoder learns all the same.
 
     Raises:
-        ValueError: as ``Attention``; ``first`` is no integer from 0, ``path`` neither true nor false, or the head one
-            for views or with class maps to diversify.
+        ValueError: as ``Attention``; a bad ``first`` or ``path``; a head for views, or with class maps to diversify.
 
     Source: our design after the abstract of arXiv 1909.02680; see the module.
     """

@@ -23,10 +23,8 @@ class DiversificationBlock(nn.Module):
     Our reading: the paper's formula could not be checked. What others have written differs, and here
 
     - of equal largest values the first is the peak (others suppress all of them);
-    - r is drawn per image and class (with one peak a draw per position, as others have it, is the same), with a
-      fixed probability (others take the map's value at the peak);
-    - the grid of patches starts in the upper left corner, and the patches at the lower and right border are cut off
-      where ``patch`` does not divide the map (others never suppress what is left there);
+    - r is drawn with a fixed probability (others take the map's value at the peak);
+    - patches at the lower and right border may be cut off (others never suppress what is left there);
     - the peak alone is spared by patches (others spare the whole patch that holds it).
 
     Args:
@@ -67,12 +65,10 @@ class DiversificationBlock(nn.Module):
 
     def weights(self, maps: Tensor) -> Tensor:
         """Draw what the maps are multiplied by: ``factor`` or 1 at every position, of the maps' shape and dtype."""
-        grid = [math.ceil(side / self.patch) for side in maps.shape[2:]]
-        weights = self._draw(self.p_patch, maps, *grid)
-        if self.patch > 1:
-            rows, columns = (torch.arange(side, device=maps.device) // self.patch for side in maps.shape[2:])
-            # Columns first, while there are few rows.
-            weights = weights.index_select(3, columns).index_select(2, rows)
+        rows, columns = (torch.arange(side, device=maps.device) // self.patch for side in maps.shape[2:])
+        grid = (math.ceil(side / self.patch) for side in maps.shape[2:])
+        # Columns first, while there are few rows.
+        weights = self._draw(self.p_patch, maps, *grid).index_select(3, columns).index_select(2, rows)
         # max names the first of equal values, like argmax, in half of its time on a CPU.
         peak = maps.flatten(2).max(-1, keepdim=True).indices
         return weights.flatten(2).scatter_(-1, peak, self._draw(self.p_peak, maps, 1)).view_as(maps)

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from gcplib.nn.gate_blocks import ChannelGate, Gate, PositionGate, SqueezeExcitation, start_random
 from gcplib.nn.options import check_known, make_module
 
-# Names of stages; or by its name the options of each stage's own gate.
+# Names of stages, or by name the options of each stage's own gate.
 Stages = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
-# How far the parameters of a first-order peer may be from those of a second-order gate.
-EQUAL = 0.01
 FUSIONS = ("average", "max", "concat")
 
 
-class FusedGate(nn.Module):
+class FusedGate(Gate):
     """Both blocks of GSoP side by side, c by channels and p by positions, and one of three ways to make one map of two.
 
     ``average``: ``(c + p) / 2``; released: ``c + p``. ``max``: the larger, element by element. ``concat``: grouped
@@ -31,36 +29,24 @@ class FusedGate(nn.Module):
         width: of both blocks; see ``ChannelGate`` and ``PositionGate``.
         stride: of the first.
         grid: of the second.
-        start: of both.
-        device: of the weights, like ``dtype``.
+        common: ``start`` of both, ``device`` and ``dtype``, see ``Gate``.
 
     Source: the released code of GSoP. Its groups are ``C / 64`` and its kernels ``2 log2(32 / groups) + 5`` high;
     where C has no such divisor we take the next smaller one.
     """
 
-    learns_as_pool = True
-
     def __init__(
-        self,
-        channels: int,
-        *,
-        fusion: str = "average",
-        width: int = 128,
-        stride: int = 1,
-        grid: int = 8,
-        start: str = "identity",
-        device=None,
-        dtype=None,
+        self, channels: int, *, fusion: str = "average", width: int = 128, stride: int = 1, grid: int = 8, **common
     ):
-        super().__init__()
+        super().__init__(channels, **common)
         check_known("fusion", fusion, FUSIONS)
-        self.channels, self.fusion, self.released = channels, fusion, start == "paper"
-        place = {"device": device, "dtype": dtype}
-        self.by_channel = ChannelGate(channels, width=width, stride=stride, start=start, **place)
-        self.by_position = PositionGate(channels, width=width, grid=grid, start=start, **place)
+        self.fusion = fusion
+        self.by_channel = ChannelGate(channels, width=width, stride=stride, **common)
+        self.by_position = PositionGate(channels, width=width, grid=grid, **common)
         if fusion == "concat":
             groups = next(g for g in range(max(1, channels // 64), 0, -1) if channels % g == 0)
             half = max(0, int(math.log2(32 / groups))) + 2
+            place = {name: common.get(name) for name in ("device", "dtype")}
             size = {"kernel_size": (2 * half + 1, 1), "padding": (half, 0), "groups": groups} | place
             self.joined = nn.ModuleList(nn.Conv2d(channels, channels, **size) for _ in range(2))
             self.norm = nn.BatchNorm2d(channels, **place)
@@ -82,14 +68,14 @@ class FusedGate(nn.Module):
 def _squeeze_excitation(
     channels: int, *, like: str | nn.Module | None = None, hidden: int | None = None, **options
 ) -> SqueezeExcitation:
-    if like is None:
-        return SqueezeExcitation(channels, hidden=hidden, **options)
-    if like == "se" or hidden is not None:
-        raise ValueError(f"se takes a second-order gate to be like, or hidden, got like={like!r} and hidden={hidden}")
-    own = {name: options.pop(name) for name in ("start", "device", "dtype") if name in options}
-    with torch.device("meta"):  # only counted
-        peer = create_gate(channels, like, **options)
-    return SqueezeExcitation(channels, hidden=equal_width(channels, sum(p.numel() for p in peer.parameters())), **own)
+    if like is not None:
+        if like == "se" or hidden is not None:
+            raise ValueError(f"se takes a second-order gate to be like, or hidden, got {like=} and {hidden=}")
+        own = {name: options.pop(name) for name in ("start", "device", "dtype") if name in options}
+        with torch.device("meta"):  # only counted
+            peer = create_gate(channels, like, **options)
+        hidden, options = equal_width(channels, sum(p.numel() for p in peer.parameters())), own
+    return SqueezeExcitation(channels, hidden=hidden, **options)
 
 
 GATES: dict[str, Callable[..., nn.Module]] = {
@@ -112,8 +98,8 @@ def create_gate(channels: int, kind: str | Callable[..., nn.Module] | nn.Module 
         channels: C.
         kind: ``channel`` or ``position``, the blocks of GSoP; ``average``, ``max`` or ``concat`` of both; ``se``, the
             first-order peer. Or a class of modules, called like these; or a module, which is returned.
-        options: of the gate, such as ``width``, ``start``, ``device`` or ``dtype``. ``se`` takes ``hidden``, or
-            ``like``, a gate whose number of parameters it gets, with that one's ``width``, ``stride`` and ``grid``.
+        options: of the gate. ``se`` takes ``hidden``, or ``like``, a gate whose number of parameters it gets, with that
+            one's ``width``, ``stride`` and ``grid``.
 
     Raises:
         ValueError: unknown kind, or a bad size.
@@ -138,9 +124,9 @@ def equal_width(channels: int, parameters: int) -> int:
     """
     hidden = max(1, round((parameters - channels) / (2 * channels + 1)))
     found = hidden * (2 * channels + 1) + channels
-    if abs(found - parameters) > EQUAL * parameters:
+    if abs(found - parameters) > 0.01 * parameters:
         raise ValueError(
-            f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within {EQUAL:.0%}; "
+            f"no squeeze-and-excitation of {channels} channels has {parameters} parameters within 1%; "
             f"the nearest has {found}"
         )
     return hidden
@@ -171,14 +157,13 @@ def insert_gates(
 ) -> list[nn.Module]:
     """Put a gate into stages of a timm CNN, in place; it still works with ``forward_intermediates`` and pruning.
 
-    Where the last block of a stage is one of timm's ResNets, the gate stands in front of its residual addition, as in
-    the paper; elsewhere, behind the stage.
+    In timm's ResNets it stands in front of the last residual addition of a stage, as in the paper; else behind it.
 
     Args:
         backbone: of ``gcplib.create_backbone``, or a whole timm network.
-        stages: names of its ``feature_info`` modules, such as ``layer3`` or ``blocks.4``; or a mapping from them to
-            options for that stage alone, such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
-        kind: see ``create_gate``, like the options; of each stage a gate of its own.
+        stages: names of its ``feature_info`` modules, such as ``["layer3"]``; or with options of each stage's own gate,
+            such as ``{"layer1": {"stride": 2}, "layer2": {}}``.
+        kind: see ``create_gate``, like the options.
 
     Returns:
         The gates, in the order of the stages, with device and dtype of the network.
@@ -192,57 +177,45 @@ def insert_gates(
         raise ValueError(f"{type(network).__name__} has no stage {missing[0]!r}; its stages: {', '.join(known)}")
     if isinstance(kind, nn.Module):
         raise TypeError(f"every stage gets a gate of its own; give a name or a class, got the module {kind!r}")
-    example = next(network.parameters())
-    made = (create_gate(known[stage], **{"kind": kind} | options | own[stage]) for stage in own)
-    gates = [gate.to(example.device, example.dtype) for gate in made]
-    places = [_place(network.get_submodule(stage)) for stage in stages]
-    for stage in stages:
-        if any(isinstance(module, Gate | FusedGate) for module in network.get_submodule(stage).modules()):
+    example, gates = next(network.parameters()), []
+    for stage, its_own in own.items():
+        if any(isinstance(module, Gate) for module in network.get_submodule(stage).modules()):
             raise ValueError(f"stage {stage!r} has a gate already")
-    for gate, (place, name) in zip(gates, places, strict=True):
-        gate.train(network.training)
-        if name == "se":
-            place.se = gate if place.se is None else nn.Sequential(place.se, gate)
-        elif type(place).forward is nn.Sequential.forward:
-            place.add_module(name, gate)
-        else:
-            place.add_module(name, _Held(gate))
-            place.register_forward_hook(_behind)
+        gate = create_gate(known[stage], **{"kind": kind} | options | its_own)
+        gates.append(gate.to(example.device, example.dtype).train(network.training))
+    # Only now, when nothing can fail any more.
+    for stage, gate in zip(own, gates, strict=True):
+        _insert(network.get_submodule(stage), gate)
     return gates
 
 
 def _stages(network: nn.Module) -> dict[str, int]:
     """Return the stages that are still there after pruning, with their channels."""
+    modules = dict(network.named_modules(remove_duplicate=False))
     found = {}
     for entry in network.feature_info:
-        try:
-            stage = network.get_submodule(entry["module"])
-        except AttributeError:
-            continue
-        # What timm leaves in place of what it has pruned.
+        stage = modules.get(entry["module"], nn.Identity())
+        # An identity or an empty sequence is what timm leaves in place of what it has pruned.
         if not isinstance(stage, nn.Identity) and not (isinstance(stage, nn.Sequential) and len(stage) == 0):
             found[entry["module"]] = entry["num_chs"]
     return found
 
 
-def _place(stage: nn.Module) -> tuple[nn.Module, str]:
-    """Return the module that takes the gate, and the name that the gate gets there."""
+def _insert(stage: nn.Module, gate: nn.Module) -> None:
+    """Put a gate in front of the residual addition of the stage's last block, or behind the stage."""
     from timm.models.resnet import BasicBlock, Bottleneck
 
     last = stage[-1] if isinstance(stage, nn.Sequential) else stage
-    return (last, "se") if isinstance(last, BasicBlock | Bottleneck) else (stage, "gate")
+    if isinstance(last, BasicBlock | Bottleneck):
+        last.se = gate if last.se is None else nn.Sequential(last.se, gate)
+    elif type(stage).forward is nn.Sequential.forward:
+        stage.add_module("gate", gate)
+    else:
+        # A stage may call all modules that it has: inside an identity the gate is one of them, and called by the hook.
+        stage.add_module("gate", held := nn.Identity())
+        held.add_module("held", gate)
+        stage.register_forward_hook(_call_held_gate)
 
 
-class _Held(nn.Module):
-    """Keeps a gate among the modules of a stage, and lets pass what a stage that calls all of them puts through."""
-
-    def __init__(self, gate: nn.Module):
-        super().__init__()
-        self.held = gate
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-def _behind(stage: nn.Module, args: tuple, out: Tensor) -> Tensor:
+def _call_held_gate(stage: nn.Module, args: tuple, out: Tensor) -> Tensor:
     return stage.gate.held(out)

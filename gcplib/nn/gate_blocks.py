@@ -1,6 +1,7 @@
 """The blocks of GSoP: factors for channels or positions, made of their covariance; and their first-order peer."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +10,10 @@ from torch.nn import functional, init
 from gcplib.linalg import covariance, spectral_dtype
 from gcplib.nn.options import check_known, check_positive
 
-STARTS = ("identity", "paper")
 # Entries that the row-wise convolution makes of a row of the covariance, as published.
 PER_ROW = 4
-
-
-def start_random(weight: Tensor) -> None:
-    """Start weights as the released code does."""
-    init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+# Weights as the released code starts them.
+start_random = partial(init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 
 
 def _start_zero(layer: nn.Module) -> None:
@@ -30,9 +27,8 @@ class Gate(nn.Module):
     Args:
         channels: C.
         start: ``paper`` is the released block: ``s = sigmoid(z)``, made of ``ReLU(x)``, with random weights. About
-            half of x passes, which a network trained from scratch does not mind and a pretrained one does.
-            ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x, and zeros in the last layer, so ``y = x`` exactly
-            before the first step; residual blocks are started like this, too (Goyal et al. 2017).
+            half of x passes, which a pretrained network minds. ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x,
+            and zeros in the last layer, so ``y = x`` exactly before the first step, as in Goyal et al. 2017.
         device: of the weights that a gate has, here as in all gates.
         dtype: of the same.
 
@@ -46,7 +42,7 @@ class Gate(nn.Module):
     def __init__(self, channels: int, *, start: str = "identity", device=None, dtype=None):
         super().__init__()
         check_positive("channels", channels)
-        check_known("start", start, STARTS)
+        check_known("start", start, ("identity", "paper"))
         self.channels, self.start, self.released = channels, start, start == "paper"
 
     def logits(self, x: Tensor) -> Tensor:
@@ -70,8 +66,7 @@ class Gate(nn.Module):
 class RowWise(nn.Module):
     """Batch norm over rows, 4 entries per row by its own weights, a linear map: ``(B, n, n)`` to ``(B, out)``.
 
-    The entries are those of a convolution with kernels n x 1 in n groups, as which they are published; as batched
-    products they take a sixth of the time on a CPU.
+    Published as a convolution with kernels n x 1 in n groups; batched products take a sixth of its time on a CPU.
     """
 
     def __init__(self, size: int, out: int, *, rectify: bool, zero: bool, **place):
@@ -100,12 +95,6 @@ def _reduce(channels: int, width: int, stride: int = 1, **place) -> nn.Sequentia
     layers = nn.Sequential(nn.Conv2d(channels, width, 1, stride, **place), nn.BatchNorm2d(width, **place))
     start_random(layers[0].weight)
     return layers
-
-
-def _covariance(x: Tensor) -> Tensor:
-    """Return the covariance of ``(B, n, M)`` in float32 or better, also under autocast."""
-    with torch.autocast(x.device.type, enabled=False):
-        return covariance(x.to(spectral_dtype(x.dtype)))
 
 
 class ChannelGate(Gate):
@@ -147,7 +136,8 @@ class ChannelGate(Gate):
                 f"a covariance needs at least 2 positions, got a map of {height} x {width} behind stride "
                 f"{self.stride}; use larger images or an earlier stage"
             )
-        return _covariance(self.reduce(x.relu() if self.released else x).relu().flatten(2))
+        x = self.reduce(x.relu() if self.released else x).relu()
+        return covariance(x.flatten(2).to(spectral_dtype(x.dtype)))
 
     def logits(self, x: Tensor) -> Tensor:
         return self.rows(self.matrix(x))[..., None, None]
@@ -159,9 +149,8 @@ class PositionGate(Gate):
     1x1 convolution to d channels, batch norm, average pooling to a grid of G x G, covariance of its G^2 positions over
     the d channels, row-wise convolution, ReLU, linear map; adaptive average pooling of the factors to H x W.
 
-    The covariance here is ``X^T (1 - 1 1^T / d) X / d``, positive semi-definite. The released code has the d x d
-    centering with ``M = G^2`` in place of d in both places. That is ``(d / M) (cov + (1 - d / M) m m^T)`` with m the
-    means over channels, which with d = 128 and M = 64 can have negative eigenvalues.
+    The covariance is ``X^T (1 - 1 1^T / d) X / d``. The released code has ``M = G^2`` in place of both d: that is
+    ``(d / M) (cov + (1 - d / M) m m^T)``, m the means over channels, with negative eigenvalues where d = 128, M = 64.
 
     Args:
         channels: C.
@@ -182,7 +171,8 @@ class PositionGate(Gate):
     def matrix(self, x: Tensor) -> Tensor:
         """Return the covariance ``(B, G^2, G^2)`` that the factors are made of."""
         x = self.reduce(x.relu() if self.released else x)
-        return _covariance(functional.adaptive_avg_pool2d(x, self.grid).flatten(2).mT)
+        cells = functional.adaptive_avg_pool2d(x, self.grid).flatten(2)
+        return covariance(cells.mT.to(spectral_dtype(cells.dtype)))
 
     def logits(self, x: Tensor) -> Tensor:
         return self.rows(self.matrix(x)).unflatten(1, (1, self.grid, self.grid))

@@ -1,11 +1,8 @@
 """IDCCP: second-order pooling that does not change when the image is turned or mirrored, of few channels.
 
-The covariances of the eight transformed images (``gcplib.nn.views``) are averaged,
-
-    C(x) = (1 / 8) sum over g in D4 of cov(features(g x)).
-
-A matrix W with orthonormal columns, d x k, then takes C to k channels. ``W^T C W = cov(W^T X)``, so W acts on the
-features, which is cheaper.
+The covariances of the eight transformed images (``gcplib.nn.views``) are averaged, ``C(x) = (1 / 8) sum over g in D4 of
+cov(features(g x))``. A matrix W with orthonormal columns, d x k, takes C to k channels; ``W^T C W = cov(W^T X)``, so it
+acts on the features, which is cheaper.
 """
 
 import torch
@@ -16,22 +13,18 @@ from gcplib.nn.base import MatrixPool
 from gcplib.nn.bilinear import signed_root
 from gcplib.nn.options import check_positive
 
-# Under the signed square root, whose slope is infinite at zero. The value is the released one.
-SIGNED_ROOT_OFFSET = 1e-12
-
 
 class StiefelProjection(nn.Module):
     """``x -> W^T x`` with orthonormal columns, ``W^T W = 1``: ``(..., d, M)`` to ``(..., k, M)``.
 
-    W starts as the Q of a Gaussian matrix's QR decomposition. It stays on the Stiefel manifold because it is the first
-    columns of ``B (1 + A / 2) (1 - A / 2)^-1``, a Cayley transform: B is the start, completed to a square matrix, and
-    A is skew-symmetric, made of what is trained. So any optimizer may be used.
+    W starts as the Q of a Gaussian matrix's QR decomposition. It stays on the Stiefel manifold with any optimizer, as
+    the first columns of a Cayley transform ``B (1 + A / 2) (1 - A / 2)^-1``: B is the start, completed to a square
+    matrix, and A skew-symmetric, made of what is trained.
 
     Args:
         in_channels: d.
         width: k, from 1 to d.
-        orthonormal: False trains W itself, from the same start: an ordinary 1x1 convolution, which leaves the manifold,
-            as it does in the released code.
+        orthonormal: False trains W itself, from the same start, which leaves the manifold, as in the released code.
 
     Raises:
         ValueError: a width below 1, or above the number of channels.
@@ -87,10 +80,9 @@ class InvariantPool(MatrixPool):
     ``v = n(s(triu(R / |R|)))`` with ``R = (W^T C W)^(1/2)``, ``s(a) = sign(a) sqrt(|a|)`` and ``n`` the division by the
     norm. Of views ``(B, V, C, H, W)``, C is the mean covariance; with those of ``d4_views`` the vector is invariant.
 
-    The released code divides C by its Frobenius norm before W acts, and the eigenvalues by their norm after it: factors
-    of the whole matrix, which the last division undoes, but for an offset of 1e-12 under the signed root. By notes on
-    it, which could not be checked, it also takes the root of the eigenvalues once more before its Newton-Schulz root, a
-    power of 1/4 in all; here the root is taken once.
+    The released code also divides C and the eigenvalues by their norms, which the last division undoes, but for an
+    offset of 1e-12 under the signed root. By notes on it, which could not be checked, it takes the root of the
+    eigenvalues once more before its Newton-Schulz root, a power of 1/4 in all; here the root is taken once.
 
     Args:
         in_channels: channels of the feature map.
@@ -140,8 +132,8 @@ class InvariantPool(MatrixPool):
         return covariance_map(x, "sqrt") if self.steps is None else newton_schulz(covariance(x), self.steps)
 
     def pool(self, x: Tensor) -> Tensor:
-        # The norm of the upper triangle is one more factor that the last division undoes.
-        return signed_root(nn.functional.normalize(super().pool(x)), SIGNED_ROOT_OFFSET)
+        # The norm of the upper triangle is one more factor that the last division undoes; the offset is as released.
+        return signed_root(nn.functional.normalize(super().pool(x)), offset=1e-12)
 
 
 def _width(channels: int, projection: int | float | None) -> int:

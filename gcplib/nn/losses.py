@@ -19,8 +19,7 @@ def gradient_boosting_cross_entropy(logits: Tensor, target: Tensor, k: int | Non
         l = -log(e^{s_y} / (e^{s_y} + sum_{i in J} e^{s_i})),    J the k other classes with the largest logits s
 
     With ``q`` the softmax over y and J, the gradient is ``q_i`` in J, ``q_y - 1`` at y and 0 elsewhere: leaving classes
-    out of the sum boosts that of the rest. With k all other classes it is cross-entropy. Half precisions are computed
-    in float32.
+    out boosts the rest. With k all other classes it is cross-entropy. Half precisions are computed in float32.
 
     Args:
         logits: ``(B, classes)``.

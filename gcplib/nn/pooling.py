@@ -3,25 +3,10 @@
 import torch
 from torch import Tensor
 
-from gcplib.linalg import (
-    ROUTES,
-    EigenvalueSet,
-    GradientRule,
-    SpectralFunction,
-    check_map,
-    covariance,
-    covariance_map,
-    get_function,
-    get_rule,
-    logm,
-    newton_schulz,
-    newton_schulz_function,
-    truncate,
-)
+from gcplib import linalg
+from gcplib.nn import scaling_eigen
 from gcplib.nn.base import MatrixPool
 from gcplib.nn.options import check_known, check_parts
-from gcplib.nn.scaling_eigen import Amplifier
-from gcplib.nn.scaling_eigen import amplify as amplified
 
 # Measured on two cores: at 64 channels the products of five steps take 0.7 of the time of one eigendecomposition, at
 # 128 0.9, at 256 1.3 and more.
@@ -39,13 +24,10 @@ class CovariancePool(MatrixPool):
         rule: the gradient rule, by name (``gcplib.linalg.list_rules``), such as ``taylor(9)``, or as it is.
         route: see ``gcplib.linalg.covariance_map``.
         amplify: None, or how to amplify small eigenvalues (``gcplib.nn.amplify``): the Scaling Eigen Branch.
-        keep: None for all eigenvalues, or the set to keep, such as ``top(32)``
-            (``gcplib.linalg.list_eigenvalue_sets``), or as it is.
+        keep: None, or the set to keep (``gcplib.linalg.list_eigenvalue_sets``), such as ``top(32)``, or as it is.
         where: which passes ``keep`` truncates: ``both``, ``forward`` or ``backward``.
-        blocks: g parts of d / g channels each, with a covariance and its function for every part and none between
-            them: the vector has only d (d / g + 1) / 2 entries.
-        common: ``compute_dtype``, ``reduction``, ``reduction_groups``, ``device`` and ``dtype``, see ``MatrixPool`` and
-            ``AveragePool``.
+        blocks: g parts of d / g channels, each with a covariance of its own: d (d / g + 1) / 2 entries in all.
+        common: see ``MatrixPool`` and ``AveragePool``.
 
     Raises:
         ValueError: what is unknown, or cannot work together.
@@ -65,11 +47,11 @@ class CovariancePool(MatrixPool):
         self,
         in_channels: int,
         *,
-        fn: str | SpectralFunction = "sqrt",
-        rule: str | GradientRule = "exact",
+        fn: str | linalg.SpectralFunction = "sqrt",
+        rule: str | linalg.GradientRule = "exact",
         route: str = "auto",
-        amplify: str | Amplifier | None = None,
-        keep: str | EigenvalueSet | None = None,
+        amplify: str | scaling_eigen.Amplifier | None = None,
+        keep: str | linalg.EigenvalueSet | None = None,
         where: str = "both",
         blocks: int = 1,
         **common,
@@ -77,13 +59,13 @@ class CovariancePool(MatrixPool):
         super().__init__(in_channels, **common)
         check_parts("blocks", blocks, self.channels)
         self.route, self.blocks, self.size = route, blocks, self.channels // blocks + self.added
-        fn, rule = get_function(fn), get_rule(rule)
+        fn, rule = linalg.get_function(fn), linalg.get_rule(rule)
         self.settings = {"fn": fn, "rule": rule, "route": route, "amplify": amplify, "keep": keep} | self.settings
         self.settings |= {"where": None if keep is None else where, "blocks": blocks if blocks > 1 else None}
         if amplify is not None:
-            fn = amplified(fn, amplify, self.size)
+            fn = scaling_eigen.amplify(fn, amplify, self.size)
         # What cannot work fails here, not in the first training step.
-        self.fn, self.rule = check_map(fn, truncate(rule, keep, where), route, self.size)
+        self.fn, self.rule = linalg.check_map(fn, linalg.truncate(rule, keep, where), route, self.size)
         if keep is None and where != "both":
             raise ValueError(f"where={where!r} says which passes are truncated, and needs keep, such as keep='top(32)'")
 
@@ -93,7 +75,7 @@ class CovariancePool(MatrixPool):
 
     def matrix(self, x: Tensor) -> Tensor:
         """Return ``(B, d, d)``, or the blocks ``(B, g, d / g, d / g)`` on the diagonal, of features ``(B, d, M)``."""
-        return covariance_map(self.parts(x), self.fn, self.rule, self.route, centered=self.centered)
+        return linalg.covariance_map(self.parts(x), self.fn, self.rule, self.route, centered=self.centered)
 
     def parts(self, x: Tensor) -> Tensor:
         """Return the features of each covariance: ``(B, d, M)``, or of blocks ``(B, g, d / g, M)``."""
@@ -108,18 +90,17 @@ class NewtonSchulzPool(CovariancePool):
         steps: of the iteration; the paper uses 5.
         route: ``products`` runs the iteration; ``full``, ``thin`` or ``svd`` evaluate the function that it computes on
             the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
-            the eigenvalues on a CPU where positions are fewer than channels, or channels more than 128, because
-            there they are cheaper (``gcplib bench``), and the products elsewhere.
+            these where they are cheaper: on a CPU, of fewer positions than channels, or of more than 128 channels.
         options: see ``CovariancePool``; amplify, keep and rules other than exact need the eigenvalues.
     """
 
     fixed = ("fn",)
 
     def __init__(self, in_channels: int, *, steps: int = 5, route: str = "auto", **options):
-        check_known("route", route, (*ROUTES, "products"))
+        check_known("route", route, (*linalg.ROUTES, "products"))
         eigenvalues = "auto" if route == "products" else route
-        super().__init__(in_channels, fn=newton_schulz_function(steps), route=eigenvalues, **options)
-        plain = self.fn.base is None and self.rule == get_rule("exact")
+        super().__init__(in_channels, fn=linalg.newton_schulz_function(steps), route=eigenvalues, **options)
+        plain = self.fn.base is None and self.rule == linalg.get_rule("exact")
         if route == "products" and not plain:
             raise ValueError("amplify, keep and rule need the eigenvalues, which route 'products' has not; use auto")
         self.by_products, self.steps = plain and route in ("auto", "products"), steps
@@ -128,7 +109,7 @@ class NewtonSchulzPool(CovariancePool):
     def matrix(self, x: Tensor) -> Tensor:
         few = self.size <= MOST_CHANNELS_FOR_PRODUCTS and x.shape[-1] >= self.size
         if self.by_products and (self.route == "products" or few or x.device.type != "cpu"):
-            return newton_schulz(covariance(self.parts(x)), self.steps)
+            return linalg.newton_schulz(linalg.covariance(self.parts(x)), self.steps)
         return super().matrix(x)
 
 
@@ -140,12 +121,9 @@ class GaussianPool(CovariancePool):
 
         P = [[S + m m^T, m], [m^T, 1]] = Z Z^T,    Z = [X; 1^T] / sqrt(M),
 
-    the second moment of the features with a channel of ones, not centered. So it takes the routes of a covariance; its
-    rank is at most ``min(d, M - 1) + 1``. ``C = P^(1/2)`` still holds both moments: the last column of ``C C`` is
-    (m, 1). Of V views, the mean of their embeddings is pooled.
-
-    The mean makes the largest eigenvalue, which sets what counts as zero: features whose mean is large beside their
-    spread keep fewer small eigenvalues in float32 than by their covariance alone; ``compute_dtype`` helps.
+    the second moment of the features with a channel of ones, of rank at most ``min(d, M - 1) + 1``. ``C = P^(1/2)``
+    still holds both moments: the last column of ``C C`` is (m, 1). Of V views, the mean of their embeddings is pooled.
+    A mean large beside the spread makes more small eigenvalues count as zero in float32; ``compute_dtype`` helps.
 
     Args:
         in_channels: channels of the feature map.
@@ -197,7 +175,7 @@ class LogPool(MatrixPool):
         self.shrinkage = self.settings["shrinkage"] = shrinkage
 
     def matrix(self, x: Tensor) -> Tensor:
-        s = covariance(x)
+        s = linalg.covariance(x)
         mean = s.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         eye = torch.eye(self.channels, dtype=s.dtype, device=s.device)
-        return logm((1 - self.shrinkage) * s + self.shrinkage * mean * eye)
+        return linalg.logm((1 - self.shrinkage) * s + self.shrinkage * mean * eye)

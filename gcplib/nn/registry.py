@@ -43,10 +43,8 @@ def _approximate(in_channels: int, *, fn: str | SpectralFunction, **options) -> 
     return CovariancePool(in_channels, fn=fn, **{"rule": "exact" if changed else "lyapunov"} | options)
 
 
-def _svd(rule: str) -> Callable[..., nn.Module]:
-    """The exact root with a published gradient, in float64, as the papers run it."""
-    return partial(CovariancePool, rule=rule, compute_dtype="float64")
-
+# With a published gradient, in float64, as the papers run it.
+_exact_root = partial(CovariancePool, compute_dtype="float64")
 
 # Every published variant, one line each.
 POOLS: dict[str, Callable[..., nn.Module]] = {
@@ -59,13 +57,13 @@ POOLS: dict[str, Callable[..., nn.Module]] = {
     "isqrt_cov": NewtonSchulzPool,
     "mpa": partial(_approximate, fn=pade_function()),
     "mtp": partial(_approximate, fn=taylor_function()),
-    "svd_original": _svd("original"),
-    "svd_clip": _svd("clip"),
+    "svd_original": partial(_exact_root, rule="original"),
+    "svd_clip": partial(_exact_root, rule="clip"),
     "svd_top_n": _svd_top_n,
-    "svd_power_iteration": _svd("power_iteration"),
-    "svd_newton": _svd("newton"),
-    "svd_taylor": _svd("taylor"),
-    "svd_pade": _svd("pade"),
+    "svd_power_iteration": partial(_exact_root, rule="power_iteration"),
+    "svd_newton": partial(_exact_root, rule="newton"),
+    "svd_taylor": partial(_exact_root, rule="taylor"),
+    "svd_pade": partial(_exact_root, rule="pade"),
     "gaussian": GaussianPool,
     "idccp": InvariantPool,
 }

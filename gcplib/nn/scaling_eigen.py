@@ -10,7 +10,7 @@ image,
     out = (1 + |Q S|_F) Q,    |Q S|_F^2 = sum_i q_i^2 exp(-2 lam_i).
 
 It leaves the proportions of the spectrum as they are: only its gradient can tell eigenvalues apart. The other members
-of the family do what the name says, and are spectral functions like any root: they cost nothing.
+of the family do what the name says.
 """
 
 import math
@@ -47,14 +47,10 @@ def amplify(fn: str | SpectralFunction, how: str | Amplifier, channels: int) -> 
 
             - ``released``: ``(1 + sqrt(sum_j q_j^2 exp(-2 lam_j))) q_i``, the published layer;
             - ``exp``: ``(1 + exp(-lam_i)) q_i``, the same idea for every eigenvalue by itself: our own reading;
-            - ``exp_relative`` or ``exp_relative(b)``: ``(1 + b exp(-lam_i / m)) q_i``, b = 1: does not change with the
-              scale of the features;
+            - ``exp_relative(b)``, b = 1 unless given: ``(1 + b exp(-lam_i / m)) q_i``, whatever the features' scale;
             - ``power(p)``: ``sqrt(m) (lam_i / m)^p``, p below 1/2, of the exact root alone; scale-free as well;
-
-            and two that amplify nothing, to tell through which path the published layer works:
-
-            - ``released_detached``: its value, with the factor a constant for the gradient;
-            - ``constant(b)``: ``(1 + b) q_i``, which changes the length of steps alone.
+            - ``released_detached``: the published value, with the factor a constant for the gradient;
+            - ``constant(b)``: ``(1 + b) q_i``, which changes the length of steps alone, and amplifies nothing either.
         channels: d.
 
     Raises:
@@ -112,25 +108,23 @@ def _decayed(fn: SpectralFunction, strength: float, rate: float, a: Tensor, b: T
     return (fn.quotient(a, b) * factors + slope * (fn.value(a) + fn.value(b))) / 2
 
 
-def _times_decay(strength: float, rate: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
+def _times_decay(strength: float, relative: bool, fn: SpectralFunction, channels: int) -> SpectralFunction:
+    rate = 1.0
+    if relative:
+        if fn == get_function("sqrt"):
+            # sqrt(t) sqrt(S / t) is the root as well; the trace t makes the exponent relative.
+            fn = replace(fn, scale="trace")
+        if fn.scale is None:
+            raise ValueError(f"exp_relative needs a square root, exact or approximate, not {fn}; use exp")
+        # The mean of the eigenvalues is tr / d, their root mean square norm / sqrt(d).
+        rate = channels if fn.scale == "trace" else math.sqrt(channels)
     f = Partial(_decayed, fn, strength, rate)
     return replace(fn, value=f, quotient=f, zero=fn.zero * (1 + strength))
 
 
-def _times_relative_decay(strength: float, fn: SpectralFunction, channels: int) -> SpectralFunction:
-    if fn == get_function("sqrt"):
-        # sqrt(t) sqrt(S / t) is the root as well; the trace t makes the exponent relative.
-        fn = replace(fn, scale="trace")
-    if fn.scale is None:
-        raise ValueError(f"exp_relative needs a square root, exact or approximate, not {fn}; use exp")
-    # The mean of the eigenvalues is tr / d, their root mean square norm / sqrt(d).
-    return _times_decay(strength, channels if fn.scale == "trace" else math.sqrt(channels), fn, channels)
-
-
 def exp_relative(strength: float = 1.0) -> Amplifier:
     _check_strength("exp_relative", strength)
-    name = write_call("exp_relative", strength, defaults=(1.0,))
-    return Amplifier(name, Partial(_times_relative_decay, strength))
+    return Amplifier(write_call("exp_relative", strength, defaults=(1.0,)), Partial(_times_decay, strength, True))
 
 
 def _scaled(fn: SpectralFunction, factor: float, a: Tensor, b: Tensor | None = None) -> Tensor:
@@ -153,7 +147,7 @@ def relative_power(exponent: float) -> Amplifier:
 
 AMPLIFIERS: dict[str, Amplifier | Callable[..., Amplifier]] = {
     "released": Amplifier("released", Partial(_with_gain, Partial(_released_gain, False))),
-    "exp": Amplifier("exp", Partial(_times_decay, 1.0, 1.0)),
+    "exp": Amplifier("exp", Partial(_times_decay, 1.0, False)),
     "exp_relative": exp_relative,
     "power": relative_power,
     "released_detached": Amplifier("released_detached", Partial(_with_gain, Partial(_released_gain, True))),

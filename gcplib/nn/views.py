@@ -52,10 +52,7 @@ def random_view(views: Tensor) -> Tensor:
 
 
 def laid_out_as(x: Tensor, images: Tensor) -> Tensor:
-    """Return the images with their channels last in memory where those of x are; cropping and turning lose it.
-
-    Convolutions on a CPU are several times faster so.
-    """
+    """Return the images with channels last in memory if x has them so: convolutions are faster, turning loses it."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     return images.contiguous(memory_format=torch.channels_last) if last else images
 
