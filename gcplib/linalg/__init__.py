@@ -33,7 +33,7 @@ from gcplib.linalg.gradient_rules import (
     top_n,
     truncate,
 )
-from gcplib.linalg.iterations import accelerated_newton_schulz, lyapunov, newton_schulz, pade_root, taylor_root
+from gcplib.linalg.iterations import newton_schulz, pade_root, taylor_root
 from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, invsqrtm, logm, powm, spectral_map, sqrtm
 from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, spectral_dtype
 
@@ -45,7 +45,6 @@ __all__ = [
     "NonFiniteError",
     "SpectralFunction",
     "accelerated_function",
-    "accelerated_newton_schulz",
     "band",
     "bottom",
     "center",
@@ -62,7 +61,6 @@ __all__ = [
     "list_functions",
     "list_rules",
     "logm",
-    "lyapunov",
     "newton",
     "newton_schulz",
     "newton_schulz_function",

@@ -80,13 +80,18 @@ def newton_schulz_steps(steps: int) -> tuple[Step, ...]:
     return (NEWTON_SCHULZ,) * check_count("the number of Newton-Schulz steps", steps)
 
 
-def accelerated_steps(steps: int, smallest: float) -> tuple[Step, ...]:
-    """Return the best cubic steps for eigenvalues from ``smallest`` to 1 of the trace; see ``accelerated_function``."""
+def accelerated_steps(steps: int, smallest: float, least_ratio: float = 0.0) -> tuple[Step, ...]:
+    """Return the best cubic steps for eigenvalues from ``smallest`` to 1 of the trace; see ``accelerated_function``.
+
+    The best step for a wide interval takes its upper end down to where the lower one goes, and digits are lost; no step
+    is made for roots further apart than ``least_ratio``.
+    """
     check_count("the number of Newton-Schulz steps", steps)
     if not 0 < smallest < 1:
         raise ValueError(f"the smallest eigenvalue over the trace must lie between 0 and 1, got {smallest}")
     low, high, found = smallest**0.5, 1.0, []
     for _ in range(steps):
+        smallest_root, low = low, max(low, least_ratio * high)
         # The cubic 3/2 r x - (r x)^3 / 2 has its least value at both ends of [low, high], and its largest, 1, within.
         rate = (3 / (high * high + high * low + low * low)) ** 0.5
         least = (3 * rate * low - (rate * low) ** 3) / 2
@@ -94,6 +99,7 @@ def accelerated_steps(steps: int, smallest: float) -> tuple[Step, ...]:
         scale = 2 / (1 + least)
         slope = scale * rate**3 / 2
         found.append((scale * rate * 1.5 - slope, slope))
+        least = min(least, (3 * rate * smallest_root - (rate * smallest_root) ** 3) / 2)
         low, high = scale * least, scale
     return tuple(found)
 

@@ -52,3 +52,18 @@ def eigh(s: Tensor) -> tuple[Tensor, Tensor]:
     """
     # As one operator, the checks and the second try are no obstacle to torch.compile.
     return _eigh_op(s) if torch.compiler.is_compiling() else _eigh(s)
+
+
+def svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, the singular values in ascending order, and V of ``(n, d, M)``. Not differentiable by itself."""
+    if x.is_cuda and x.dtype == torch.float32:
+        # torch takes one matrix at a time above 32 rows there. The product in float64 has the digits of the features.
+        x = x.double()
+        wide = x.shape[-1] > x.shape[-2]
+        lam, side = eigh(x @ x.mT if wide else x.mT @ x)
+        s = lam.clamp(min=0).sqrt()
+        other = (x.mT if wide else x) @ side / torch.where(s > 0, s, torch.ones_like(s)).unsqueeze(-2)
+        u, v = (side, other) if wide else (other, side)
+        return u.float(), s.float(), v.float()
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    return u.flip(-1), s.flip(-1), vt.mT.flip(-1)

@@ -1,5 +1,6 @@
 """Functions of a symmetric positive semi-definite matrix, and of a covariance straight from its features."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -10,10 +11,19 @@ from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
 from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
-from gcplib.linalg.gradient_rules import EXACT, GradientRule, get_rule
-from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance, require
+from gcplib.linalg.gradient_rules import EXACT, LYAPUNOV, GradientRule, get_rule
+from gcplib.linalg.iterations import features_by_products, steps_of
+from gcplib.linalg.tolerance import (
+    NonFiniteError,
+    check_matrices,
+    check_symmetric,
+    raise_non_finite,
+    rank_tolerance,
+    require,
+)
+from gcplib.linalg.transforms import look
 
-ROUTES = ("auto", "full", "thin", "svd")
+ROUTES = ("auto", "full", "thin", "svd", "products")
 
 
 def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | GradientRule = "exact") -> Tensor:
@@ -43,13 +53,13 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     check_matrices(s)
     fn, rule = check_map(fn, rule, "full", s.shape[-1])
     rank_tolerance(s.dtype)
+    look(check_symmetric, s)
     try:
         with torch.autocast(s.device.type, enabled=False):
-            return SpectralMap.apply(symmetric(_batch(s)), fn, rule, "matrix", False).view(s.shape)
+            return SpectralMap.apply(symmetric(_batch(s)), fn, rule, "matrix", False)[0].view(s.shape)
     except NonFiniteError:
-        if torch.isfinite(s).all():
-            raise
-        raise_non_finite("matrices", s, "their function")
+        look(partial(_explain, "matrices", "their function", lambda s: s), s)
+        raise
 
 
 def sqrtm(s: Tensor, rule: str | GradientRule = "exact") -> Tensor:
@@ -94,6 +104,10 @@ def check_map(
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")
         if not rule.any_route:
             raise ValueError(f"route {route!r} has the exact gradient only; gradient rule {rule} needs the full one")
+    if route == "products":
+        steps_of(fn, torch.float32)
+        if rule != EXACT and not (rule == LYAPUNOV and fn == SQRT):
+            raise ValueError(f"route 'products' has the exact gradient only; gradient rule {rule} needs the eigenvalues")
     root = fn == SQRT
     if (rule.clamps_forward and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
@@ -121,7 +135,10 @@ def covariance_map(
         rule: as for ``spectral_map``.
         route: ``full`` decomposes the covariance (d x d); ``thin`` the Gram matrix (M x M), much cheaper where
             positions are few; ``svd`` the features themselves, slower but without squaring their condition number;
-            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``.
+            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``. ``products`` takes no
+            eigenvalues: roots alone, exact to 1e-5 (float32) where the trace is up to 1e5 of the smallest eigenvalue
+            that counts; it waits for no host and fits in a CUDA graph, and where an exact root has a fixed number of
+            steps smaller eigenvalues come out smaller.
         centered: False takes the second moment about zero, ``f(X X^T / M)``, in place of the covariance.
 
     Returns:
@@ -146,14 +163,27 @@ def covariance_map(
     if route == "auto":
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
     moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
+    if route == "products":
+        if x.device.type == "cpu":  # a GPU need not wait: NaN stays NaN in products
+            look(partial(_explain, "features", made, moment), x)
+        return features_by_products(x, fn, centered)
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn == IDENTITY and rule == EXACT:
-                out, bad = moment(x), partial(raise_non_finite, "features", x, made)
-                require(torch.isfinite(out.detach()).all(), "features are not finite", bad)
+                out = moment(x)
+                look(_check_finite, out)
                 return out
-            return SpectralMap.apply(_batch(x), fn, rule, route, centered).view(*x.shape[:-1], channels)
+            return SpectralMap.apply(_batch(x), fn, rule, route, centered)[0].view(*x.shape[:-1], channels)
     except NonFiniteError:
-        if torch.isfinite(x).all() and torch.isfinite(moment(x)).all():
-            raise
-        raise_non_finite("features", x, made)
+        look(partial(_explain, "features", made, moment), x)
+        raise
+
+
+def _check_finite(moment: Tensor) -> None:
+    require(torch.isfinite(moment).all(), "features are not finite", partial(raise_non_finite, "moments", moment))
+
+
+def _explain(name: str, made: str, moment: Callable[[Tensor], Tensor], value: Tensor) -> None:
+    """Raise what says which entries of the input are not finite, or that its moments overflow, if so it is."""
+    if not (torch.isfinite(value).all() and torch.isfinite(moment(value)).all()):
+        raise_non_finite(name, value, made)
