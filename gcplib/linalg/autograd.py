@@ -16,8 +16,8 @@ from gcplib.linalg.gradient_rules import GradientRule
 from gcplib.linalg.matrix_functions import of_features, of_matrix
 from gcplib.linalg.parallel import batch_parts, over_batch
 from gcplib.linalg.products import product
-from gcplib.linalg.tolerance import one_look, raise_non_finite, require
-from gcplib.linalg.transforms import batched, pull_back, push_forward
+from gcplib.linalg.tolerance import one_look
+from gcplib.linalg.transforms import batched, pull_back, push_forward, run
 
 THIN = ("thin", "svd")
 
@@ -45,7 +45,6 @@ def _from_gram(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tens
 
 def _from_svd(x: Tensor, rank: int, fn: SpectralFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the same from X itself: no product is formed, so the condition number is not squared."""
-    require(torch.isfinite(x).all(), "features are not finite", partial(raise_non_finite, "centered features", x))
     u, s, v = svd(x * x.shape[-1] ** -0.5)
     keep = not_noise(s, rank, fn)
     return u * keep.unsqueeze(-2), torch.where(keep, s, torch.zeros_like(s)).square(), v, keep
@@ -113,10 +112,10 @@ class SpectralMap(Function):
         if g is None:
             return (None,) * 5
         x, *saved = ctx.saved_tensors
-        return SpectralGradient.apply(g, x, *saved, *ctx.call, False), None, None, None, None
+        return run(SpectralGradient, g, x, *saved, *ctx.call, False), None, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> tuple:
+    def push(ctx: Any, dx: Tensor, *_: None) -> tuple:
         x, u, lam, null, *_ = ctx.saved_tensors
         fn, rule, route, centered = ctx.call
         if fn.gain is not None or (route in THIN and fn.matrix is None):
@@ -126,7 +125,7 @@ class SpectralMap(Function):
         else:
             if route == "full":
                 x, dx = push_covariance(x, dx, centered)
-            dc = SpectralGradient.apply(dx, x, u, lam, null, fn, rule, "matrix", False, True)
+            dc = run(SpectralGradient, dx, x, u, lam, null, fn, rule, "matrix", False, True)
         return dc, None, *([None] * (len(ctx.saved_tensors) - 2))
 
 
@@ -136,7 +135,14 @@ def _rank(x: Tensor, route: str, centered: bool) -> int:
 
 
 def _differentiable(
-    u: Tensor, lam: Tensor, null: Tensor, fn: SpectralFunction, rule: GradientRule, route: str, centered: bool, x: Tensor
+    u: Tensor,
+    lam: Tensor,
+    null: Tensor,
+    fn: SpectralFunction,
+    rule: GradientRule,
+    route: str,
+    centered: bool,
+    x: Tensor,
 ) -> Tensor:
     if route == "matrix":
         return of_matrix(fn, x, u, lam, null)
@@ -176,7 +182,7 @@ class SpectralGradient(Function):
         return *pull_back(linear, (g, x), v), *([None] * (3 + ctx.saved + 5))
 
     @staticmethod
-    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: None) -> Tensor:
+    def push(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: None) -> Tensor:
         linear, g, x = SpectralGradient._linear(ctx)
         tangents = tuple(torch.zeros_like(a) if t is None else t for a, t in ((g, dg), (x, dx)))
         return push_forward(linear, (g, x), tangents)

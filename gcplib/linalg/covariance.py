@@ -8,6 +8,7 @@ from torch.autograd import Function
 
 from gcplib.linalg.products import product
 from gcplib.linalg.tolerance import check_matrices
+from gcplib.linalg.transforms import batched, run
 
 # The order of `triu_vector`, stored in checkpoints. Other libraries changed theirs and silently lost their
 # published weights, so a new order would get a new number.
@@ -53,6 +54,7 @@ def second_moment(x: Tensor) -> Tensor:
         return product(x, x.mT) / x.shape[-1]
 
 
+@batched
 class _Covariance(Function):
     """``dl/dX = (G + G^T) X_c / M``: already centered, because the rows of ``X_c`` sum to zero."""
 
@@ -81,7 +83,7 @@ class _Covariance(Function):
             return twice_symmetric_product(g, centered) / x.shape[-1]
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
+    def push(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
         return push_covariance(ctx.saved_tensors[0], dx)[1], None
 
 
@@ -114,7 +116,7 @@ def covariance(x: Tensor) -> Tensor:
     """
     check_features(x)
     with torch.autocast(x.device.type, enabled=False):
-        return _Covariance.apply(x)[0]
+        return run(_Covariance, x)[0]
 
 
 def gaussian_embedding(x: Tensor) -> Tensor:

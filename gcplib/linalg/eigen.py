@@ -65,5 +65,10 @@ def svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         other = (x.mT if wide else x) @ side / torch.where(s > 0, s, torch.ones_like(s)).unsqueeze(-2)
         u, v = (side, other) if wide else (other, side)
         return u.float(), s.float(), v.float()
-    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    try:
+        u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    except torch.linalg.LinAlgError:
+        if torch.isfinite(x).all():
+            raise
+        raise_non_finite("features", x)
     return u.flip(-1), s.flip(-1), vt.mT.flip(-1)

@@ -108,9 +108,7 @@ def _iteration(name: str, steps: tuple[formulas.Step, ...]) -> SpectralFunction:
     return _approximate_root(name, value, quotient, "trace", Partial(matrix_functions.iteration, steps))
 
 
-def _approximate_root(
-    name: str, value: Callable, quotient: Callable, scale: str, matrix: Callable
-) -> SpectralFunction:
+def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str, matrix: Callable) -> SpectralFunction:
     zero = float(value(torch.zeros((), dtype=torch.float64, device="cpu")))
     return SpectralFunction(name, value, quotient, zero, scale, smooth=True, matrix=matrix)
 

@@ -5,6 +5,7 @@ What each computes, eigenvalue by eigenvalue, is in ``functions``. All take symm
 NonFiniteError at NaN or infinity. A zero matrix stays zero.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from gcplib.linalg.covariance import center, covariance, second_moment, symmetri
 from gcplib.linalg.functions import SQRT, SpectralFunction, newton_schulz_function, pade_function, taylor_function
 from gcplib.linalg.products import add_product, product
 from gcplib.linalg.tolerance import ROOT_STEPS, check_symmetric, rank_tolerance
-from gcplib.linalg.transforms import batched, look, pull_back, push_forward
+from gcplib.linalg.transforms import batched, look, pull_back, push_forward, run
 
 Steps = tuple[formulas.Step, ...]
 
@@ -33,11 +34,11 @@ def _cubic(step: formulas.Step) -> tuple[float, float, float, float]:
 class _Iteration(Function):
     """The coupled iteration in three products per step, and its gradient.
 
-    From a matrix A of trace 1, ``y <- y (a + b v)``, ``v <- 1 - (1 - v) (a + b v)^2``, starting at ``y = A``, or at
-    ``y = I`` for the inverse root, and ``v = I - A``. With v in place of ``w = z y = I - v`` nothing cancels: v goes to
-    zero where the iteration has converged.
+    ``C = sqrt(t) y``, t the trace, after the steps ``y <- y (a + b v)``, ``v <- 1 - (1 - v) (a + b v)^2`` from
+    ``y = S / t``, ``v = I - S / t``; starting at ``y = I`` and divided by sqrt(t) the inverse root. With v in place of
+    ``w = z y = I - v`` nothing cancels: v goes to zero where the iteration has converged.
 
-    The backward pass needs no adjoint recursion. The result is a polynomial of one symmetric matrix, and the
+    The backward pass needs no adjoint recursion. Given t, the result is a polynomial of one symmetric matrix, and the
     derivative of such a map is self-adjoint: its gradient is its derivative *in the direction* sym(G), the same
     iteration once more, with tangents. All iterates are symmetric and commute, so ``d(v v) = v dv + (v dv)^T`` is one
     product. That makes five products per step, and one for each y, which is computed again and not stored: 25 for five
@@ -45,8 +46,11 @@ class _Iteration(Function):
     """
 
     @staticmethod
-    def forward(a: Tensor, steps: Steps, inverse: bool) -> tuple[Tensor, ...]:
-        a, square = a.detach(), product(a, a)
+    def forward(s: Tensor, steps: Steps, inverse: bool) -> tuple[Tensor, ...]:
+        s = s.detach()
+        t = matrix_functions.scale(s, "trace")
+        a = s / t
+        square = product(a, a)
         (first, slope), *rest = steps
         y = _plus_identity(-slope * a, first + slope) if inverse else (first + slope) * a - slope * square
         vs: list[Tensor] = []
@@ -58,37 +62,38 @@ class _Iteration(Function):
             v = _plus_identity(add_product(square, square, v, beta=k2, alpha=k3).add_(v, alpha=k1), k0)
             vs.append(v)
             y = add_product(y, y, v, beta=constant, alpha=slope)
-        return y, *vs
+        return y.mul_(t.rsqrt() if inverse else t.sqrt()), t, *vs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        a, *ctx.call = inputs
+        s, *ctx.call = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(a, *output[1:])
-        ctx.save_for_forward(a, *output[1:])
+        ctx.save_for_backward(s, *output[1:])
+        ctx.save_for_forward(s)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: None) -> tuple:
         if g is None:
             return None, None, None
-        return _IterationGradient.apply(g, *ctx.saved_tensors, *ctx.call), None, None
+        return run(_IterationGradient, g, *ctx.saved_tensors, *ctx.call), None, None
 
     @staticmethod
-    def jvp(ctx: Any, da: Tensor, *_: None) -> tuple:
-        a, *vs = ctx.saved_tensors
-        return _IterationGradient.apply(da, a, *vs, *ctx.call), *([None] * len(vs))
+    def push(ctx: Any, ds: Tensor, *_: None) -> tuple:
+        steps, inverse = ctx.call
+        tangent = push_forward(partial(matrix_functions.root_by_steps, steps, inverse), ctx.saved_tensors[:1], (ds,))
+        return tangent, *([None] * len(steps))
 
 
 @batched
 class _IterationGradient(Function):
-    """The derivative of the iteration in a direction, which is its gradient as well."""
+    """The gradient of the iteration, whose own derivatives are those of plain products."""
 
     @staticmethod
-    def forward(g: Tensor, a: Tensor, *rest: Any) -> Tensor:
+    def forward(g: Tensor, s: Tensor, t: Tensor, *rest: Any) -> Tensor:
         *vs, steps, inverse = rest
         with torch.autocast(g.device.type, enabled=False):
-            e, (constant, slope) = symmetric(g), steps[0]
+            a, e, (constant, slope) = s / t, symmetric(g), steps[0]
             square, dsquare = product(a, a), product(a, e)
             dsquare = dsquare + dsquare.mT
             if inverse:
@@ -106,28 +111,38 @@ class _IterationGradient(Function):
                 if number < len(vs):
                     half = product(v, dv)
                     dv = _cubic_tangent(_cubic((constant, slope)), v, dv, half + half.mT, product(v, half))
-            return dy
+            # What reaches S through t: once as the factor of C, once as the divisor of S.
+            half = -_inner(e, y) / 2 if inverse else _inner(e, y) / 2
+            dy.diagonal(dim1=-2, dim2=-1).add_((half - _inner(dy, a)).squeeze(-1))
+            return dy.div_(t**1.5 if inverse else t.sqrt())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        g, a, *rest = inputs
-        *vs, ctx.steps, ctx.inverse = rest
+        g, s, *rest = inputs
+        *_, ctx.steps, ctx.inverse = rest
         ctx.others = len(rest)
-        ctx.save_for_backward(g, a)
-        ctx.save_for_forward(g, a)
+        ctx.save_for_backward(g, s)
+        ctx.save_for_forward(g, s)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple:
-        f = partial(matrix_functions.iteration, ctx.steps, lam=None, inverse=ctx.inverse)
-        # Of the symmetric part alone: that is what the derivative is taken of.
-        pulled = pull_back(lambda g, a: pull_back(f, (a,), symmetric(g))[0], ctx.saved_tensors, v)
-        return *map(symmetric, pulled), *([None] * ctx.others)
+        return *pull_back(_IterationGradient._linear(ctx), ctx.saved_tensors, v), *([None] * ctx.others)
 
     @staticmethod
-    def jvp(ctx: Any, dg: Tensor | None, da: Tensor | None, *_: None) -> Tensor:
-        f = partial(matrix_functions.iteration, ctx.steps, lam=None, inverse=ctx.inverse)
-        tangents = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(ctx.saved_tensors, (dg, da)))
-        return push_forward(lambda g, a: pull_back(f, (a,), symmetric(g))[0], ctx.saved_tensors, tangents)
+    def push(ctx: Any, dg: Tensor | None, ds: Tensor | None, *_: None) -> Tensor:
+        tangents = tuple(
+            torch.zeros_like(x) if t is None else t for x, t in zip(ctx.saved_tensors, (dg, ds), strict=True)
+        )
+        return push_forward(_IterationGradient._linear(ctx), ctx.saved_tensors, tangents)
+
+    @staticmethod
+    def _linear(ctx: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        f = partial(matrix_functions.root_by_steps, ctx.steps, ctx.inverse)
+        return lambda g, s: pull_back(f, (s,), symmetric(g))[0]
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum((-2, -1), keepdim=True)
 
 
 def _cubic_tangent(k: tuple[float, ...], v: Tensor, dv: Tensor, dsquare: Tensor, square_dv: Tensor) -> Tensor:
@@ -142,15 +157,18 @@ def _plus_identity(s: Tensor, number: float = 1.0) -> Tensor:
     return s
 
 
-def _iterate(fn: SpectralFunction, a: Tensor, inverse: bool = False) -> Tensor:
-    """Return the polynomial of matrices ``(..., d, d)`` of trace 1, or ``inverse``, that divided by the matrix."""
-    steps = steps_of(fn, a.dtype)
+def _iterate(fn: SpectralFunction, s: Tensor, inverse: bool = False) -> Tensor:
+    """Return ``sqrt(t) p(S / t)`` of matrices ``(..., d, d)``, or ``inverse``, that divided by S."""
+    steps = steps_of(fn, s.dtype)
+    assert steps is not None
     if fn == SQRT:
-        return matrix_functions.root_and_inverse(steps, a)[int(inverse)]
+        t = matrix_functions.scale(s, "trace")
+        root, inverse_root = matrix_functions.root_and_inverse(steps, s / t)
+        return inverse_root * t.rsqrt() if inverse else root * t.sqrt()
     if torch.compiler.is_exporting():
-        return matrix_functions.iteration(steps, a, None, inverse)
-    batch = a.flatten(0, -3) if a.dim() > 2 else a.unsqueeze(0)
-    return _Iteration.apply(batch, steps, inverse)[0].view(a.shape)
+        return matrix_functions.root_by_steps(steps, inverse, s)
+    batch = s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0)
+    return run(_Iteration, batch, steps, inverse)[0].view(s.shape)
 
 
 def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
@@ -166,8 +184,7 @@ def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
     with torch.autocast(s.device.type, enabled=False):
         if steps_of(fn, s.dtype) is None:
             return matrix_functions.of_scaled(fn, s)
-        t = matrix_functions.scale(s, "trace")
-        return _iterate(fn, s / t) * t.sqrt()
+        return _iterate(fn, s)
 
 
 def features_by_products(x: Tensor, fn: SpectralFunction, centered: bool) -> Tensor:
@@ -183,12 +200,9 @@ def features_by_products(x: Tensor, fn: SpectralFunction, centered: bool) -> Ten
     with torch.autocast(x.device.type, enabled=False):
         x = center(x) if centered else x
         gram = product(x.mT, x) / positions
-        t = matrix_functions.scale(gram, "trace")
-        gram = gram / t
         if centered and fn == SQRT:
-            gram = gram + 1 / positions**2
-        z = _iterate(fn, gram, inverse=True)
-        return product(product(x, z), x.mT) / (positions * t.sqrt())
+            gram = gram + matrix_functions.scale(gram, "trace") / positions**2
+        return product(product(x, _iterate(fn, gram, inverse=True)), x.mT) / positions
 
 
 def steps_of(fn: SpectralFunction, dtype: torch.dtype) -> Steps | None:

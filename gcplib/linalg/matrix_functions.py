@@ -20,6 +20,7 @@ from torch.autograd import Function
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg.covariance import covariance, second_moment
 from gcplib.linalg.products import product
+from gcplib.linalg.transforms import batched, run
 
 if TYPE_CHECKING:
     from gcplib.linalg.functions import SpectralFunction
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LOG_ROOTS, LOG_TERMS = 8, 8
 
 
+@batched
 class _Lyapunov(Function):
     """Y of ``C Y + Y C = H`` for C that is diagonal where this is evaluated, though not in its derivatives."""
 
@@ -47,15 +49,16 @@ class _Lyapunov(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         c, y = ctx.saved_tensors
-        z = _Lyapunov.apply(c, g)
+        z = run(_Lyapunov, c, g)
         return -(product(z, y.mT) + product(y.mT, z)), z
 
     @staticmethod
-    def jvp(ctx: Any, dc: Tensor, dh: Tensor) -> Tensor:
+    def push(ctx: Any, dc: Tensor, dh: Tensor) -> Tensor:
         c, y = ctx.saved_tensors
-        return _Lyapunov.apply(c, dh - product(dc, y) - product(y, dc))
+        return run(_Lyapunov, c, dh - product(dc, y) - product(y, dc))
 
 
+@batched
 class _Root(Function):
     """The root C, given as its eigenvalues, of a matrix that is diagonal where this is evaluated."""
 
@@ -72,13 +75,14 @@ class _Root(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
-        return _Lyapunov.apply(ctx.saved_tensors[0], g), None
+        return run(_Lyapunov, ctx.saved_tensors[0], g), None
 
     @staticmethod
-    def jvp(ctx: Any, da: Tensor, _: None) -> Tensor:
-        return _Lyapunov.apply(ctx.saved_tensors[0], da)
+    def push(ctx: Any, da: Tensor, _: None) -> Tensor:
+        return run(_Lyapunov, ctx.saved_tensors[0], da)
 
 
+@batched
 class _Inverse(Function):
     """The inverse R, given as its eigenvalues, of a matrix that is diagonal where this is evaluated."""
 
@@ -99,7 +103,7 @@ class _Inverse(Function):
         return -product(product(r, g), r), None
 
     @staticmethod
-    def jvp(ctx: Any, da: Tensor, _: None) -> Tensor:
+    def push(ctx: Any, da: Tensor, _: None) -> Tensor:
         (r,) = ctx.saved_tensors
         return -product(product(r, da), r)
 
@@ -110,11 +114,11 @@ def identity(a: Tensor, lam: Tensor | None) -> Tensor:
 
 def root(a: Tensor, lam: Tensor) -> Tensor:
     """Return the root of A, which is ``diag(lam)`` up to its derivatives; so for the functions below."""
-    return _Root.apply(a, lam.sqrt())
+    return run(_Root, a, lam.sqrt())
 
 
 def inverse_root(a: Tensor, lam: Tensor) -> Tensor:
-    return _Inverse.apply(root(a, lam), lam.rsqrt())
+    return run(_Inverse, root(a, lam), lam.rsqrt())
 
 
 def log(a: Tensor, lam: Tensor) -> Tensor:
@@ -123,9 +127,9 @@ def log(a: Tensor, lam: Tensor) -> Tensor:
     a, lam = a * (-middle).exp().unsqueeze(-1), lam * (-middle).exp()
     for _ in range(LOG_ROOTS):
         lam = lam.sqrt()
-        a = _Root.apply(a, lam)
+        a = run(_Root, a, lam)
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    y = product(a - eye, _Inverse.apply(a + eye, (lam + 1).reciprocal()))
+    y = product(a - eye, run(_Inverse, a + eye, (lam + 1).reciprocal()))
     square = product(y, y)
     series = eye / (2 * LOG_TERMS + 1)
     for term in range(LOG_TERMS - 1, -1, -1):
@@ -191,6 +195,12 @@ def scale(s: Tensor, kind: str) -> Tensor:
     return torch.where(t > 0, t, torch.ones_like(t))
 
 
+def root_by_steps(steps: tuple[formulas.Step, ...], inverse: bool, s: Tensor) -> Tensor:
+    """Return ``sqrt(t) p(S / t)`` with p the iteration and t the trace, or ``p(S / t) (S / t)^-1 / sqrt(t)``."""
+    t = scale(s, "trace")
+    return iteration(steps, s / t, None, inverse) * (t.rsqrt() if inverse else t.sqrt())
+
+
 def of_matrix(fn: SpectralFunction, s: Tensor, u: Tensor, lam: Tensor, null: Tensor) -> Tensor:
     """Return ``f(S)`` of symmetric ``(n, d, d)`` in operations that autograd can differentiate again and again.
 
@@ -242,5 +252,5 @@ def _on_range(fn: SpectralFunction, su: Tensor, usu: Tensor, lam: Tensor, null: 
     lam, pad = torch.where(null, torch.ones_like(lam), lam), torch.diag_embed(null.to(lam.dtype))
     x = product(su, inverse_root(usu + pad, lam))
     gram = product(x.mT, x) + pad
-    h = product(_Inverse.apply(gram, lam.reciprocal()), fn.matrix(gram, lam))
+    h = product(run(_Inverse, gram, lam.reciprocal()), fn.matrix(gram, lam))
     return product(product(x, h), x.mT)

@@ -86,4 +86,6 @@ def over_batch(work: Work, parts: list[slice], like: Tensor, shape: tuple[int, .
     # One thread each: with more, they get in each other's way.
     with ThreadPoolExecutor(len(parts), initializer=use_threads, initargs=(1,)) as threads:
         found = list(threads.map(alone, parts))
-    return out, *(torch.cat(values) for values in list(zip(*found, strict=True))[1:])
+    # On this thread alone: others would spin for more work, and take cores from the parts of the next batch.
+    with use_threads(1):
+        return out, *(torch.cat(values) for values in list(zip(*found, strict=True))[1:])

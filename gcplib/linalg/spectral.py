@@ -21,7 +21,7 @@ from gcplib.linalg.tolerance import (
     rank_tolerance,
     require,
 )
-from gcplib.linalg.transforms import look
+from gcplib.linalg.transforms import look, run
 
 ROUTES = ("auto", "full", "thin", "svd", "products")
 
@@ -56,7 +56,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     look(check_symmetric, s)
     try:
         with torch.autocast(s.device.type, enabled=False):
-            return SpectralMap.apply(symmetric(_batch(s)), fn, rule, "matrix", False)[0].view(s.shape)
+            return run(SpectralMap, symmetric(_batch(s)), fn, rule, "matrix", False)[0].view(s.shape)
     except NonFiniteError:
         look(partial(_explain, "matrices", "their function", lambda s: s), s)
         raise
@@ -107,7 +107,9 @@ def check_map(
     if route == "products":
         steps_of(fn, torch.float32)
         if rule != EXACT and not (rule == LYAPUNOV and fn == SQRT):
-            raise ValueError(f"route 'products' has the exact gradient only; gradient rule {rule} needs the eigenvalues")
+            raise ValueError(
+                f"route 'products' has the exact gradient only; gradient rule {rule} needs the eigenvalues"
+            )
     root = fn == SQRT
     if (rule.clamps_forward and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
@@ -173,7 +175,7 @@ def covariance_map(
                 out = moment(x)
                 look(_check_finite, out)
                 return out
-            return SpectralMap.apply(_batch(x), fn, rule, route, centered)[0].view(*x.shape[:-1], channels)
+            return run(SpectralMap, _batch(x), fn, rule, route, centered)[0].view(*x.shape[:-1], channels)
     except NonFiniteError:
         look(partial(_explain, "features", made, moment), x)
         raise

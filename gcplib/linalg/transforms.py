@@ -9,7 +9,11 @@ from torch.autograd import Function
 
 
 def batched(function: type[Function]) -> type[Function]:
-    """Give an autograd function of batches ``(n, ...)`` its rule under ``vmap``: mapped dimensions join the batch."""
+    """Give an autograd function of batches ``(n, ...)`` its rule under ``vmap``: mapped dimensions join the batch.
+
+    Its forward mode, ``push(ctx, *tangents)``, goes into a subclass of its own, because torch.compile takes no function
+    that has one; ``run`` chooses.
+    """
 
     def vmap(info: Any, in_dims: tuple, *arguments: Any) -> tuple:
         folded, count = [], 0
@@ -18,12 +22,19 @@ def batched(function: type[Function]) -> type[Function]:
                 spread = argument.expand(info.batch_size, *argument.shape) if dim is None else argument.movedim(dim, 0)
                 argument, count = spread.flatten(0, 1), spread.shape[1]
             folded.append(argument)
-        out = function.apply(*folded)
+        out = run(function, *folded)
         parts = tuple(o.unflatten(0, (info.batch_size, count)) for o in (out if isinstance(out, tuple) else (out,)))
         return (parts, (0,) * len(parts)) if isinstance(out, tuple) else (parts[0], 0)
 
-    function.vmap = staticmethod(vmap)
+    if not function.generate_vmap_rule:
+        function.vmap = staticmethod(vmap)
+    function.with_forward_mode = type(function.__name__, (function,), {"jvp": staticmethod(function.push)})
     return function
+
+
+def run(function: type[Function], *arguments: Any) -> Any:
+    """Apply an autograd function that is ``batched``."""
+    return (function if torch.compiler.is_compiling() else function.with_forward_mode).apply(*arguments)
 
 
 def pull_back(function: Callable[..., Any], inputs: tuple[Tensor, ...], g: Any) -> tuple[Tensor, ...]:
