@@ -1,5 +1,6 @@
 """The autograd functions under the spectral maps: decompose, apply f to the eigenvalues, compose; and the way back."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from gcplib.linalg.covariance import center, push_covariance, twice_symmetric_product
+from gcplib.linalg.covariance import (
+    center,
+    covariance,
+    push_covariance,
+    second_moment,
+    twice_symmetric_product,
+)
 from gcplib.linalg.eigen import eigh, svd
 from gcplib.linalg.eigenvalues import not_noise, outputs, require_semidefinite
 from gcplib.linalg.functions import SpectralFunction
@@ -116,17 +123,17 @@ class SpectralMap(Function):
 
     @staticmethod
     def push(ctx: Any, dx: Tensor, *_: None) -> tuple:
-        x, u, lam, null, *_ = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
         fn, rule, route, centered = ctx.call
         if fn.gain is not None or (route in THIN and fn.matrix is None):
             raise NotImplementedError(f"{fn} has no forward mode; use reverse mode, such as torch.func.vjp or jacrev")
         if route in THIN:
-            dc = push_forward(partial(_differentiable, u, lam, null, *ctx.call), (x,), (dx,))
+            dc = push_forward(partial(_differentiable, saved, ctx.call), (x,), (dx,))
         else:
             if route == "full":
                 x, dx = push_covariance(x, dx, centered)
-            dc = run(SpectralGradient, dx, x, u, lam, null, fn, rule, "matrix", False, True)
-        return dc, None, *([None] * (len(ctx.saved_tensors) - 2))
+            dc = run(SpectralGradient, dx, x, *saved[:3], fn, rule, "matrix", False, True)
+        return dc, None, *([None] * (len(saved) - 1))
 
 
 def _rank(x: Tensor, route: str, centered: bool) -> int:
@@ -134,19 +141,18 @@ def _rank(x: Tensor, route: str, centered: bool) -> int:
     return channels if route == "matrix" else min(channels, positions - 1 if centered else positions)
 
 
-def _differentiable(
-    u: Tensor,
-    lam: Tensor,
-    null: Tensor,
-    fn: SpectralFunction,
-    rule: GradientRule,
-    route: str,
-    centered: bool,
-    x: Tensor,
-) -> Tensor:
+def _differentiable(saved: list[Tensor], call: tuple, x: Tensor) -> Tensor:
+    """Return the same C in the operations of ``matrix_functions``, from what the fast forward pass has saved."""
+    (u, lam, null, *others), (fn, _, route, centered) = saved, call
     if route == "matrix":
         return of_matrix(fn, x, u, lam, null)
-    return of_features(fn, x, u, lam, null, centered, route in THIN)
+    if route == "full":
+        return of_matrix(fn, covariance(x) if centered else second_moment(x), u, lam, null)
+    rank = _rank(x, route, centered)
+    # Where X is centered one direction of its positions is null whatever X is, and needs no care.
+    u, lam, null, back = u[..., -rank:], lam[..., -rank:], null[..., -rank:], others[1][..., -rank:, :]
+    x = (center(x) if centered else x) * x.shape[-1] ** -0.5
+    return of_features(fn, x, u, lam, null, back * x.shape[-1] ** 0.5)
 
 
 @batched
@@ -171,36 +177,36 @@ class SpectralGradient(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        g, x, u, lam, null, *rest = inputs
-        ctx.saved, (*ctx.call, ctx.forward_mode) = len(rest) - 5, rest[-5:]
-        ctx.save_for_backward(g, x, u, lam, null)
-        ctx.save_for_forward(g, x, u, lam, null)
+        *tensors, fn, rule, route, centered, ctx.forward_mode = inputs
+        ctx.call = fn, rule, route, centered
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple:
-        linear, g, x = SpectralGradient._linear(ctx)
-        return *pull_back(linear, (g, x), v), *([None] * (3 + ctx.saved + 5))
+        g, x, *saved = ctx.saved_tensors
+        return *pull_back(_linear(ctx, saved), (g, x), v), *([None] * (len(saved) + 5))
 
     @staticmethod
     def push(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: None) -> Tensor:
-        linear, g, x = SpectralGradient._linear(ctx)
+        g, x, *saved = ctx.saved_tensors
         tangents = tuple(torch.zeros_like(a) if t is None else t for a, t in ((g, dg), (x, dx)))
-        return push_forward(linear, (g, x), tangents)
+        return push_forward(_linear(ctx, saved), (g, x), tangents)
 
-    @staticmethod
-    def _linear(ctx: Any) -> tuple:
-        g, x, u, lam, null = ctx.saved_tensors
-        fn, rule = ctx.call[:2]
-        if not rule.exact or fn.matrix is None:
-            what = f"gradient rule {rule}" if not rule.exact else f"spectral function {fn}"
-            raise NotImplementedError(
-                f"{what} has no second derivative; use the exact rule with a function that has "
-                "(sqrt, invsqrt, log, power, newton_schulz, accelerated, taylor, pade), or detach the gradient"
-            )
-        f = partial(_differentiable, u, lam, null, *ctx.call)
-        if ctx.forward_mode:
-            return lambda g, x: push_forward(f, (x,), (g,)), g, x
-        return lambda g, x: pull_back(f, (x,), g)[0], g, x
+
+def _linear(ctx: Any, saved: list[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the gradient as a differentiable function of dl/dC and X, if it has derivatives."""
+    fn, rule = ctx.call[:2]
+    if not rule.exact or fn.matrix is None:
+        what = f"gradient rule {rule}" if not rule.exact else f"spectral function {fn}"
+        raise NotImplementedError(
+            f"{what} has no second derivative; use the exact rule with a function that has one (sqrt, invsqrt, log, "
+            "power, newton_schulz, accelerated, taylor, pade), or detach the gradient"
+        )
+    f = partial(_differentiable, saved, ctx.call)
+    if ctx.forward_mode:
+        return lambda g, x: push_forward(f, (x,), (g,))
+    return lambda g, x: pull_back(f, (x,), g)[0]
 
 
 def _thin_forward(decomposed, positions, centered, fn, rule, rank, out):

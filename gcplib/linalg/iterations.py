@@ -16,7 +16,7 @@ from torch.autograd import Function
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg import matrix_functions
 from gcplib.linalg.covariance import center, covariance, second_moment, symmetric
-from gcplib.linalg.functions import SQRT, SpectralFunction, newton_schulz_function, pade_function, taylor_function
+from gcplib.linalg.functions import SQRT, SpectralFunction
 from gcplib.linalg.products import add_product, product
 from gcplib.linalg.tolerance import ROOT_STEPS, check_symmetric, rank_tolerance
 from gcplib.linalg.transforms import batched, look, pull_back, push_forward, run
@@ -157,18 +157,19 @@ def _plus_identity(s: Tensor, number: float = 1.0) -> Tensor:
     return s
 
 
-def _iterate(fn: SpectralFunction, s: Tensor, inverse: bool = False) -> Tensor:
+def _iterate(s: Tensor, steps: Steps, inverse: bool = False) -> Tensor:
     """Return ``sqrt(t) p(S / t)`` of matrices ``(..., d, d)``, or ``inverse``, that divided by S."""
-    steps = steps_of(fn, s.dtype)
-    assert steps is not None
-    if fn == SQRT:
-        t = matrix_functions.scale(s, "trace")
-        root, inverse_root = matrix_functions.root_and_inverse(steps, s / t)
-        return inverse_root * t.rsqrt() if inverse else root * t.sqrt()
     if torch.compiler.is_exporting():
         return matrix_functions.root_by_steps(steps, inverse, s)
     batch = s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0)
     return run(_Iteration, batch, steps, inverse)[0].view(s.shape)
+
+
+def _exact(s: Tensor, inverse: bool = False) -> Tensor:
+    """Return the root, or the inverse root, in as many steps as the precision needs."""
+    t = matrix_functions.scale(s, "trace")
+    root, inverse_root = matrix_functions.root_and_inverse(formulas.accelerated_steps(*ROOT_STEPS[s.dtype]), s / t)
+    return inverse_root * t.rsqrt() if inverse else root * t.sqrt()
 
 
 def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
@@ -182,9 +183,12 @@ def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
         ValueError: f has no form by products.
     """
     with torch.autocast(s.device.type, enabled=False):
-        if steps_of(fn, s.dtype) is None:
-            return matrix_functions.of_scaled(fn, s)
-        return _iterate(fn, s)
+        if fn == SQRT:
+            return _exact(s)
+        if (steps := steps_of(fn)) is not None:
+            return _iterate(s, steps)
+        assert fn.matrix is not None
+        return matrix_functions.scaled(fn.matrix, fn.scale, s)
 
 
 def features_by_products(x: Tensor, fn: SpectralFunction, centered: bool) -> Tensor:
@@ -195,24 +199,28 @@ def features_by_products(x: Tensor, fn: SpectralFunction, centered: bool) -> Ten
     the mean eigenvalue is put in that place, and nothing else changes.
     """
     positions = x.shape[-1]
-    if steps_of(fn, x.dtype) is None or positions > x.shape[-2]:
+    steps = steps_of(fn)
+    if (fn != SQRT and steps is None) or positions > x.shape[-2]:
         return map_by_products(covariance(x) if centered else second_moment(x), fn)
     with torch.autocast(x.device.type, enabled=False):
         x = center(x) if centered else x
         gram = product(x.mT, x) / positions
-        if centered and fn == SQRT:
-            gram = gram + matrix_functions.scale(gram, "trace") / positions**2
-        return product(product(x, _iterate(fn, gram, inverse=True)), x.mT) / positions
+        if steps is not None:
+            inverse = _iterate(gram, steps, inverse=True)
+        else:
+            inverse = _exact(gram + matrix_functions.scale(gram, "trace") / positions**2 if centered else gram, True)
+        return product(product(x, inverse), x.mT) / positions
 
 
-def steps_of(fn: SpectralFunction, dtype: torch.dtype) -> Steps | None:
-    """Return the steps of the coupled iteration that computes f, None where f takes other products."""
-    if fn == SQRT:
-        return formulas.accelerated_steps(*ROOT_STEPS[dtype])
-    steps = getattr(fn.value, "args", ())
+def steps_of(fn: SpectralFunction) -> Steps | None:
+    """Return the steps of the iteration that f is, or None: a root, or a function that takes other products.
+
+    Raises:
+        ValueError: f has no form by products.
+    """
     if getattr(fn.value, "func", None) is formulas.iteration and fn.gain is None and fn.base is None:
-        return steps[0]
-    if fn.matrix is not None and fn.smooth:
+        return fn.value.args[0]  # type: ignore[attr-defined]
+    if fn == SQRT or (fn.smooth and fn.matrix is not None):
         return None
     raise ValueError(
         f"route 'products' has the square root (sqrt, newton_schulz, accelerated, taylor, pade), not {fn}; use auto"
@@ -234,7 +242,8 @@ def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
     Source: iSQRT-COV (Li et al., CVPR 2018), eqs. 1-6.
     """
     look(check_symmetric, s)
-    return map_by_products(s, newton_schulz_function(steps))
+    with torch.autocast(s.device.type, enabled=False):
+        return _iterate(s, formulas.newton_schulz_steps(steps))
 
 
 def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
@@ -245,7 +254,9 @@ def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
     look(check_symmetric, s)
-    return map_by_products(s, taylor_function(terms))
+    with torch.autocast(s.device.type, enabled=False):
+        polynomial = partial(matrix_functions.polynomial, formulas.taylor_coefficients(terms), 1)
+        return matrix_functions.scaled(polynomial, "norm", s)
 
 
 def pade_root(s: Tensor) -> Tensor:
@@ -257,4 +268,5 @@ def pade_root(s: Tensor) -> Tensor:
     """
     rank_tolerance(s.dtype)  # the solver has no half precision
     look(check_symmetric, s)
-    return map_by_products(s, pade_function())
+    with torch.autocast(s.device.type, enabled=False):
+        return matrix_functions.scaled(matrix_functions.pade, "norm", s)

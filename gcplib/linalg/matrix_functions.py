@@ -11,6 +11,7 @@ could be badly conditioned, and eigenvalues may repeat.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +19,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from gcplib.linalg import divided_differences as formulas
-from gcplib.linalg.covariance import covariance, second_moment
 from gcplib.linalg.products import product
-from gcplib.linalg.transforms import batched, run
+from gcplib.linalg.transforms import batched, look, run
 
 if TYPE_CHECKING:
     from gcplib.linalg.functions import SpectralFunction
@@ -201,6 +201,14 @@ def root_by_steps(steps: tuple[formulas.Step, ...], inverse: bool, s: Tensor) ->
     return iteration(steps, s / t, None, inverse) * (t.rsqrt() if inverse else t.sqrt())
 
 
+def scaled(f: Callable[[Tensor, None], Tensor], kind: str | None, s: Tensor) -> Tensor:
+    """Return ``f(S)``, or ``sqrt(t) f(S / t)`` with the scale t of that kind, for smooth f and any symmetric S."""
+    if kind is None:
+        return f(s, None)
+    t, nonzero = scale(s, kind), (s != 0).any(-1, keepdim=True).any(-2, keepdim=True)
+    return f(s / t, None) * (t.sqrt() * nonzero)
+
+
 def of_matrix(fn: SpectralFunction, s: Tensor, u: Tensor, lam: Tensor, null: Tensor) -> Tensor:
     """Return ``f(S)`` of symmetric ``(n, d, d)`` in operations that autograd can differentiate again and again.
 
@@ -213,32 +221,44 @@ def of_matrix(fn: SpectralFunction, s: Tensor, u: Tensor, lam: Tensor, null: Ten
     """
     assert fn.matrix is not None
     if fn.smooth:
-        return of_scaled(fn, s)
-    if fn.positive:
+        return scaled(fn.matrix, fn.scale, s)
+    if fn.positive or (u.shape[-1] == s.shape[-1] and not _any(null)):
         return product(product(u, fn.matrix(product(product(u.mT, s), u), lam)), u.mT)
     u = u * ~null.unsqueeze(-2)
     su = product(s, u)
     return _on_range(fn, su, product(u.mT, su), lam, null)
 
 
-def of_scaled(fn: SpectralFunction, s: Tensor) -> Tensor:
-    """Return ``f(S)``, or ``sqrt(t) f(S / t)`` where f has a scale, for smooth f and any symmetric S."""
+def of_features(fn: SpectralFunction, x: Tensor, u: Tensor, lam: Tensor, null: Tensor, back: Tensor) -> Tensor:
+    """Return ``f(X X^T)`` of ``(n, d, M)``, where positions are fewer than channels; see ``of_matrix``.
+
+    Args:
+        fn, u, lam, null: as there, of X X^T.
+        x: X.
+        back: ``lam^(1/2) V^T``, V the eigenvectors of X^T X.
+    """
     assert fn.matrix is not None
-    if fn.scale is None:
-        return fn.matrix(s, None)
-    t, nonzero = scale(s, fn.scale), (s != 0).any(-1, keepdim=True).any(-2, keepdim=True)
-    return fn.matrix(s / t, None) * (t.sqrt() * nonzero)
-
-
-def of_features(
-    fn: SpectralFunction, x: Tensor, u: Tensor, lam: Tensor, null: Tensor, centered: bool, thin: bool
-) -> Tensor:
-    """Return ``f(X X^T / M)``, or that of the covariance, of ``(n, d, M)``; see ``of_matrix``."""
-    if not thin or fn.smooth:
-        return of_matrix(fn, covariance(x) if centered else second_moment(x), u, lam, null)
-    x = (x - x.mean(-1, keepdim=True) if centered else x) * x.shape[-1] ** -0.5
+    if fn.smooth:
+        return of_matrix(fn, product(x, x.mT), u, lam, null)
+    if not _any(null):
+        x = product(x, back.mT * lam.rsqrt().unsqueeze(-2))
+        return product(product(x, _over(fn, product(x.mT, x), lam)), x.mT)
     y = product(x.mT, u)
     return _on_range(fn, product(x, y), product(y.mT, y), lam, null)
+
+
+def _any(null: Tensor) -> bool:
+    found = []
+    look(lambda values: found.append(bool(values.any())), null)
+    return found[0]
+
+
+def _over(fn: SpectralFunction, a: Tensor, lam: Tensor) -> Tensor:
+    """Return ``f(A) / A``."""
+    if fn.matrix == root:
+        return inverse_root(a, lam)
+    assert fn.matrix is not None
+    return product(run(_Inverse, a, lam.reciprocal()), fn.matrix(a, lam))
 
 
 def _on_range(fn: SpectralFunction, su: Tensor, usu: Tensor, lam: Tensor, null: Tensor) -> Tensor:
@@ -248,9 +268,6 @@ def _on_range(fn: SpectralFunction, su: Tensor, usu: Tensor, lam: Tensor, null: 
     smooth function of S, although f may have no derivative at 0. Changes between null directions do not enter, which is
     the choice of the first derivative, too.
     """
-    assert fn.matrix is not None
     lam, pad = torch.where(null, torch.ones_like(lam), lam), torch.diag_embed(null.to(lam.dtype))
     x = product(su, inverse_root(usu + pad, lam))
-    gram = product(x.mT, x) + pad
-    h = product(run(_Inverse, gram, lam.reciprocal()), fn.matrix(gram, lam))
-    return product(product(x, h), x.mT)
+    return product(product(x, _over(fn, product(x.mT, x) + pad, lam)), x.mT)

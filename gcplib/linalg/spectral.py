@@ -105,7 +105,7 @@ def check_map(
         if not rule.any_route:
             raise ValueError(f"route {route!r} has the exact gradient only; gradient rule {rule} needs the full one")
     if route == "products":
-        steps_of(fn, torch.float32)
+        steps_of(fn)
         if rule != EXACT and not (rule == LYAPUNOV and fn == SQRT):
             raise ValueError(
                 f"route 'products' has the exact gradient only; gradient rule {rule} needs the eigenvalues"

@@ -14,8 +14,8 @@ from torch import Tensor
 # a factor of 40 already costs more gradient accuracy at condition 1e6 than noise does. tests/linalg holds both ends.
 RANK_FACTOR = 4.0
 SPECTRAL_DTYPES = (torch.float32, torch.float64)
-# Of the largest entry, or eigenvalue: how far a matrix may be from symmetric, or have negative eigenvalues, and still be
-# taken for a covariance with rounding noise, of half precision features at worst.
+# Of the largest entry, or eigenvalue: how far a matrix may be from symmetric, or have negative eigenvalues, and still
+# be taken for a covariance with rounding noise, of half precision features at worst.
 STRUCTURE_TOLERANCE = 1e-3
 # Arguments of ``accelerated_steps`` for an exact root by products.
 ROOT_STEPS = {torch.float32: (11, 1e-6, 0.1), torch.float64: (17, 1e-10, 0.1)}
@@ -55,7 +55,9 @@ def check_symmetric(s: Tensor) -> None:
         return
     apart, largest = (s - s.mT).abs().amax(), s.abs().amax()
     # Neither NaN nor an infinity is within the tolerance.
-    require(apart <= STRUCTURE_TOLERANCE * largest, "matrices are not symmetric", partial(_raise_asymmetric, s))
+    require(
+        apart <= STRUCTURE_TOLERANCE * largest, "matrices are not finite and symmetric", partial(_raise_asymmetric, s)
+    )
 
 
 def _raise_asymmetric(s: Tensor) -> NoReturn:

@@ -75,7 +75,7 @@ class _Look(Function):
 
 
 def look(check: Callable[..., None], *values: Tensor) -> None:
-    """Call ``check`` with the values, under vmap with the mapped dimension in front; a graph to export has no checks."""
+    """Call ``check`` with the values, under vmap with the mapped dimension in front; exported graphs have no checks."""
     if torch.compiler.is_exporting():
         return
     if torch.compiler.is_compiling():

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from pytorchcv.models.isqrtcovresnet import NewtonSchulzSqrt, iSQRTCOVPool
 from torch.utils._python_dispatch import TorchDispatchMode
