@@ -169,7 +169,7 @@ def _exact(s: Tensor, inverse: bool = False) -> Tensor:
     """Return the root, or the inverse root, in as many steps as the precision needs."""
     t = matrix_functions.scale(s, "trace")
     root, inverse_root = matrix_functions.root_and_inverse(formulas.accelerated_steps(*ROOT_STEPS[s.dtype]), s / t)
-    return inverse_root * t.rsqrt() if inverse else root * t.sqrt()
+    return symmetric(inverse_root) * t.rsqrt() if inverse else symmetric(root) * t.sqrt()
 
 
 def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:

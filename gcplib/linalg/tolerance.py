@@ -18,7 +18,7 @@ SPECTRAL_DTYPES = (torch.float32, torch.float64)
 # be taken for a covariance with rounding noise, of half precision features at worst.
 STRUCTURE_TOLERANCE = 1e-3
 # Arguments of ``accelerated_steps`` for an exact root by products.
-ROOT_STEPS = {torch.float32: (11, 1e-6, 0.1), torch.float64: (17, 1e-10, 0.1)}
+ROOT_STEPS = {torch.float32: (10, 4e-6, 0.1), torch.float64: (17, 1e-10, 0.1)}
 
 
 class NonFiniteError(ValueError):

@@ -45,7 +45,7 @@ def test_eigenvalues_beyond_the_precision_come_out_smaller():
     lam = torch.tensor([1.0, 1e-3, 1e-6, 1e-9, 0.0])
     x = torch.diag(lam.sqrt()) @ torch.linalg.qr(torch.randn(8, 5)).Q.T * 8**0.5
     root = covariance_map(x, route="products", centered=False).diagonal()
-    assert root[:3].tolist() == pytest.approx(lam[:3].sqrt().tolist(), rel=2e-2)
+    assert root[:3].tolist() == pytest.approx(lam[:3].sqrt().tolist(), rel=5e-2)
     assert 0 <= root[3] < 1e-9**0.5
     assert abs(root[4]) < 1e-9
 
