@@ -34,7 +34,17 @@ from gcplib.linalg.gradient_rules import (
     truncate,
 )
 from gcplib.linalg.iterations import newton_schulz, pade_root, taylor_root
-from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, invsqrtm, logm, powm, spectral_map, sqrtm
+from gcplib.linalg.spectral import (
+    ROUTES,
+    by_products,
+    check_map,
+    covariance_map,
+    invsqrtm,
+    logm,
+    powm,
+    spectral_map,
+    sqrtm,
+)
 from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, spectral_dtype
 
 __all__ = [
@@ -47,6 +57,7 @@ __all__ = [
     "accelerated_function",
     "band",
     "bottom",
+    "by_products",
     "center",
     "check_map",
     "clip",

@@ -5,11 +5,14 @@ square root finite, with no threshold.
 """
 
 from math import comb
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gcplib.linalg.calls import check_count
+
+T = TypeVar("T", Tensor, float)
 
 # One step multiplies y by ``a + b (1 - w)``. Newton-Schulz is ``(3 - w) / 2``.
 Step = tuple[float, float]
@@ -55,7 +58,7 @@ def power_difference(exponent: float, a: Tensor, b: Tensor) -> Tensor:
     return high ** (exponent - 1) * torch.where(low == high, torch.full_like(ratio, exponent), ratio)
 
 
-def iteration(steps: tuple[Step, ...], x: Tensor) -> Tensor:
+def iteration(steps: tuple[Step, ...], x: T) -> T:
     """Return what ``y <- y t``, ``w <- w t^2``, ``t = a + b (1 - w)`` compute from ``y = w = x``."""
     y = w = x
     for a, b in steps:
@@ -104,9 +107,10 @@ def accelerated_steps(steps: int, smallest: float, least_ratio: float = 0.0) -> 
     return tuple(found)
 
 
-def horner(coefficients: tuple[float, ...], center: float, a: Tensor) -> Tensor:
+def horner(coefficients: tuple[float, ...], center: float, a: T) -> T:
     """Return the polynomial in powers of ``a - center`` with these coefficients, of the highest power first."""
-    x, value = a - center, torch.full_like(a, coefficients[0])
+    x = a - center
+    value = 0 * x + coefficients[0]
     for coefficient in coefficients[1:]:
         value = value * x + coefficient
     return value

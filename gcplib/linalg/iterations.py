@@ -16,7 +16,7 @@ from torch.autograd import Function
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg import matrix_functions
 from gcplib.linalg.covariance import center, covariance, second_moment, symmetric
-from gcplib.linalg.functions import SQRT, SpectralFunction
+from gcplib.linalg.functions import LOG, SQRT, SpectralFunction
 from gcplib.linalg.products import add_product, product
 from gcplib.linalg.tolerance import ROOT_STEPS, check_symmetric, rank_tolerance
 from gcplib.linalg.transforms import batched, look, pull_back, push_forward, run
@@ -172,6 +172,22 @@ def _exact(s: Tensor, inverse: bool = False) -> Tensor:
     return symmetric(inverse_root) * t.rsqrt() if inverse else symmetric(root) * t.sqrt()
 
 
+def _log(s: Tensor) -> Tensor:
+    """Return the logarithm, for eigenvalues in the range of ``ROOT_STEPS``: roots, and a series for the rest."""
+    t = matrix_functions.scale(s, "trace")
+    most, smallest, ratio = ROOT_STEPS[s.dtype]
+    a, roots = s / t, 0
+    while smallest < 0.7:
+        for count in range(1, most + 1):
+            steps = formulas.accelerated_steps(count, smallest, ratio)
+            if abs(formulas.iteration(steps, smallest) / smallest**0.5 - 1) < torch.finfo(s.dtype).eps:
+                break
+        a, smallest, roots = symmetric(matrix_functions.root_and_inverse(steps, a)[0]), smallest**0.5, roots + 1
+    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    y = product(a - eye, matrix_functions.inverse((a + eye) / 2, (1 + smallest) / 2)) / 2
+    return 2**roots * matrix_functions.log_series(y) + t.log() * eye
+
+
 def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
     """Return ``f(S)`` of symmetric ``(..., d, d)`` without eigenvalues.
 
@@ -185,6 +201,8 @@ def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
     with torch.autocast(s.device.type, enabled=False):
         if fn == SQRT:
             return _exact(s)
+        if fn == LOG:
+            return _log(s)
         if (steps := steps_of(fn)) is not None:
             return _iterate(s, steps)
         assert fn.matrix is not None
@@ -220,10 +238,10 @@ def steps_of(fn: SpectralFunction) -> Steps | None:
     """
     if getattr(fn.value, "func", None) is formulas.iteration and fn.gain is None and fn.base is None:
         return fn.value.args[0]  # type: ignore[attr-defined]
-    if fn == SQRT or (fn.smooth and fn.matrix is not None):
+    if fn in (SQRT, LOG) or (fn.smooth and fn.matrix is not None):
         return None
     raise ValueError(
-        f"route 'products' has the square root (sqrt, newton_schulz, accelerated, taylor, pade), not {fn}; use auto"
+        f"route 'products' has roots (sqrt, newton_schulz, accelerated, taylor, pade) and log, not {fn}; use auto"
     )
 
 

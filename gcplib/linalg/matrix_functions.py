@@ -122,7 +122,7 @@ def inverse_root(a: Tensor, lam: Tensor) -> Tensor:
 
 
 def log(a: Tensor, lam: Tensor) -> Tensor:
-    """Return the logarithm by roots and ``log x = 2 (y + y^3 / 3 + ...)``, ``y = (x - 1) / (x + 1)``."""
+    """Return the logarithm by roots, and a series for the rest."""
     middle = lam.log().mean(-1, keepdim=True)
     a, lam = a * (-middle).exp().unsqueeze(-1), lam * (-middle).exp()
     for _ in range(LOG_ROOTS):
@@ -130,11 +130,16 @@ def log(a: Tensor, lam: Tensor) -> Tensor:
         a = run(_Root, a, lam)
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     y = product(a - eye, run(_Inverse, a + eye, (lam + 1).reciprocal()))
-    square = product(y, y)
+    return 2**LOG_ROOTS * log_series(y) + middle.unsqueeze(-1) * eye
+
+
+def log_series(y: Tensor) -> Tensor:
+    """Return ``log X = 2 (Y + Y^3 / 3 + ...)`` from ``Y = (X - I) (X + I)^-1``."""
+    eye, square = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device), product(y, y)
     series = eye / (2 * LOG_TERMS + 1)
     for term in range(LOG_TERMS - 1, -1, -1):
         series = product(square, series) + eye / (2 * term + 1)
-    return 2 ** (LOG_ROOTS + 1) * product(y, series) + middle.unsqueeze(-1) * eye
+    return 2 * product(y, series)
 
 
 def power(exponent: float, a: Tensor, lam: Tensor) -> Tensor:
@@ -178,8 +183,19 @@ def polynomial(coefficients: tuple[float, ...], center: float, s: Tensor, lam: T
 
 def pade(s: Tensor, lam: Tensor | None) -> Tensor:
     above, below = (polynomial(c, 1, s, None) for c in (formulas.PADE_NUMERATOR, formulas.PADE_DENOMINATOR))
-    # The denominator is positive definite, and everything commutes.
+    # The denominator is positive definite, with eigenvalues up to 1, and everything commutes.
+    if torch.compiler.is_exporting():
+        return product(inverse(below, formulas.horner(formulas.PADE_DENOMINATOR, 1, 0.0)), above)
     return torch.linalg.solve(below, above)
+
+
+def inverse(a: Tensor, smallest: float) -> Tensor:
+    """Return the inverse of matrices with eigenvalues from ``smallest`` to 1 by Newton's iteration, ``R (2 - A R)``."""
+    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    error, r = (1 - smallest) / (1 + smallest), 2 / (1 + smallest) * eye
+    while error > torch.finfo(a.dtype).eps / 4:
+        r, error = product(r, 2 * eye - product(a, r)), error**2
+    return r
 
 
 def scale(s: Tensor, kind: str) -> Tensor:

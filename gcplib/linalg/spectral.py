@@ -1,6 +1,8 @@
 """Functions of a symmetric positive semi-definite matrix, and of a covariance straight from its features."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -12,7 +14,7 @@ from gcplib.linalg.covariance import check_features, covariance, second_moment, 
 from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
 from gcplib.linalg.gradient_rules import EXACT, LYAPUNOV, GradientRule, get_rule
-from gcplib.linalg.iterations import features_by_products, steps_of
+from gcplib.linalg.iterations import features_by_products, map_by_products, steps_of
 from gcplib.linalg.tolerance import (
     NonFiniteError,
     check_matrices,
@@ -22,6 +24,32 @@ from gcplib.linalg.tolerance import (
     require,
 )
 from gcplib.linalg.transforms import look, run
+
+_forced = threading.local()
+
+
+@contextmanager
+def by_products() -> Iterator[None]:
+    """Let everything within be computed by products alone, in the exact function of whatever rule it is asked for.
+
+    For what has no eigensolver, such as ONNX: gradients differ from those of published rules, values do not. Functions
+    without such a form raise a ValueError, and so do truncations. Counts for the thread that it is called in.
+    """
+    before, _forced.products = getattr(_forced, "products", False), True
+    try:
+        yield
+    finally:
+        _forced.products = before
+
+
+def _only_products(fn: SpectralFunction, rule: GradientRule) -> bool:
+    if not getattr(_forced, "products", False):
+        return False
+    steps_of(fn)
+    if rule.keep is not None:
+        raise ValueError(f"a truncation to {rule.keep} needs the eigenvalues, and cannot be computed by products alone")
+    return True
+
 
 ROUTES = ("auto", "full", "thin", "svd", "products")
 
@@ -54,6 +82,8 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     fn, rule = check_map(fn, rule, "full", s.shape[-1])
     rank_tolerance(s.dtype)
     look(check_symmetric, s)
+    if _only_products(fn, rule):
+        return map_by_products(s, fn)
     try:
         with torch.autocast(s.device.type, enabled=False):
             return run(SpectralMap, symmetric(_batch(s)), fn, rule, "matrix", False)[0].view(s.shape)
@@ -165,7 +195,7 @@ def covariance_map(
     if route == "auto":
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
     moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
-    if route == "products":
+    if route == "products" or _only_products(fn, rule):
         if x.device.type == "cpu":  # a GPU need not wait: NaN stays NaN in products
             look(partial(_explain, "features", made, moment), x)
         return features_by_products(x, fn, centered)
