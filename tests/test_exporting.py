@@ -49,7 +49,7 @@ def test_what_needs_eigenvalues_says_so(name, tmp_path):
     pool = gcplib.create_pool(name, 16, **OPTIONS.get(name, {})).eval()
     with pytest.raises(ValueError, match=REFUSED[name]):
         export(pool, tmp_path / "pool.onnx", features(2, 7))
-    with pytest.raises(ValueError, match="route 'products' has roots"):
+    with pytest.raises(ValueError, match="route 'products' has the square root"):
         export(gcplib.create_pool("mpn_cov", 16, exponent=0.3).eval(), tmp_path / "pool.onnx", features(2, 7))
     assert not list(tmp_path.iterdir())
 

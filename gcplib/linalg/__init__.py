@@ -1,6 +1,7 @@
 """Pure tensor mathematics of covariance pooling: no modules, no files."""
 
 from gcplib.linalg.covariance import VECTOR_ORDER, center, covariance, gaussian_embedding, second_moment, triu_vector
+from gcplib.linalg.eigen import set_residual_check
 from gcplib.linalg.eigenvalue_sets import (
     EigenvalueSet,
     band,
@@ -85,6 +86,7 @@ __all__ = [
     "random_set",
     "rank_tolerance",
     "second_moment",
+    "set_residual_check",
     "spectral_dtype",
     "spectral_map",
     "sqrtm",

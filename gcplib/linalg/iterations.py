@@ -193,7 +193,8 @@ def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
 
     The square root takes as many of the best cubic steps as the precision needs (``ROOT_STEPS``): relative to the exact
     root, an eigenvalue above 1e-5 of the trace comes out right to 2e-6 in float32; smaller ones come out smaller, with
-    a slope that does not grow. Null eigenvalues stay null. Other functions take the products that define them.
+    a slope that does not grow. Null eigenvalues stay null. Other functions take the products that define them. The
+    logarithm, for ``by_products`` alone, has the same range, and nothing that tells whether a matrix is within it.
 
     Raises:
         ValueError: f has no form by products.
@@ -217,7 +218,7 @@ def features_by_products(x: Tensor, fn: SpectralFunction, centered: bool) -> Ten
     the mean eigenvalue is put in that place, and nothing else changes.
     """
     positions = x.shape[-1]
-    steps = steps_of(fn)
+    steps = None if fn == LOG else steps_of(fn)
     if (fn != SQRT and steps is None) or positions > x.shape[-2]:
         return map_by_products(covariance(x) if centered else second_moment(x), fn)
     with torch.autocast(x.device.type, enabled=False):
@@ -238,10 +239,10 @@ def steps_of(fn: SpectralFunction) -> Steps | None:
     """
     if getattr(fn.value, "func", None) is formulas.iteration and fn.gain is None and fn.base is None:
         return fn.value.args[0]  # type: ignore[attr-defined]
-    if fn in (SQRT, LOG) or (fn.smooth and fn.matrix is not None):
+    if fn == SQRT or (fn.smooth and fn.matrix is not None):
         return None
     raise ValueError(
-        f"route 'products' has roots (sqrt, newton_schulz, accelerated, taylor, pade) and log, not {fn}; use auto"
+        f"route 'products' has the square root (sqrt, newton_schulz, accelerated, taylor, pade), not {fn}; use auto"
     )
 
 

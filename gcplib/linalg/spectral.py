@@ -1,6 +1,7 @@
 """Functions of a symmetric positive semi-definite matrix, and of a covariance straight from its features."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +12,8 @@ from torch import Tensor
 from gcplib.linalg.autograd import SpectralMap
 from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
-from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
+from gcplib.linalg.eigen import NoEigensolverError
+from gcplib.linalg.functions import IDENTITY, LOG, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
 from gcplib.linalg.gradient_rules import EXACT, LYAPUNOV, GradientRule, get_rule
 from gcplib.linalg.iterations import features_by_products, map_by_products, steps_of
@@ -45,7 +47,8 @@ def by_products() -> Iterator[None]:
 def _only_products(fn: SpectralFunction, rule: GradientRule) -> bool:
     if not getattr(_forced, "products", False):
         return False
-    steps_of(fn)
+    if fn != LOG:
+        steps_of(fn)
     if rule.keep is not None:
         raise ValueError(f"a truncation to {rule.keep} needs the eigenvalues, and cannot be computed by products alone")
     return True
@@ -87,6 +90,9 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     try:
         with torch.autocast(s.device.type, enabled=False):
             return run(SpectralMap, symmetric(_batch(s)), fn, rule, "matrix", False)[0].view(s.shape)
+    except NoEigensolverError as error:
+        _instead(error, fn, rule)
+        return map_by_products(s, fn)
     except NonFiniteError:
         look(partial(_explain, "matrices", "their function", lambda s: s), s)
         raise
@@ -206,9 +212,21 @@ def covariance_map(
                 look(_check_finite, out)
                 return out
             return run(SpectralMap, _batch(x), fn, rule, route, centered)[0].view(*x.shape[:-1], channels)
+    except NoEigensolverError as error:
+        _instead(error, fn, rule)
+        return features_by_products(x, fn, centered)
     except NonFiniteError:
         look(partial(_explain, "features", made, moment), x)
         raise
+
+
+def _instead(error: NoEigensolverError, fn: SpectralFunction, rule: GradientRule) -> None:
+    """Warn that products take the place of eigenvalues, or raise the error where they cannot."""
+    try:
+        check_map(fn, rule, "products", 1)
+    except ValueError as cannot:
+        raise cannot from error
+    warnings.warn(f"{error}: taken here, with the same values and gradient", stacklevel=3)
 
 
 def _check_finite(moment: Tensor) -> None:

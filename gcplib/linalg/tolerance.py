@@ -37,6 +37,11 @@ def rank_tolerance(dtype: torch.dtype) -> float:
     return RANK_FACTOR * torch.finfo(dtype).eps
 
 
+def residual_tolerance(dtype: torch.dtype, rows: int) -> float:
+    """Return what ``|S V - V L|`` may be at most over the largest eigenvalue: ``8 rows eps``, ten times what it is."""
+    return 8 * rows * torch.finfo(dtype).eps
+
+
 def spectral_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype the spectral part runs in: ``dtype`` itself, or float32 for half precisions."""
     return dtype if dtype in SPECTRAL_DTYPES else torch.float32
