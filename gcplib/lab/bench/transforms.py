@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -184,6 +185,11 @@ def kept_transforms() -> dict[str, dict[str, str]]:
 def transforms_page() -> str:
     """Return the page of what is kept."""
     kept, machine = kept_transforms(), json.loads(_path().read_text(encoding="utf-8"))["machine"]
+    # One note for all rules.
+    kept = {
+        name: {check: re.sub(r"gradient rule \S+", "its gradient rule", v) for check, v in row.items()}
+        for name, row in kept.items()
+    }
     reasons = list(dict.fromkeys(v for row in kept.values() for v in row.values() if v != "yes"))
     rows = [
         (f"`{name}`", *("✓" if v == "yes" else f"no [{reasons.index(v) + 1}]" for v in row.values()))
@@ -194,5 +200,5 @@ def transforms_page() -> str:
         f"{machine['versions']['torch']} on a CPU, commit {machine['commit']}; a test holds the table to what it finds."
     )
     heads = "\n".join(f"* **{check}**: {function.__doc__}" for check, function in CHECKS.items())
-    notes = "\n".join(f"{place}. {reason}" for place, reason in enumerate(reasons, 1))
+    notes = "\n".join(f"{place}. {reason.replace(chr(10), chr(32))}" for place, reason in enumerate(reasons, 1))
     return page("Transforms", lead, table(["pool", *CHECKS], rows), heads, notes and "## Where not\n\n" + notes)
