@@ -12,7 +12,7 @@ _HOMES = {
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS interval_plot legend_below pool_palette use_style",
-    "smoothness": "Smoothness effective_smoothness gradient_field smoothness_while_training",
+    "smoothness": "Smoothness effective_smoothness gradient_field largest_hessian_eigenvalue smoothness_while_training",
     "spectral_scores": "class_matrices get_spectrum set_scores",
     "speed": "censored_mean epochs_to seconds_to",
     "statistics": "Interval crossed_interval holm mean_interval paired_difference paired_p_value",

@@ -13,7 +13,13 @@ from torch.nn import functional
 from gcplib.lab.analysis.descent import descend
 from gcplib.linalg import NonFiniteError
 
-__all__ = ["Smoothness", "effective_smoothness", "gradient_field", "smoothness_while_training"]
+__all__ = [
+    "Smoothness",
+    "effective_smoothness",
+    "gradient_field",
+    "largest_hessian_eigenvalue",
+    "smoothness_while_training",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -122,6 +128,56 @@ def _move(tensors: list[Tensor], values: list[Tensor], direction: Tensor | None,
     parts = [None] * len(tensors) if direction is None else direction.split(sizes)
     for tensor, value, part in zip(tensors, values, parts, strict=True):
         tensor.copy_(value if part is None else value.double() + factor * part.view_as(value))
+
+
+def largest_hessian_eigenvalue(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    loss: Loss = functional.cross_entropy,
+    iterations: int = 30,
+    tolerance: float = 1e-2,
+) -> float:
+    """Return the eigenvalue of largest magnitude of the Hessian of one batch's loss, over all parameters.
+
+    Power iteration, ``v <- H v / |H v|``, with ``H v`` by a second backward pass; the value is ``v^T H v``.
+
+    Args:
+        model: in the mode to measure in. Its parameters and buffers are the same bits afterwards.
+        inputs, labels: one batch.
+        loss: of outputs and labels.
+        iterations: at most.
+        tolerance: relative change of the value at which it ends.
+
+    Raises:
+        NotImplementedError: a layer has no second derivative, as gradient rules as released have not.
+
+    Source: Yao et al., PyHessian (2020); as a measure of smoothness Santurkar et al., NeurIPS 2018.
+    """
+    parameters, buffers = _parameters(model), list(model.buffers())
+    states = [b.clone() for b in buffers]
+    generator = torch.Generator().manual_seed(0)
+    v = [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for p in parameters]
+    value = math.inf
+    try:
+        gradients = torch.autograd.grad(loss(model(inputs), labels), parameters, create_graph=True)
+        for _ in range(iterations):
+            norm = _inner(v, v) ** 0.5
+            if norm == 0:
+                return 0.0
+            v = [part / norm for part in v]
+            product = torch.autograd.grad(gradients, parameters, v, retain_graph=True, materialize_grads=True)
+            before, value = value, _inner(v, product)
+            if abs(value - before) <= tolerance * abs(value):
+                break
+            v = list(product)
+    finally:
+        _move(buffers, states, None, 0)
+    return value
+
+
+def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return sum((x.double() * y.double()).sum().item() for x, y in zip(a, b, strict=True))
 
 
 def smoothness_while_training(
