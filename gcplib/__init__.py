@@ -10,18 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gcplib.exporting import export
     from gcplib.models import create_backbone, create_model
     from gcplib.nn import CovariancePool, create_pool, list_pools
 
 __version__ = "0.2.0"
 
-__all__ = ["CovariancePool", "create_backbone", "create_model", "create_pool", "list_pools"]
+__all__ = ["CovariancePool", "create_backbone", "create_model", "create_pool", "export", "list_pools"]
 
 _PLACES = {
     "CovariancePool": "gcplib.nn",
     "create_backbone": "gcplib.models",
     "create_model": "gcplib.models",
     "create_pool": "gcplib.nn",
+    "export": "gcplib.exporting",
     "list_pools": "gcplib.nn",
 }
 

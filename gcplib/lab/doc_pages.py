@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gcplib.lab.bench.layers import speed_page
 from gcplib.lab.bench.networks import training_speed_page
+from gcplib.lab.bench.transforms import transforms_page
 from gcplib.lab.data.layouts import LAYOUTS
 from gcplib.lab.files import project_root, write_text
 from gcplib.lab.markdown import docstring, page, table
@@ -114,6 +115,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "notebooks.md": notebooks_page,
     "profiles.md": profiles_page,
     "pools.md": pools_page,
+    "transforms.md": transforms_page,
     "recipes.md": recipes_page,
     "data_sets.md": layouts_page,
     "speed.md": speed_page,

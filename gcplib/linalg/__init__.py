@@ -1,6 +1,7 @@
 """Pure tensor mathematics of covariance pooling: no modules, no files."""
 
 from gcplib.linalg.covariance import VECTOR_ORDER, center, covariance, gaussian_embedding, second_moment, triu_vector
+from gcplib.linalg.eigen import set_residual_check
 from gcplib.linalg.eigenvalue_sets import (
     EigenvalueSet,
     band,
@@ -33,8 +34,18 @@ from gcplib.linalg.gradient_rules import (
     top_n,
     truncate,
 )
-from gcplib.linalg.iterations import accelerated_newton_schulz, lyapunov, newton_schulz, pade_root, taylor_root
-from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, invsqrtm, logm, powm, spectral_map, sqrtm
+from gcplib.linalg.iterations import newton_schulz, pade_root, taylor_root
+from gcplib.linalg.spectral import (
+    ROUTES,
+    by_products,
+    check_map,
+    covariance_map,
+    invsqrtm,
+    logm,
+    powm,
+    spectral_map,
+    sqrtm,
+)
 from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, spectral_dtype
 
 __all__ = [
@@ -45,9 +56,9 @@ __all__ = [
     "NonFiniteError",
     "SpectralFunction",
     "accelerated_function",
-    "accelerated_newton_schulz",
     "band",
     "bottom",
+    "by_products",
     "center",
     "check_map",
     "clip",
@@ -62,7 +73,6 @@ __all__ = [
     "list_functions",
     "list_rules",
     "logm",
-    "lyapunov",
     "newton",
     "newton_schulz",
     "newton_schulz_function",
@@ -76,6 +86,7 @@ __all__ = [
     "random_set",
     "rank_tolerance",
     "second_moment",
+    "set_residual_check",
     "spectral_dtype",
     "spectral_map",
     "sqrtm",

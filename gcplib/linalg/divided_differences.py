@@ -5,11 +5,14 @@ square root finite, with no threshold.
 """
 
 from math import comb
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gcplib.linalg.calls import check_count
+
+T = TypeVar("T", Tensor, float)
 
 # One step multiplies y by ``a + b (1 - w)``. Newton-Schulz is ``(3 - w) / 2``.
 Step = tuple[float, float]
@@ -55,7 +58,7 @@ def power_difference(exponent: float, a: Tensor, b: Tensor) -> Tensor:
     return high ** (exponent - 1) * torch.where(low == high, torch.full_like(ratio, exponent), ratio)
 
 
-def iteration(steps: tuple[Step, ...], x: Tensor) -> Tensor:
+def iteration(steps: tuple[Step, ...], x: T) -> T:
     """Return what ``y <- y t``, ``w <- w t^2``, ``t = a + b (1 - w)`` compute from ``y = w = x``."""
     y = w = x
     for a, b in steps:
@@ -80,13 +83,18 @@ def newton_schulz_steps(steps: int) -> tuple[Step, ...]:
     return (NEWTON_SCHULZ,) * check_count("the number of Newton-Schulz steps", steps)
 
 
-def accelerated_steps(steps: int, smallest: float) -> tuple[Step, ...]:
-    """Return the best cubic steps for eigenvalues from ``smallest`` to 1 of the trace; see ``accelerated_function``."""
+def accelerated_steps(steps: int, smallest: float, least_ratio: float = 0.0) -> tuple[Step, ...]:
+    """Return the best cubic steps for eigenvalues from ``smallest`` to 1 of the trace; see ``accelerated_function``.
+
+    The best step for a wide interval takes its upper end down to where the lower one goes, and digits are lost; no step
+    is made for roots further apart than ``least_ratio``.
+    """
     check_count("the number of Newton-Schulz steps", steps)
     if not 0 < smallest < 1:
         raise ValueError(f"the smallest eigenvalue over the trace must lie between 0 and 1, got {smallest}")
     low, high, found = smallest**0.5, 1.0, []
     for _ in range(steps):
+        smallest_root, low = low, max(low, least_ratio * high)
         # The cubic 3/2 r x - (r x)^3 / 2 has its least value at both ends of [low, high], and its largest, 1, within.
         rate = (3 / (high * high + high * low + low * low)) ** 0.5
         least = (3 * rate * low - (rate * low) ** 3) / 2
@@ -94,13 +102,15 @@ def accelerated_steps(steps: int, smallest: float) -> tuple[Step, ...]:
         scale = 2 / (1 + least)
         slope = scale * rate**3 / 2
         found.append((scale * rate * 1.5 - slope, slope))
+        least = min(least, (3 * rate * smallest_root - (rate * smallest_root) ** 3) / 2)
         low, high = scale * least, scale
     return tuple(found)
 
 
-def horner(coefficients: tuple[float, ...], center: float, a: Tensor) -> Tensor:
+def horner(coefficients: tuple[float, ...], center: float, a: T) -> T:
     """Return the polynomial in powers of ``a - center`` with these coefficients, of the highest power first."""
-    x, value = a - center, torch.full_like(a, coefficients[0])
+    x = a - center
+    value = 0 * x + coefficients[0]
     for coefficient in coefficients[1:]:
         value = value * x + coefficient
     return value

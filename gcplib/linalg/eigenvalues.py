@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gcplib.linalg.functions import SpectralFunction
-from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, require
+from gcplib.linalg.tolerance import STRUCTURE_TOLERANCE, NonFiniteError, rank_tolerance, require
 
 if TYPE_CHECKING:
     from gcplib.linalg.gradient_rules import GradientRule
@@ -72,10 +72,25 @@ def require_finite(value: Tensor, what: str, lam: Tensor) -> None:
 
 
 def _raise_singular(fn: SpectralFunction, lam: Tensor) -> NoReturn:
-    worst = (lam[..., 0] / lam[..., -1].clamp(min=torch.finfo(lam.dtype).tiny)).min()
+    parts = lam[..., 0] / lam[..., -1].clamp(min=torch.finfo(lam.dtype).tiny)
     raise NonFiniteError(
-        f"{fn} needs positive definite matrices, but the smallest eigenvalue is {worst.item():.2g} of the "
-        "largest; add a multiple of the identity first"
+        f"{fn} needs positive definite matrices, but in number {int(parts.argmin())} of {len(lam)} the smallest "
+        f"eigenvalue is {parts.min().item():.2g} of the largest; add a multiple of the identity first"
+    )
+
+
+def require_semidefinite(fn: SpectralFunction, lam: Tensor) -> None:
+    """Raise a ValueError where an eigenvalue is negative by more than rounding noise: f has no value there."""
+    if not fn.smooth and lam.numel():
+        ok = (lam[..., 0] >= -STRUCTURE_TOLERANCE * lam[..., -1]).all()
+        require(ok, "matrices are not positive semi-definite", partial(_raise_indefinite, fn, lam))
+
+
+def _raise_indefinite(fn: SpectralFunction, lam: Tensor) -> NoReturn:
+    worst = int((lam[..., 0] / lam.abs().amax(-1)).argmin())
+    raise NonFiniteError(
+        f"{fn} needs positive semi-definite matrices, but number {worst} of {len(lam)} has eigenvalues from "
+        f"{lam[worst, 0].item():.3g} to {lam[worst, -1].item():.3g}"
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gcplib.linalg import divided_differences as formulas
+from gcplib.linalg import matrix_functions
 from gcplib.linalg.calls import Partial, resolve, write_call
 
 
@@ -39,6 +40,8 @@ class SpectralFunction:
         gain: None, or from the eigenvalues of C and those of S, ``(..., n)`` both, to a factor g of the whole matrix,
             ``(..., 1)``, and its derivatives by both, ``(..., n)``: then the map is ``g C``.
         base: the function that this one was made of by amplifying small eigenvalues, or None.
+        matrix: f of a matrix in differentiable operations, for derivatives of the gradient, or None without: from A and
+            its eigenvalues, where A is diagonal up to its derivatives; smooth functions take any A, and None.
     """
 
     name: str
@@ -50,15 +53,20 @@ class SpectralFunction:
     positive: bool = False
     gain: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     base: "SpectralFunction | None" = None
+    matrix: Callable[[Tensor, Tensor | None], Tensor] | None = None
 
     def __str__(self) -> str:
         return self.name
 
 
-SQRT = SpectralFunction("sqrt", torch.sqrt, formulas.root_difference)
-INVSQRT = SpectralFunction("invsqrt", torch.rsqrt, formulas.inverse_root_difference, inf, positive=True)
-IDENTITY = SpectralFunction("identity", formulas.identity, formulas.identity_difference, smooth=True)
-LOG = SpectralFunction("log", torch.log, formulas.log_difference, -inf, positive=True)
+SQRT = SpectralFunction("sqrt", torch.sqrt, formulas.root_difference, matrix=matrix_functions.root)
+INVSQRT = SpectralFunction(
+    "invsqrt", torch.rsqrt, formulas.inverse_root_difference, inf, positive=True, matrix=matrix_functions.inverse_root
+)
+IDENTITY = SpectralFunction(
+    "identity", formulas.identity, formulas.identity_difference, smooth=True, matrix=matrix_functions.identity
+)
+LOG = SpectralFunction("log", torch.log, formulas.log_difference, -inf, positive=True, matrix=matrix_functions.log)
 
 
 def power(exponent: float) -> SpectralFunction:
@@ -72,8 +80,9 @@ def power(exponent: float) -> SpectralFunction:
     if exponent in (0.5, -0.5, 1):
         return {0.5: SQRT, -0.5: INVSQRT, 1: IDENTITY}[exponent]
     value, quotient = Partial(formulas.power, float(exponent)), Partial(formulas.power_difference, float(exponent))
-    negative = exponent < 0
-    return SpectralFunction(write_call("power", exponent), value, quotient, inf if negative else 0.0, positive=negative)
+    name, negative = write_call("power", exponent), exponent < 0
+    matrix = Partial(matrix_functions.power, float(exponent))
+    return SpectralFunction(name, value, quotient, inf if negative else 0.0, positive=negative, matrix=matrix)
 
 
 def newton_schulz_function(steps: int = 5) -> SpectralFunction:
@@ -96,12 +105,12 @@ def accelerated_function(steps: int = 4, smallest: float = 1e-3) -> SpectralFunc
 
 def _iteration(name: str, steps: tuple[formulas.Step, ...]) -> SpectralFunction:
     value, quotient = Partial(formulas.iteration, steps), Partial(formulas.iteration_difference, steps)
-    return _approximate_root(name, value, quotient, "trace")
+    return _approximate_root(name, value, quotient, "trace", Partial(matrix_functions.iteration, steps))
 
 
-def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str) -> SpectralFunction:
+def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str, matrix: Callable) -> SpectralFunction:
     zero = float(value(torch.zeros((), dtype=torch.float64, device="cpu")))
-    return SpectralFunction(name, value, quotient, zero, scale, smooth=True)
+    return SpectralFunction(name, value, quotient, zero, scale, smooth=True, matrix=matrix)
 
 
 def taylor_function(terms: int = 10) -> SpectralFunction:
@@ -113,7 +122,8 @@ def taylor_function(terms: int = 10) -> SpectralFunction:
     """
     coefficients = formulas.taylor_coefficients(terms)
     value, quotient = (Partial(f, coefficients, 1) for f in (formulas.horner, formulas.horner_difference))
-    return _approximate_root(write_call("taylor", terms), value, quotient, "norm")
+    matrix = Partial(matrix_functions.polynomial, coefficients, 1)
+    return _approximate_root(write_call("taylor", terms), value, quotient, "norm", matrix)
 
 
 def pade_function() -> SpectralFunction:
@@ -123,7 +133,7 @@ def pade_function() -> SpectralFunction:
 
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    return _approximate_root("pade", formulas.pade, formulas.pade_difference, "norm")
+    return _approximate_root("pade", formulas.pade, formulas.pade_difference, "norm", matrix_functions.pade)
 
 
 FUNCTIONS: dict[str, SpectralFunction | Callable[..., SpectralFunction]] = {

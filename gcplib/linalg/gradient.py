@@ -117,11 +117,18 @@ def _truncated_weights(fn: SpectralFunction, lam: Tensor, kept: Tensor, weights:
 
 
 def weighted_gradient(
-    fn: SpectralFunction, rule: GradientRule, inner: Tensor, lam: Tensor, null: Tensor | None, rank: int
+    fn: SpectralFunction,
+    rule: GradientRule,
+    inner: Tensor,
+    lam: Tensor,
+    null: Tensor,
+    rank: int,
+    forward_mode: bool = False,
 ) -> Tensor:
     """Return ``A * W``, and what reaches S through a scale or a gain, in the basis of the eigenvectors.
 
-    With ``C = sqrt(t) f(S / t)``, dC/dt has the eigenvalues ``f_i / (2 t) - lam_i f'_i / t``.
+    With ``C = sqrt(t) f(S / t)``, dC/dt has the eigenvalues ``f_i / (2 t) - lam_i f'_i / t``. ``forward_mode`` gives
+    the transposed map, from a change of S to one of C, where f has no gain.
     """
     fn = rule.surrogate or fn
     lam, kept = seen(rule, lam, rank, "backward")
@@ -138,7 +145,7 @@ def weighted_gradient(
         weights = _truncated_weights(fn, scaled, kept, weights)
     if t is not None:
         weights = weights / t.sqrt().unsqueeze(-1)
-    if null is not None:
+    if not _none(null):
         # Between null directions f may have no derivative; 0 is the smallest choice.
         weights = weights.masked_fill_(null.unsqueeze(-1) & null.unsqueeze(-2), 0)
     slope = weights.diagonal(dim1=-2, dim2=-1)
@@ -147,11 +154,17 @@ def weighted_gradient(
         require(torch.isfinite(weights).all(), "a truncation between equals", partial(_raise_tie, rule))
     weighted = inner * weights
     if t is not None and rule.through_scale:
-        diagonal = inner.diagonal(dim1=-2, dim2=-1)
-        through_scale = (diagonal * (values(fn, lam, kept) / 2 - lam * slope) / t).sum(-1, keepdim=True)
-        toward = torch.ones_like(lam) if fn.scale == "trace" else lam / t
-        weighted = weighted + torch.diag_embed(through_scale * toward)
+        by_scale = (values(fn, lam, kept) / 2 - lam * slope) / t
+        of_scale = torch.ones_like(lam) if fn.scale == "trace" else lam / t
+        before, after = (of_scale, by_scale) if forward_mode else (by_scale, of_scale)
+        through_scale = (inner.diagonal(dim1=-2, dim2=-1) * before).sum(-1, keepdim=True)
+        weighted = weighted + torch.diag_embed(through_scale * after)
     return weighted if through_gain is None else weighted + torch.diag_embed(through_gain)
+
+
+def _none(null: Tensor) -> bool:
+    """Say whether no direction is null, where looking costs nothing: on a CPU."""
+    return null.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(null.any())
 
 
 def _raise_tie(rule: GradientRule) -> NoReturn:

@@ -58,6 +58,11 @@ class GradientRule:
         """Whether the gradient is that of the forward pass's own eigenvectors, which every route has."""
         return self.weights == gradient.exact_weights and not self.clamps_forward and self.surrogate is None
 
+    @property
+    def exact(self) -> bool:
+        """Whether the gradient is that of the whole function, which has derivatives of its own."""
+        return self.any_route and self.keep is None
+
 
 def truncate(rule: str | GradientRule, keep: str | EigenvalueSet | None, where: str = "both") -> GradientRule:
     """Return the rule for ``C = sum_{i in I} f(lam_i) u_i u_i^T``: only the eigenvalues of the set I are kept.

@@ -1,22 +1,27 @@
-"""Square roots by matrix products alone: Newton-Schulz and its accelerated forms, MPA, MTP, and the Lyapunov solver.
+"""Square roots by matrix products alone: Newton-Schulz and its accelerated form, MPA and MTP.
 
 What each computes, eigenvalue by eigenvalue, is in ``functions``. All take symmetric positive semi-definite matrices
-``(..., d, d)`` and raise a ValueError where they are not square or a setting is out of range, and a NonFiniteError at
-NaN or infinity. A zero matrix stays zero.
+``(..., d, d)`` and raise a ValueError where they are neither square nor symmetric or a setting is out of range, and a
+NonFiniteError at NaN or infinity. A zero matrix stays zero.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from gcplib.linalg import divided_differences as formulas
-from gcplib.linalg.calls import check_count
-from gcplib.linalg.covariance import symmetric
-from gcplib.linalg.tolerance import check_matrices, raise_non_finite, rank_tolerance, require
+from gcplib.linalg import matrix_functions
+from gcplib.linalg.covariance import center, covariance, second_moment, symmetric
+from gcplib.linalg.functions import LOG, SQRT, SpectralFunction
+from gcplib.linalg.products import add_product, product
+from gcplib.linalg.tolerance import ROOT_STEPS, check_symmetric, rank_tolerance
+from gcplib.linalg.transforms import batched, look, pull_back, push_forward, run
+
+Steps = tuple[formulas.Step, ...]
 
 
 def _cubic(step: formulas.Step) -> tuple[float, float, float, float]:
@@ -25,12 +30,13 @@ def _cubic(step: formulas.Step) -> tuple[float, float, float, float]:
     return 1 - a * a, a * a - 2 * a * b, 2 * a * b - b * b, b * b
 
 
+@batched
 class _Iteration(Function):
     """The coupled iteration in three products per step, and its gradient.
 
     ``C = sqrt(t) y``, t the trace, after the steps ``y <- y (a + b v)``, ``v <- 1 - (1 - v) (a + b v)^2`` from
-    ``y = S / t``, ``v = I - S / t``. With v in place of ``w = z y = I - v`` nothing cancels: v goes to zero where the
-    iteration has converged.
+    ``y = S / t``, ``v = I - S / t``; starting at ``y = I`` and divided by sqrt(t) the inverse root. With v in place of
+    ``w = z y = I - v`` nothing cancels: v goes to zero where the iteration has converged.
 
     The backward pass needs no adjoint recursion. Given t, the result is a polynomial of one symmetric matrix, and the
     derivative of such a map is self-adjoint: its gradient is its derivative *in the direction* sym(G), the same
@@ -40,48 +46,99 @@ class _Iteration(Function):
     """
 
     @staticmethod
-    def forward(ctx, s, steps):
-        t = _scale(s, "trace")
+    def forward(s: Tensor, steps: Steps, inverse: bool) -> tuple[Tensor, ...]:
+        s = s.detach()
+        t = matrix_functions.scale(s, "trace")
         a = s / t
-        saved, square = [a], a @ a
+        square = product(a, a)
         (first, slope), *rest = steps
-        y = (first + slope) * a - slope * square
+        y = _plus_identity(-slope * a, first + slope) if inverse else (first + slope) * a - slope * square
+        vs: list[Tensor] = []
         for number, (constant, slope) in enumerate(rest):
             # v of the step before, squared, is at hand.
-            v = _plus_identity(-a) if number == 0 else saved[-1]
-            square = _plus_identity(square - 2 * a) if number == 0 else v @ v
+            v = vs[-1] if vs else _plus_identity(-a)
+            square = product(v, v) if vs else _plus_identity(square - 2 * a)
             k0, k1, k2, k3 = _cubic(steps[number])
-            v = _plus_identity(torch.baddbmm(square, square, v, beta=k2, alpha=k3).add_(v, alpha=k1), k0)
-            saved.append(v)
-            y = torch.baddbmm(y, y, v, beta=constant, alpha=slope)
-        ctx.save_for_backward(t, *saved)
-        ctx.steps = steps
-        return y * t.sqrt()
+            v = _plus_identity(add_product(square, square, v, beta=k2, alpha=k3).add_(v, alpha=k1), k0)
+            vs.append(v)
+            y = add_product(y, y, v, beta=constant, alpha=slope)
+        return y.mul_(t.rsqrt() if inverse else t.sqrt()), t, *vs
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        s, *ctx.call = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(s, *output[1:])
+        ctx.save_for_forward(s)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: None) -> tuple:
+        if g is None:
+            return None, None, None
+        return run(_IterationGradient, g, *ctx.saved_tensors, *ctx.call), None, None
+
+    @staticmethod
+    def push(ctx: Any, ds: Tensor, *_: None) -> tuple:
+        steps, inverse = ctx.call
+        tangent = push_forward(partial(matrix_functions.root_by_steps, steps, inverse), ctx.saved_tensors[:1], (ds,))
+        return tangent, *([None] * len(steps))
+
+
+@batched
+class _IterationGradient(Function):
+    """The gradient of the iteration, whose own derivatives are those of plain products."""
+
+    @staticmethod
+    def forward(g: Tensor, s: Tensor, t: Tensor, *rest: Any) -> Tensor:
+        *vs, steps, inverse = rest
         with torch.autocast(g.device.type, enabled=False):
-            t, a, *vs = ctx.saved_tensors
-            e, (constant, slope) = symmetric(g), ctx.steps[0]
-            square, dsquare = a @ a, a @ e
+            a, e, (constant, slope) = s / t, symmetric(g), steps[0]
+            square, dsquare = product(a, a), product(a, e)
             dsquare = dsquare + dsquare.mT
-            y, dy = (constant + slope) * a - slope * square, (constant + slope) * e - slope * dsquare
+            if inverse:
+                y, dy = _plus_identity(-slope * a, constant + slope), -slope * e
+            else:
+                y, dy = (constant + slope) * a - slope * square, (constant + slope) * e - slope * dsquare
             if vs:
                 v, dv = _plus_identity(-a), -e
-                square_dv = torch.bmm(_plus_identity(square - 2 * a), dv)
-                dv = _cubic_tangent(_cubic(ctx.steps[0]), v, dv, dsquare - 2 * e, square_dv)
+                square_dv = product(_plus_identity(square - 2 * a), dv)
+                dv = _cubic_tangent(_cubic(steps[0]), v, dv, dsquare - 2 * e, square_dv)
             for number, v in enumerate(vs, 1):
-                constant, slope = ctx.steps[number]
-                dy = torch.baddbmm(torch.baddbmm(dy, dy, v, beta=constant, alpha=slope), y, dv, alpha=slope)
-                y = torch.baddbmm(y, y, v, beta=constant, alpha=slope)
+                constant, slope = steps[number]
+                dy = add_product(add_product(dy, dy, v, beta=constant, alpha=slope), y, dv, alpha=slope)
+                y = add_product(y, y, v, beta=constant, alpha=slope)
                 if number < len(vs):
-                    half = v @ dv
-                    dv = _cubic_tangent(_cubic((constant, slope)), v, dv, half + half.mT, v @ half)
+                    half = product(v, dv)
+                    dv = _cubic_tangent(_cubic((constant, slope)), v, dv, half + half.mT, product(v, half))
             # What reaches S through t: once as the factor of C, once as the divisor of S.
-            through_t = _inner(e, y) / 2 - _inner(dy, a)
-            dy.diagonal(dim1=-2, dim2=-1).add_(through_t.squeeze(-1))
-            return dy.div_(t.sqrt()), None
+            half = -_inner(e, y) / 2 if inverse else _inner(e, y) / 2
+            dy.diagonal(dim1=-2, dim2=-1).add_((half - _inner(dy, a)).squeeze(-1))
+            return dy.div_(t**1.5 if inverse else t.sqrt())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        g, s, *rest = inputs
+        *_, ctx.steps, ctx.inverse = rest
+        ctx.others = len(rest)
+        ctx.save_for_backward(g, s)
+        ctx.save_for_forward(g, s)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple:
+        return *pull_back(_IterationGradient._linear(ctx), ctx.saved_tensors, v), *([None] * ctx.others)
+
+    @staticmethod
+    def push(ctx: Any, dg: Tensor | None, ds: Tensor | None, *_: None) -> Tensor:
+        tangents = tuple(
+            torch.zeros_like(x) if t is None else t for x, t in zip(ctx.saved_tensors, (dg, ds), strict=True)
+        )
+        return push_forward(_IterationGradient._linear(ctx), ctx.saved_tensors, tangents)
+
+    @staticmethod
+    def _linear(ctx: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        f = partial(matrix_functions.root_by_steps, ctx.steps, ctx.inverse)
+        return lambda g, s: pull_back(f, (s,), symmetric(g))[0]
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
@@ -90,7 +147,7 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 def _cubic_tangent(k: tuple[float, ...], v: Tensor, dv: Tensor, dsquare: Tensor, square_dv: Tensor) -> Tensor:
     """Return the tangent of ``k0 + k1 v + k2 v^2 + k3 v^3``, with ``d(v^3) = d(v^2) v + v^2 dv``."""
-    tangent = torch.baddbmm(k[2] * dsquare, dsquare, v, alpha=k[3]).add_(square_dv, alpha=k[3])
+    tangent = add_product(k[2] * dsquare, dsquare, v, alpha=k[3]).add_(square_dv, alpha=k[3])
     return tangent.add_(dv, alpha=k[1]) if k[1] else tangent
 
 
@@ -100,27 +157,93 @@ def _plus_identity(s: Tensor, number: float = 1.0) -> Tensor:
     return s
 
 
-def _scale(s: Tensor, kind: str) -> Tensor:
-    """Return the trace or the norm, ``(..., 1, 1)``; 1 for a zero matrix, which has no scale and stays zero."""
-    if kind == "trace":
-        t = s.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    else:
-        # Divided by the largest entry first: the squares of small numbers are zero in float32.
-        top = s.abs().amax((-2, -1), keepdim=True)
-        top = torch.where(top > 0, top, torch.ones_like(top))
-        t = top * (s / top).norm(dim=(-2, -1), keepdim=True)
-    return torch.where(t > 0, t, torch.ones_like(t))
+def _iterate(s: Tensor, steps: Steps, inverse: bool = False) -> Tensor:
+    """Return ``sqrt(t) p(S / t)`` of matrices ``(..., d, d)``, or ``inverse``, that divided by S."""
+    if torch.compiler.is_exporting():
+        return matrix_functions.root_by_steps(steps, inverse, s)
+    batch = s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0)
+    return run(_Iteration, batch, steps, inverse)[0].view(s.shape)
 
 
-def _check(s: Tensor) -> None:
-    check_matrices(s)
-    require(torch.isfinite(s.detach()).all(), "matrices are not finite", partial(raise_non_finite, "matrices", s))
+def _exact(s: Tensor, inverse: bool = False) -> Tensor:
+    """Return the root, or the inverse root, in as many steps as the precision needs."""
+    t = matrix_functions.scale(s, "trace")
+    root, inverse_root = matrix_functions.root_and_inverse(formulas.accelerated_steps(*ROOT_STEPS[s.dtype]), s / t)
+    return symmetric(inverse_root) * t.rsqrt() if inverse else symmetric(root) * t.sqrt()
 
 
-def _iterate(s: Tensor, steps: tuple[formulas.Step, ...]) -> Tensor:
-    _check(s)
+def _log(s: Tensor) -> Tensor:
+    """Return the logarithm, for eigenvalues in the range of ``ROOT_STEPS``: roots, and a series for the rest."""
+    t = matrix_functions.scale(s, "trace")
+    most, smallest, ratio = ROOT_STEPS[s.dtype]
+    a, roots = s / t, 0
+    while smallest < 0.7:
+        for count in range(1, most + 1):
+            steps = formulas.accelerated_steps(count, smallest, ratio)
+            if abs(formulas.iteration(steps, smallest) / smallest**0.5 - 1) < torch.finfo(s.dtype).eps:
+                break
+        a, smallest, roots = symmetric(matrix_functions.root_and_inverse(steps, a)[0]), smallest**0.5, roots + 1
+    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    y = product(a - eye, matrix_functions.inverse((a + eye) / 2, (1 + smallest) / 2)) / 2
+    return 2**roots * matrix_functions.log_series(y) + t.log() * eye
+
+
+def map_by_products(s: Tensor, fn: SpectralFunction) -> Tensor:
+    """Return ``f(S)`` of symmetric ``(..., d, d)`` without eigenvalues.
+
+    The square root takes as many of the best cubic steps as the precision needs (``ROOT_STEPS``): relative to the exact
+    root, an eigenvalue above 1e-5 of the trace comes out right to 2e-6 in float32; smaller ones come out smaller, with
+    a slope that does not grow. Null eigenvalues stay null. Other functions take the products that define them. The
+    logarithm, for ``by_products`` alone, has the same range, and nothing that tells whether a matrix is within it.
+
+    Raises:
+        ValueError: f has no form by products.
+    """
     with torch.autocast(s.device.type, enabled=False):
-        return _Iteration.apply(s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0), steps).view(s.shape)
+        if fn == SQRT:
+            return _exact(s)
+        if fn == LOG:
+            return _log(s)
+        if (steps := steps_of(fn)) is not None:
+            return _iterate(s, steps)
+        assert fn.matrix is not None
+        return matrix_functions.scaled(fn.matrix, fn.scale, s)
+
+
+def features_by_products(x: Tensor, fn: SpectralFunction, centered: bool) -> Tensor:
+    """Return ``f(S)`` of the covariance or second moment S of features ``(..., d, M)`` without eigenvalues.
+
+    Where positions are fewer than channels, with the smaller ``G = X^T X / M``: ``C = X h(G) X^T / M``, ``h(lam) =
+    f(lam) / lam``, which is the inverse root of the iteration. Centered features have ``G 1 = 0`` and ``X 1 = 0``, so
+    the mean eigenvalue is put in that place, and nothing else changes.
+    """
+    positions = x.shape[-1]
+    steps = None if fn == LOG else steps_of(fn)
+    if (fn != SQRT and steps is None) or positions > x.shape[-2]:
+        return map_by_products(covariance(x) if centered else second_moment(x), fn)
+    with torch.autocast(x.device.type, enabled=False):
+        x = center(x) if centered else x
+        gram = product(x.mT, x) / positions
+        if steps is not None:
+            inverse = _iterate(gram, steps, inverse=True)
+        else:
+            inverse = _exact(gram + matrix_functions.scale(gram, "trace") / positions**2 if centered else gram, True)
+        return product(product(x, inverse), x.mT) / positions
+
+
+def steps_of(fn: SpectralFunction) -> Steps | None:
+    """Return the steps of the iteration that f is, or None: a root, or a function that takes other products.
+
+    Raises:
+        ValueError: f has no form by products.
+    """
+    if getattr(fn.value, "func", None) is formulas.iteration and fn.gain is None and fn.base is None:
+        return fn.value.args[0]  # type: ignore[attr-defined]
+    if fn == SQRT or (fn.smooth and fn.matrix is not None):
+        return None
+    raise ValueError(
+        f"route 'products' has the square root (sqrt, newton_schulz, accelerated, taylor, pade), not {fn}; use auto"
+    )
 
 
 def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
@@ -137,46 +260,9 @@ def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
 
     Source: iSQRT-COV (Li et al., CVPR 2018), eqs. 1-6.
     """
-    return _iterate(s, formulas.newton_schulz_steps(steps))
-
-
-def accelerated_newton_schulz(s: Tensor, steps: int = 4, smallest: float = 1e-3) -> Tensor:
-    """Approximate the square root as ``newton_schulz`` does, with the best cubic in every step.
-
-    Each step has the coefficients that minimize the largest relative error over eigenvalues from ``smallest`` to 1 of
-    the trace: same products per step, fewer steps (``accelerated_function`` tells the error).
-
-    Args:
-        s: ``(..., d, d)``.
-        steps: number of iterations.
-        smallest: the smallest eigenvalue over the trace that should come out right, between 0 and 1.
-
-    Source: Polar Express (Amsel et al., 2025), degree 3, whose optimum is that of Chen and Chow (2014), in closed form.
-    """
-    return _iterate(s, formulas.accelerated_steps(steps, smallest))
-
-
-def _about_identity(s: Tensor, root: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return ``sqrt(t) root(S / t - I)``, t the norm; 0 for a zero matrix, although f(0) is not."""
-    _check(s)
+    look(check_symmetric, s)
     with torch.autocast(s.device.type, enabled=False):
-        t = _scale(s, "norm")
-        nonzero = (s != 0).any(-1, keepdim=True).any(-2, keepdim=True)
-        return root(_plus_identity(s / t, -1.0)) * (t.sqrt() * nonzero)
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    """Return the polynomial of a matrix with these coefficients, of the highest power first, by Horner's rule."""
-    value = _plus_identity(coefficients[0] * x, coefficients[1])
-    for coefficient in coefficients[2:]:
-        value = _plus_identity(value @ x, coefficient)
-    return value
-
-
-def _pade(x: Tensor) -> Tensor:
-    numerator, denominator = (_polynomial(c, x) for c in (formulas.PADE_NUMERATOR, formulas.PADE_DENOMINATOR))
-    # The denominator is positive definite, and everything commutes.
-    return torch.cholesky_solve(numerator, torch.linalg.cholesky(denominator))
+        return _iterate(s, formulas.newton_schulz_steps(steps))
 
 
 def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
@@ -186,7 +272,10 @@ def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
 
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    return _about_identity(s, partial(_polynomial, formulas.taylor_coefficients(terms)))
+    look(check_symmetric, s)
+    with torch.autocast(s.device.type, enabled=False):
+        polynomial = partial(matrix_functions.polynomial, formulas.taylor_coefficients(terms), 1)
+        return matrix_functions.scaled(polynomial, "norm", s)
 
 
 def pade_root(s: Tensor) -> Tensor:
@@ -197,36 +286,6 @@ def pade_root(s: Tensor) -> Tensor:
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
     rank_tolerance(s.dtype)  # the solver has no half precision
-    return _about_identity(s, _pade)
-
-
-def lyapunov(root: Tensor, g: Tensor, steps: int = 8) -> Tensor:
-    """Solve ``C X + X C = G`` by the sign iteration: the published backward pass of MPA and MTP.
-
-    ``B_0 = C / |C|_F``, ``H_0 = G / |C|_F``; ``H <- (H (3 - B^2) - B^2 H + B H B) / 2``, ``B <- B (3 - B^2) / 2``;
-    ``X = H / 2``. Eight steps are exact to 1e-11 for a well-conditioned C, and far from it at condition 1e4. Between
-    range and null space of C, X comes out at half its value whatever the number of steps, and between null directions,
-    where the equation has no solution, it grows by 3/2 per step. In the eigenbasis the solution is
-    ``G_ij / (c_i + c_j)``, which is the rule ``lyapunov``.
-
-    Args:
-        root: C, ``(..., d, d)``.
-        g: symmetric ``(..., d, d)``.
-        steps: number of iterations; the paper uses 8.
-
-    Source: fast differentiable matrix square root (Song et al., ICLR 2022).
-    """
-    check_count("the number of steps of the Lyapunov solver", steps)
-    if root.shape != g.shape:
-        raise ValueError(f"root and gradient must have one shape, got {tuple(root.shape)} and {tuple(g.shape)}")
-    _check(root)
-    _check(g)
-    with torch.autocast(root.device.type, enabled=False):
-        scale = _scale(root, "norm")
-        b, h = root / scale, g / scale
-        for _ in range(steps):
-            square = b @ b
-            left = square @ h
-            h = (3 * h - h @ square - left + b @ h @ b) / 2
-            b = (3 * b - b @ square) / 2
-        return h / 2
+    look(check_symmetric, s)
+    with torch.autocast(s.device.type, enabled=False):
+        return matrix_functions.scaled(matrix_functions.pade, "norm", s)

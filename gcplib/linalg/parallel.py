@@ -9,9 +9,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from gcplib.linalg.tolerance import one_look
+
 __all__ = ["batch_parts", "over_batch", "use_threads"]
 
-Work = Callable[[int, slice, Tensor | None], tuple]
+Work = Callable[[slice, Tensor | None], tuple[Tensor, ...]]
 
 # Smaller matrices are decomposed before the threads of the last operation stop spinning for more work. Measured on two
 # cores, root and gradient: side by side takes 1.3 of the time at 64 rows after a convolution, 0.8 with nothing before
@@ -59,29 +61,31 @@ def batch_parts(x: Tensor, rows: int) -> list[slice]:
     return [slice(batch * i // count, batch * (i + 1) // count) for i in range(count)]
 
 
-def over_batch(work: Work, parts: list[slice], like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-    """Return the results of all parts in one tensor, and what else they gave in one list, part after part.
+def over_batch(work: Work, parts: list[slice], like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Return the results of all parts put together: the batch is the first dimension of each.
 
     Args:
-        work: ``work(index, part, out)`` computes one part, into ``out`` unless that is None, without recording
-            gradients, and returns its result, followed by anything else.
+        work: ``work(part, out)`` computes one part without recording gradients, the first result into ``out`` unless
+            that is None, and returns its results.
         parts: of the batch.
         like: gives dtype and device.
-        shape: of the whole result.
+        shape: of the whole first result.
 
     Raises:
         The first error of any part, after all of them have ended.
     """
     if len(parts) == 1:
-        out, *rest = work(0, parts[0], None)
-        return out, rest
+        with one_look():
+            return work(parts[0], None)
     out, inference = like.new_empty(shape), torch.is_inference_mode_enabled()
 
-    def alone(index: int) -> tuple:
-        with torch.inference_mode(inference), torch.no_grad():
-            return work(index, parts[index], out[parts[index]])
+    def alone(part: slice) -> tuple[Tensor, ...]:
+        with torch.inference_mode(inference), torch.no_grad(), one_look():
+            return work(part, out[part])
 
     # One thread each: with more, they get in each other's way.
     with ThreadPoolExecutor(len(parts), initializer=use_threads, initargs=(1,)) as threads:
-        found = list(threads.map(alone, range(len(parts))))
-    return out, [value for _, *rest in found for value in rest]
+        found = list(threads.map(alone, parts))
+    # On this thread alone: others would spin for more work, and take cores from the parts of the next batch.
+    with use_threads(1):
+        return out, *(torch.cat(values) for values in list(zip(*found, strict=True))[1:])

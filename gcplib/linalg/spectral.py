@@ -1,5 +1,9 @@
 """Functions of a symmetric positive semi-definite matrix, and of a covariance straight from its features."""
 
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -8,12 +12,49 @@ from torch import Tensor
 from gcplib.linalg.autograd import SpectralMap
 from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
-from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
+from gcplib.linalg.eigen import NoEigensolverError
+from gcplib.linalg.functions import IDENTITY, LOG, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
-from gcplib.linalg.gradient_rules import EXACT, GradientRule, get_rule
-from gcplib.linalg.tolerance import NonFiniteError, check_matrices, raise_non_finite, rank_tolerance, require
+from gcplib.linalg.gradient_rules import EXACT, LYAPUNOV, GradientRule, get_rule
+from gcplib.linalg.iterations import features_by_products, map_by_products, steps_of
+from gcplib.linalg.tolerance import (
+    NonFiniteError,
+    check_matrices,
+    check_symmetric,
+    raise_non_finite,
+    rank_tolerance,
+    require,
+)
+from gcplib.linalg.transforms import look, run
 
-ROUTES = ("auto", "full", "thin", "svd")
+_forced = threading.local()
+
+
+@contextmanager
+def by_products() -> Iterator[None]:
+    """Let everything within be computed by products alone, in the exact function of whatever rule it is asked for.
+
+    For what has no eigensolver, such as ONNX: gradients differ from those of published rules, values do not. Functions
+    without such a form raise a ValueError, and so do truncations. Counts for the thread that it is called in.
+    """
+    before, _forced.products = getattr(_forced, "products", False), True
+    try:
+        yield
+    finally:
+        _forced.products = before
+
+
+def _only_products(fn: SpectralFunction, rule: GradientRule) -> bool:
+    if not getattr(_forced, "products", False):
+        return False
+    if fn != LOG:
+        steps_of(fn)
+    if rule.keep is not None:
+        raise ValueError(f"a truncation to {rule.keep} needs the eigenvalues, and cannot be computed by products alone")
+    return True
+
+
+ROUTES = ("auto", "full", "thin", "svd", "products")
 
 
 def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | GradientRule = "exact") -> Tensor:
@@ -43,13 +84,18 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
     check_matrices(s)
     fn, rule = check_map(fn, rule, "full", s.shape[-1])
     rank_tolerance(s.dtype)
+    look(check_symmetric, s)
+    if _only_products(fn, rule):
+        return map_by_products(s, fn)
     try:
         with torch.autocast(s.device.type, enabled=False):
-            return SpectralMap.apply(symmetric(_batch(s)), fn, rule, "matrix", False).view(s.shape)
+            return run(SpectralMap, symmetric(_batch(s)), fn, rule, "matrix", False)[0].view(s.shape)
+    except NoEigensolverError as error:
+        _instead(error, fn, rule)
+        return map_by_products(s, fn)
     except NonFiniteError:
-        if torch.isfinite(s).all():
-            raise
-        raise_non_finite("matrices", s, "their function")
+        look(partial(_explain, "matrices", "their function", lambda s: s), s)
+        raise
 
 
 def sqrtm(s: Tensor, rule: str | GradientRule = "exact") -> Tensor:
@@ -94,6 +140,12 @@ def check_map(
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")
         if not rule.any_route:
             raise ValueError(f"route {route!r} has the exact gradient only; gradient rule {rule} needs the full one")
+    if route == "products":
+        steps_of(fn)
+        if rule != EXACT and not (rule == LYAPUNOV and fn == SQRT):
+            raise ValueError(
+                f"route 'products' has the exact gradient only; gradient rule {rule} needs the eigenvalues"
+            )
     root = fn == SQRT
     if (rule.clamps_forward and fn.scale is not None) or (rule.surrogate and not root):
         raise ValueError(f"gradient rule {rule} is one of the square root, not of {fn}")
@@ -121,7 +173,10 @@ def covariance_map(
         rule: as for ``spectral_map``.
         route: ``full`` decomposes the covariance (d x d); ``thin`` the Gram matrix (M x M), much cheaper where
             positions are few; ``svd`` the features themselves, slower but without squaring their condition number;
-            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``.
+            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``. ``products`` takes no
+            eigenvalues: roots alone, exact to 1e-5 (float32) where the trace is up to 1e5 of the smallest eigenvalue
+            that counts; it waits for no host and fits in a CUDA graph, and where an exact root has a fixed number of
+            steps smaller eigenvalues come out smaller.
         centered: False takes the second moment about zero, ``f(X X^T / M)``, in place of the covariance.
 
     Returns:
@@ -146,14 +201,39 @@ def covariance_map(
     if route == "auto":
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
     moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
+    if route == "products" or _only_products(fn, rule):
+        if x.device.type == "cpu":  # a GPU need not wait: NaN stays NaN in products
+            look(partial(_explain, "features", made, moment), x)
+        return features_by_products(x, fn, centered)
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn == IDENTITY and rule == EXACT:
-                out, bad = moment(x), partial(raise_non_finite, "features", x, made)
-                require(torch.isfinite(out.detach()).all(), "features are not finite", bad)
+                out = moment(x)
+                look(_check_finite, out)
                 return out
-            return SpectralMap.apply(_batch(x), fn, rule, route, centered).view(*x.shape[:-1], channels)
+            return run(SpectralMap, _batch(x), fn, rule, route, centered)[0].view(*x.shape[:-1], channels)
+    except NoEigensolverError as error:
+        _instead(error, fn, rule)
+        return features_by_products(x, fn, centered)
     except NonFiniteError:
-        if torch.isfinite(x).all() and torch.isfinite(moment(x)).all():
-            raise
-        raise_non_finite("features", x, made)
+        look(partial(_explain, "features", made, moment), x)
+        raise
+
+
+def _instead(error: NoEigensolverError, fn: SpectralFunction, rule: GradientRule) -> None:
+    """Warn that products take the place of eigenvalues, or raise the error where they cannot."""
+    try:
+        check_map(fn, rule, "products", 1)
+    except ValueError as cannot:
+        raise cannot from error
+    warnings.warn(f"{error}: taken here, with the same values and gradient", stacklevel=3)
+
+
+def _check_finite(moment: Tensor) -> None:
+    require(torch.isfinite(moment).all(), "features are not finite", partial(raise_non_finite, "moments", moment))
+
+
+def _explain(name: str, made: str, moment: Callable[[Tensor], Tensor], value: Tensor) -> None:
+    """Raise what says which entries of the input are not finite, or that its moments overflow, if so it is."""
+    if not (torch.isfinite(value).all() and torch.isfinite(moment(value)).all()):
+        raise_non_finite(name, value, made)

@@ -1,6 +1,9 @@
 """The one place that knows how small is zero, by dtype."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -11,6 +14,11 @@ from torch import Tensor
 # a factor of 40 already costs more gradient accuracy at condition 1e6 than noise does. tests/linalg holds both ends.
 RANK_FACTOR = 4.0
 SPECTRAL_DTYPES = (torch.float32, torch.float64)
+# Of the largest entry, or eigenvalue: how far a matrix may be from symmetric, or have negative eigenvalues, and still
+# be taken for a covariance with rounding noise, of half precision features at worst.
+STRUCTURE_TOLERANCE = 1e-3
+# Arguments of ``accelerated_steps`` for an exact root by products.
+ROOT_STEPS = {torch.float32: (10, 4e-6, 0.1), torch.float64: (17, 1e-10, 0.1)}
 
 
 class NonFiniteError(ValueError):
@@ -29,6 +37,11 @@ def rank_tolerance(dtype: torch.dtype) -> float:
     return RANK_FACTOR * torch.finfo(dtype).eps
 
 
+def residual_tolerance(dtype: torch.dtype, rows: int) -> float:
+    """Return what ``|S V - V L|`` may be at most over the largest eigenvalue: ``8 rows eps``, ten times what it is."""
+    return 8 * rows * torch.finfo(dtype).eps
+
+
 def spectral_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype the spectral part runs in: ``dtype`` itself, or float32 for half precisions."""
     return dtype if dtype in SPECTRAL_DTYPES else torch.float32
@@ -40,15 +53,61 @@ def check_matrices(s: Tensor) -> None:
         raise ValueError(f"expected square matrices (..., d, d), got {tuple(s.shape)}")
 
 
+def check_symmetric(s: Tensor) -> None:
+    """Raise a ValueError unless the matrices ``(..., d, d)`` are square, finite and symmetric up to rounding noise."""
+    check_matrices(s)
+    if s.numel() == 0:
+        return
+    apart, largest = (s - s.mT).abs().amax(), s.abs().amax()
+    # Neither NaN nor an infinity is within the tolerance.
+    require(
+        apart <= STRUCTURE_TOLERANCE * largest, "matrices are not finite and symmetric", partial(_raise_asymmetric, s)
+    )
+
+
+def _raise_asymmetric(s: Tensor) -> NoReturn:
+    if not torch.isfinite(s).all():
+        raise_non_finite("matrices", s)
+    apart = (s - s.mT).abs().amax((-2, -1)).flatten()
+    worst = int(apart.argmax())
+    raise ValueError(
+        f"matrices of shape {tuple(s.shape)} are not symmetric: entries of number {worst} differ from those across the "
+        f"diagonal by up to {apart[worst].item():.3g}; take (S + S^T) / 2 if that is what is meant"
+    )
+
+
+_waiting = threading.local()
+
+
 def require(ok: Tensor, message: str, otherwise: Callable[[], NoReturn]) -> None:
     """Call ``otherwise``, which says what is wrong and where, unless the one-element tensor ``ok`` is true.
 
-    In a compiled graph, where no value can be looked at, the graph itself fails with the short message.
+    Within ``one_look`` at its end. In a compiled graph, where no value can be looked at, the graph itself fails with
+    the short message.
     """
     if torch.compiler.is_compiling():
         torch._assert_async(ok, message)
+    elif (checks := getattr(_waiting, "checks", None)) is not None:
+        checks.append((ok, otherwise))
     elif not bool(ok):
         otherwise()
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Let all that is required within wait for its end: a GPU then waits once for the host, and not at every check."""
+    if torch.compiler.is_compiling() or getattr(_waiting, "checks", None) is not None:
+        yield
+        return
+    _waiting.checks = checks = []
+    try:
+        yield
+    finally:
+        _waiting.checks = None
+    if checks and not bool(torch.stack([ok for ok, _ in checks]).all()):
+        for ok, otherwise in checks:
+            if not bool(ok):
+                otherwise()
 
 
 def raise_non_finite(name: str, value: Tensor, made: str = "what is made of them") -> NoReturn:

@@ -60,4 +60,5 @@ class CompactBilinearPool(AveragePool):
 
     def pool(self, x: Tensor) -> Tensor:
         moments = second_moment(x).flatten(1) * self.signs
-        return signed_root(x.new_zeros(len(x), self.sketch).index_add(1, self.bins, moments))
+        sketches = x.new_zeros(x.shape[0], self.sketch)
+        return signed_root(sketches.scatter_add(1, self.bins.expand_as(moments), moments))

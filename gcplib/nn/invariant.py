@@ -57,6 +57,10 @@ class StiefelProjection(nn.Module):
         half, eye = (lower - lower.mT) / 2, torch.eye(self.in_channels, dtype=lower.dtype, device=lower.device)
         return base @ torch.linalg.solve(eye - half, eye + half)[:, : self.width]
 
+    def fix(self) -> None:
+        """Hold W itself in place of what it is computed from, for runtimes that solve no linear equations."""
+        self.free, self.base, self.orthonormal = nn.Parameter(self.weight.detach(), False), None, False
+
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-2] != self.in_channels:
             raise ValueError(f"expected features (..., {self.in_channels}, M), got {tuple(x.shape)}")

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from pytorchcv.models.isqrtcovresnet import NewtonSchulzSqrt, iSQRTCOVPool
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,9 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gcplib.linalg import (
     NonFiniteError,
     accelerated_function,
-    accelerated_newton_schulz,
     covariance,
-    lyapunov,
     newton_schulz,
     newton_schulz_function,
     pade_function,
@@ -21,6 +18,7 @@ from gcplib.linalg import (
     taylor_root,
     triu_vector,
 )
+from gcplib.linalg.iterations import map_by_products
 
 DOUBLE = torch.float64
 
@@ -91,14 +89,14 @@ def test_small_eigenvalues_are_damped(lam, want):
 def test_gradient(steps, size):
     x = torch.randn(2, *size, dtype=DOUBLE, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: newton_schulz(covariance(x), steps), x)
-    assert torch.autograd.gradcheck(lambda x: accelerated_newton_schulz(covariance(x), steps), x)
+    assert torch.autograd.gradcheck(lambda x: map_by_products(covariance(x), accelerated_function(steps)), x)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8])
 def test_accelerated_steps_are_their_function(steps):
     x, g = torch.randn(2, 5, 12, dtype=DOUBLE), torch.randn(2, 5, 5, dtype=DOUBLE)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    got = accelerated_newton_schulz(covariance(ours), steps, 1e-2)
+    got = map_by_products(covariance(ours), accelerated_function(steps, 1e-2))
     want = spectral_map(covariance(theirs), accelerated_function(steps, 1e-2))
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got, ours, g)[0], torch.autograd.grad(want, theirs, g)[0])
@@ -137,33 +135,13 @@ def test_taylor_and_pade_of_zero_and_of_tiny_matrices(root, fn):
         torch.testing.assert_close(found(1e-30 * s) * 1e15, found(s), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("root", [newton_schulz, taylor_root, pade_root, lambda s: lyapunov(s, s)])
+@pytest.mark.parametrize("root", [newton_schulz, taylor_root, pade_root])
 def test_autocast_changes_nothing(root):
     x = torch.randn(2, 4, 9, requires_grad=True)
     want = root(covariance(x))
     with torch.autocast("cpu", torch.bfloat16):
         got = root(covariance(x))
     assert torch.equal(got, want)
-
-
-def test_lyapunov_solver():
-    root = sqrtm(covariance(torch.randn(5, 200, dtype=DOUBLE)))
-    g = torch.randn(5, 5, dtype=DOUBLE)
-    g = g + g.T
-    want = scipy.linalg.solve_continuous_lyapunov(root.numpy(), g.numpy())
-    np.testing.assert_allclose(lyapunov(root, g), want, rtol=1e-9, atol=1e-9)
-    # Eight steps are not enough where the root is ill-conditioned, forty are.
-    root = torch.diag(torch.logspace(0, -4, 5, dtype=DOUBLE))
-    want = torch.from_numpy(scipy.linalg.solve_continuous_lyapunov(root.numpy(), g.numpy()))
-    assert (lyapunov(root, g) - want).norm() > 0.3 * want.norm()
-    assert (lyapunov(root, g, 40) - want).norm() < 1e-6 * want.norm()
-
-
-def test_lyapunov_solver_keeps_half_of_the_block_between_range_and_null_space():
-    root, g = torch.diag(torch.tensor([1.0, 0.0], dtype=DOUBLE)), torch.ones(2, 2, dtype=DOUBLE)
-    for steps in (8, 30):
-        assert lyapunov(root, g, steps)[0, 1].item() == pytest.approx(0.5)  # the equation says 1
-        assert lyapunov(root, g, steps)[1, 1].item() == pytest.approx(1.5**steps / 2)  # it has no solution there
 
 
 def test_float32_is_close_to_float64():
@@ -191,16 +169,14 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"square.*\(2, 3\)"):
         newton_schulz(torch.ones(2, 3))
     with pytest.raises(ValueError, match="between 0 and 1, got 2"):
-        accelerated_newton_schulz(torch.eye(2), smallest=2)
+        accelerated_function(smallest=2)
     with pytest.raises(ValueError, match="terms must be an integer from 1"):
         taylor_root(torch.eye(2), 0)
     with pytest.raises(TypeError, match=r"bfloat16; convert .* to one of torch.float32"):
         pade_root(torch.eye(2, dtype=torch.bfloat16))
-    with pytest.raises(ValueError, match="one shape"):
-        lyapunov(torch.eye(2), torch.eye(3))
     off_diagonal = torch.eye(3).expand(2, 4, 3, 3).clone()
     off_diagonal[1, 2, 0, 1] = float("nan")
-    for root in (newton_schulz, accelerated_newton_schulz, taylor_root, pade_root):
+    for root in (newton_schulz, taylor_root, pade_root):
         with pytest.raises(NonFiniteError, match=r"hold 1 non-finite values.*\(1, 2, 0, 1\)"):
             root(off_diagonal)
     with pytest.raises(NonFiniteError, match="hold 1 non-finite"):

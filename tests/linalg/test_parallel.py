@@ -68,16 +68,15 @@ def test_parts_cover_the_batch_once(three_threads):
 def test_parts_run_side_by_side_on_one_thread_each(three_threads):
     seen = []
 
-    def work(index, part, out):
+    def work(part, out):
         start = time.perf_counter()
         time.sleep(0.2)
         seen.append((start, time.perf_counter(), torch.get_num_threads(), torch.is_grad_enabled()))
-        return (out.fill_(index),)
+        return out.fill_(part.start), torch.full((part.stop - part.start,), part.start)
 
     x = torch.empty(6)
-    out, rest = over_batch(work, batch_parts(x, 9), x, (6,))
-    assert out.tolist() == [0, 0, 1, 1, 2, 2]
-    assert rest == []
+    out, other = over_batch(work, batch_parts(x, 9), x, (6,))
+    assert out.tolist() == other.tolist() == [0, 0, 2, 2, 4, 4]
     assert max(start for start, *_ in seen) < min(end for _, end, *_ in seen)
     assert {threads for _, _, threads, _ in seen} == {1}
     assert not any(grad for *_, grad in seen)
@@ -145,7 +144,7 @@ def test_a_forked_child_can_go_on(three_threads):
         torch.set_num_threads(1)
         # Without OpenMP, which does not survive a fork either: only the pool of threads is under test.
         parts = [slice(0, 2), slice(2, 5)]
-        out, _ = over_batch(lambda index, part, out: (out.fill_(1),), parts, s, (5,))
+        (out,) = over_batch(lambda part, out: (out.fill_(1),), parts, s, (5,))
         os._exit(0 if out.sum() == 5 else 1)
     deadline = time.time() + 30
     while time.time() < deadline:

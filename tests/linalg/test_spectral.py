@@ -13,10 +13,13 @@ from gcplib.linalg import (
     covariance_map,
     invsqrtm,
     logm,
+    newton_schulz,
+    pade_root,
     power,
     powm,
     spectral_map,
     sqrtm,
+    taylor_root,
 )
 
 DOUBLE = torch.float64
@@ -308,10 +311,22 @@ def test_functions_with_a_value_at_zero_take_the_full_route_only():
                 covariance_map(x, fn, route=route)
 
 
-def test_spectral_map_uses_the_symmetric_part_only():
-    s = covariance(torch.randn(4, 20, dtype=DOUBLE))
+@pytest.mark.parametrize("root", [spectral_map, newton_schulz, taylor_root, pade_root])
+def test_matrices_that_are_not_symmetric_are_refused(root):
+    s = covariance(torch.randn(3, 4, 20, dtype=DOUBLE))
     skew = torch.randn(4, 4, dtype=DOUBLE)
-    torch.testing.assert_close(spectral_map(s + skew - skew.T), spectral_map(s))
+    s[2] += skew - skew.T
+    with pytest.raises(ValueError, match=r"number 2 differ .* take \(S \+ S\^T\) / 2"):
+        root(s)
+    rounding = 1e-6 * (skew - skew.T)
+    torch.testing.assert_close(spectral_map(s[:2] + rounding), spectral_map(s[:2]))
+
+
+@pytest.mark.parametrize("fn", ["sqrt", "power(0.3)", "invsqrt", "log"])
+def test_matrices_with_negative_eigenvalues_are_refused(fn):
+    s = torch.diag_embed(torch.tensor([[4.0, 9.0], [4.0, -9.0]]))
+    with pytest.raises(NonFiniteError, match="number 1 of 2"):
+        spectral_map(s, fn)
 
 
 def test_power_must_not_be_zero():

@@ -9,7 +9,8 @@ _HOMES = {
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_plot legend_below pool_palette use_style",
-    "smoothness": "Smoothness effective_smoothness measure_while_training smoothness_while_training",
+    "smoothness": "Smoothness effective_smoothness largest_hessian_eigenvalue measure_while_training "
+    "smoothness_while_training",
     "spectral_scores": "class_matrices differentiable_scores get_spectrum set_scores spectra",
     "speed": "censored_mean epochs_to now seconds_to step_times take_turns",
     "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value",

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gcplib.lab.cli import bench, check, data, docs, report, study, train
+from gcplib.lab.cli import bench, check, data, docs, export, report, study, train
 
 __all__ = ["main", "make_parser"]
 
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="gcplib", description=about)
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    added = {module.NAME: _add(commands, module) for module in (data, train, study, report, bench, docs)}
+    added = {module.NAME: _add(commands, module) for module in (data, train, export, study, report, bench, docs)}
     _add(added["data"].add_subparsers(title="commands", metavar="COMMAND"), check)
     return parser
 

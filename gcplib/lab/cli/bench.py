@@ -34,12 +34,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--reduction", type=int, default=64, help="default: %(default)s")
     training.add_argument("--backbone", default="tf_efficientnet_lite0", help="default: %(default)s")
     training.add_argument("--keep", action="store_true", help="measure all networks, and keep the result")
+    transforms = kinds.add_parser("transforms", help="which transforms, exports and edge cases each pool passes")
+    transforms.set_defaults(what="transforms")
+    transforms.add_argument("--keep", action="store_true", help="keep the result, and renew its page")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and write what the arguments say, and return the exit code."""
     if arguments.rounds < 1:
         raise ValueError(f"--rounds must be at least 1, got {arguments.rounds}")
+    if arguments.what == "transforms":
+        return _transforms(arguments.keep)
     written = _layers(arguments) if arguments.what == "layers" else _training(arguments)
     if arguments.keep:
         from gcplib.lab.doc_pages import write_page
@@ -119,3 +124,16 @@ def _training(arguments: argparse.Namespace) -> list:
     print(table.round(3).to_string(index=False))
     written = save_table(table.assign(**looks, threads=threads), f"training_speed_{engine.kind}", profile="bench")
     return [written, *(keep_tables("bench") if arguments.keep else [])]
+
+
+def _transforms(keep: bool) -> int:
+    from gcplib.lab.bench.transforms import keep_transforms, measure_transforms
+    from gcplib.lab.doc_pages import write_page
+
+    found = measure_transforms()
+    for name, row in found.items():
+        failed = [f"{check} ({reason})" for check, reason in row.items() if reason != "yes"]
+        print(f"{name}: {'passes all' if not failed else 'all but ' + ', '.join(failed)}")
+    if keep:
+        print("\nWritten:", keep_transforms(found), write_page("transforms.md"), sep="\n  ")
+    return 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -61,14 +62,23 @@ class Run:
         """One row per test image: ``image``, ``label``, ``prediction``."""
         return pd.read_csv(self.directory / "predictions.csv")
 
-    def load_model(self) -> nn.Module:
-        """Return the trained network: a ``Head`` of the ``head`` stage, a whole ``Model`` of the ``full`` stage."""
+    def load_model(self, whole: bool = False) -> nn.Module:
+        """Return the trained network: a whole ``Model`` of the ``full`` stage, a ``Head`` of the ``head`` stage.
+
+        With ``whole``, that head stands behind its pretrained backbone.
+        """
         weights = load_file(self.directory / "model.safetensors")
         classes = len(next(value for name, value in weights.items() if name.endswith("classifier.bias")))
-        model = make_network(self.spec, classes, self.spec.recipe.epochs - 1, load=False)
-        model = model.head if self.spec.stage == "head" else model
-        model.load_state_dict(weights)
-        return model.eval()
+        trained_all = self.spec.stage == "full"
+        model = make_network(self.spec, classes, self.spec.recipe.epochs - 1, load=whole and not trained_all)
+        (model if trained_all else model.head).load_state_dict(weights)
+        return (model if trained_all or whole else model.head).eval()
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes, in the order of the logits."""
+        with safe_open(self.directory / "model.safetensors", "pt") as weights:
+            return json.loads(weights.metadata()["classes"])
 
 
 def run_directory(spec: RunSpec) -> Path:

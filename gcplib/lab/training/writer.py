@@ -95,7 +95,7 @@ class RunWriter:
             free = "free some space, or the run may have to start from its last checkpoint"
             warnings.warn(f"{self.directory.name}: could not write ({error}); going on: {free}", stacklevel=2)
 
-    def finish(self, result: dict, logits: Tensor | None, test: Tensor, labels: Tensor) -> None:
+    def finish(self, result: dict, logits: Tensor | None, test: Tensor, labels: Tensor, class_names: list[str]) -> None:
         """Write the results; ``result.json`` last, for its presence says that the run is whole."""
         if self.fabric.is_global_zero:
             self._write_metrics()
@@ -104,7 +104,7 @@ class RunWriter:
                 _write_table(self.directory / "predictions.csv", pd.DataFrame(found))
                 weights = {name: value.contiguous() for name, value in self.state.evaluated.state_dict().items()}
                 with write_atomic(self.directory / "model.safetensors") as temporary:
-                    save_file(weights, temporary)
+                    save_file(weights, temporary, {"classes": json.dumps(class_names)})
             with write_atomic(self.directory / "result.json") as temporary:
                 temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
             for path in self.directory.glob("checkpoint-*.pt"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcplib.lab.analysis import effective_smoothness, smoothness_while_training
+from gcplib.lab.analysis import effective_smoothness, largest_hessian_eigenvalue, smoothness_while_training
 from gcplib.models import Head
 from gcplib.nn import create_pool
 
@@ -147,3 +147,46 @@ def test_every_must_be_positive():
     model = head()
     with pytest.raises(ValueError, match="every must be at least 1, got 0"):
         smoothness_while_training(model, [batch()], torch.optim.SGD(model.parameters(), 0.1), [0.1], 0)
+
+
+def test_largest_hessian_eigenvalue_of_a_quadratic():
+    a = torch.diag(torch.tensor([-5.0, 1.0, 3.0], dtype=torch.float64))
+    got = largest_hessian_eigenvalue(
+        Vector([0.3, -0.2, 0.5]), NOTHING, NOTHING, lambda w, _: w @ a @ w / 2, 200, tolerance=1e-6
+    )
+    assert got == pytest.approx(-5, rel=1e-3)
+    assert largest_hessian_eigenvalue(Vector([1.0]), NOTHING, NOTHING, lambda w, _: w.sum()) == 0
+
+
+@pytest.mark.parametrize("pool", ["mpn_cov", "isqrt_cov"])
+def test_largest_hessian_eigenvalue_of_a_head_is_that_of_the_whole_matrix(pool):
+    torch.manual_seed(0)
+    # In float64 and evaluation mode, so that the whole Hessian can be had by another way.
+    head = Head(create_pool(pool, 3), 2).double()
+    inputs, labels = torch.randn(4, 3, 4, 4, dtype=torch.float64), torch.tensor([0, 1, 1, 0])
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), head).double()
+    names, values = zip(*backbone.named_parameters(), strict=True)
+
+    def loss(*values):
+        logits = torch.func.functional_call(backbone, dict(zip(names, values, strict=True)), (inputs,))
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    blocks = torch.autograd.functional.hessian(loss, tuple(v.detach() for v in values))
+    sizes = [v.numel() for v in values]
+    whole = torch.cat(
+        [
+            torch.cat([b.reshape(n, m) for b, m in zip(r, sizes, strict=True)], 1)
+            for r, n in zip(blocks, sizes, strict=True)
+        ]
+    )
+    want = torch.linalg.eigvalsh(whole)
+    got = largest_hessian_eigenvalue(backbone, inputs, labels, iterations=500, tolerance=1e-9)
+    assert got == pytest.approx(want[want.abs().argmax()].item(), rel=1e-4)
+
+
+def test_rules_as_released_have_no_hessian():
+    head = Head(create_pool("svd_taylor", 4), 2)
+    with pytest.raises(NotImplementedError, match="gradient rule taylor has no second derivative"):
+        largest_hessian_eigenvalue(
+            torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1), head), torch.randn(3, 4, 4, 4), torch.tensor([0, 1, 1])
+        )
