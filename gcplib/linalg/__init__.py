@@ -34,7 +34,7 @@ from gcplib.linalg.gradient_rules import (
     top_n,
     truncate,
 )
-from gcplib.linalg.iterations import newton_schulz, pade_root, taylor_root
+from gcplib.linalg.roots import newton_schulz, pade_root, taylor_root
 from gcplib.linalg.spectral import (
     ROUTES,
     by_products,

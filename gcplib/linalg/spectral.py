@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from gcplib.linalg.eigen import NoEigensolverError
 from gcplib.linalg.functions import IDENTITY, LOG, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
 from gcplib.linalg.gradient_rules import EXACT, LYAPUNOV, GradientRule, get_rule
-from gcplib.linalg.iterations import features_by_products, map_by_products, steps_of
+from gcplib.linalg.roots import features_by_products, map_by_products, steps_of
 from gcplib.linalg.tolerance import (
     NonFiniteError,
     check_matrices,
@@ -173,10 +174,10 @@ def covariance_map(
         rule: as for ``spectral_map``.
         route: ``full`` decomposes the covariance (d x d); ``thin`` the Gram matrix (M x M), much cheaper where
             positions are few; ``svd`` the features themselves, slower but without squaring their condition number;
-            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``. ``products`` takes no
-            eigenvalues: roots alone, exact to 1e-5 (float32) where the trace is up to 1e5 of the smallest eigenvalue
-            that counts; it waits for no host and fits in a CUDA graph, and where an exact root has a fixed number of
-            steps smaller eigenvalues come out smaller.
+            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``. ``products`` has
+            square roots alone, by products: no eigensolver, and nothing that a GPU waits for, so that it fits in a
+            CUDA graph. In float32 it is right to 1e-5 where the trace is up to 1e5 times the smallest eigenvalue that
+            is not zero; eigenvalues below 4e-6 of the trace come out too small.
         centered: False takes the second moment about zero, ``f(X X^T / M)``, in place of the covariance.
 
     Returns:
@@ -202,9 +203,10 @@ def covariance_map(
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
     moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
     if route == "products" or _only_products(fn, rule):
+        out = features_by_products(x, fn, centered)
         if x.device.type == "cpu":  # a GPU need not wait: NaN stays NaN in products
-            look(partial(_explain, "features", made, moment), x)
-        return features_by_products(x, fn, centered)
+            look(partial(_check_root, made, moment), out, x)
+        return out
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn == IDENTITY and rule == EXACT:
@@ -227,6 +229,14 @@ def _instead(error: NoEigensolverError, fn: SpectralFunction, rule: GradientRule
     except ValueError as cannot:
         raise cannot from error
     warnings.warn(f"{error}: taken here, with the same values and gradient", stacklevel=3)
+
+
+def _check_root(made: str, moment: Callable[[Tensor], Tensor], root: Tensor, x: Tensor) -> None:
+    def explain() -> NoReturn:
+        _explain("features", made, moment, x)
+        raise NonFiniteError(f"the root of features of shape {tuple(x.shape)} overflows {x.dtype}")
+
+    require(torch.isfinite(root).all(), "features are not finite", explain)
 
 
 def _check_finite(moment: Tensor) -> None:

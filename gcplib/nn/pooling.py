@@ -6,7 +6,7 @@ from torch import Tensor
 from gcplib import linalg
 from gcplib.nn import scaling_eigen
 from gcplib.nn.base import MatrixPool
-from gcplib.nn.options import check_known, check_parts
+from gcplib.nn.options import check_parts
 
 # Measured on two cores: at 64 channels the products of five steps take 0.7 of the time of one eigendecomposition, at
 # 128 0.9, at 256 1.3 and more.
@@ -96,21 +96,16 @@ class NewtonSchulzPool(CovariancePool):
 
     fixed = ("fn",)
 
-    def __init__(self, in_channels: int, *, steps: int = 5, route: str = "auto", **options):
-        check_known("route", route, (*linalg.ROUTES, "products"))
-        eigenvalues = "auto" if route == "products" else route
-        super().__init__(in_channels, fn=linalg.newton_schulz_function(steps), route=eigenvalues, **options)
-        plain = self.fn.base is None and self.rule == linalg.get_rule("exact")
-        if route == "products" and not plain:
-            raise ValueError("amplify, keep and rule need the eigenvalues, which route 'products' has not; use auto")
-        self.by_products, self.steps = plain and route in ("auto", "products"), steps
-        self.route = self.settings["route"] = route
+    def __init__(self, in_channels: int, *, steps: int = 5, **options):
+        super().__init__(in_channels, fn=linalg.newton_schulz_function(steps), **options)
+        self.steps = steps
 
     def matrix(self, x: Tensor) -> Tensor:
+        x, route = self.parts(x), self.route
         few = self.size <= MOST_CHANNELS_FOR_PRODUCTS and x.shape[-1] >= self.size
-        if self.by_products and (self.route == "products" or few or x.device.type != "cpu"):
-            return linalg.newton_schulz(linalg.covariance(self.parts(x)), self.steps)
-        return super().matrix(x)
+        if route == "auto" and self.rule.exact and self.fn.base is None and (few or x.device.type != "cpu"):
+            route = "products"
+        return linalg.covariance_map(x, self.fn, self.rule, route)
 
 
 class GaussianPool(CovariancePool):

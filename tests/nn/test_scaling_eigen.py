@@ -213,5 +213,5 @@ def test_rules_of_the_plain_root_refuse_amplified_ones():
         create_pool("mpa", 8, amplify="exp", rule="lyapunov")
     with pytest.raises(TypeError, match="amplify"):
         create_pool("gap", 8, amplify="exp")
-    with pytest.raises(ValueError, match="need the eigenvalues, which route 'products' has not"):
+    with pytest.raises(ValueError, match="route 'products' has the square root"):
         create_pool("isqrt_cov", 8, amplify="exp", route="products")
