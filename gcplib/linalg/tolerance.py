@@ -99,7 +99,8 @@ def one_look() -> Iterator[None]:
     if torch.compiler.is_compiling() or getattr(_waiting, "checks", None) is not None:
         yield
         return
-    _waiting.checks = checks = []
+    checks: list[tuple[Tensor, Callable[[], NoReturn]]] = []
+    _waiting.checks = checks
     try:
         yield
     finally:
