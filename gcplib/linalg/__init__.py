@@ -33,7 +33,9 @@ from gcplib.linalg.gradient_rules import (
     top_n,
     truncate,
 )
+from gcplib.linalg.inverse import newton_schulz_inverse, sparse_inverse
 from gcplib.linalg.iterations import accelerated_newton_schulz, lyapunov, newton_schulz, pade_root, taylor_root
+from gcplib.linalg.shrinkage import ledoit_wolf, oas, shrunk_covariance
 from gcplib.linalg.spectral import ROUTES, check_map, covariance_map, invsqrtm, logm, powm, spectral_map, sqrtm
 from gcplib.linalg.tolerance import NonFiniteError, rank_tolerance, spectral_dtype
 
@@ -58,6 +60,7 @@ __all__ = [
     "get_function",
     "get_rule",
     "invsqrtm",
+    "ledoit_wolf",
     "list_eigenvalue_sets",
     "list_functions",
     "list_rules",
@@ -66,6 +69,8 @@ __all__ = [
     "newton",
     "newton_schulz",
     "newton_schulz_function",
+    "newton_schulz_inverse",
+    "oas",
     "pade",
     "pade_function",
     "pade_released",
@@ -76,6 +81,8 @@ __all__ = [
     "random_set",
     "rank_tolerance",
     "second_moment",
+    "shrunk_covariance",
+    "sparse_inverse",
     "spectral_dtype",
     "spectral_map",
     "sqrtm",

@@ -16,8 +16,11 @@ from gcplib.linalg import (
     logm,
     newton_schulz,
     newton_schulz_function,
+    shrunk_covariance,
+    spectral_map,
     truncate,
 )
+from gcplib.linalg.shrinkage import check_shrinkage
 from gcplib.nn.base import MatrixPool
 from gcplib.nn.options import check_known, check_parts
 from gcplib.nn.scaling_eigen import Amplifier
@@ -44,6 +47,9 @@ class CovariancePool(MatrixPool):
         where: which passes ``keep`` truncates: ``both``, ``forward`` or ``backward``.
         blocks: g parts of d / g channels each, with a covariance and its function for every part and none between
             them: the vector has only d (d / g + 1) / 2 entries.
+        shrinkage: None, or how far the covariance is moved toward a multiple of the identity first: a number above 0
+            and at most 1, or ``ledoit_wolf`` or ``oracle``, which take it from each image
+            (``gcplib.linalg.shrunk_covariance``). There are no null directions then, so ``auto`` is ``full``.
         common: ``compute_dtype``, ``reduction``, ``reduction_groups``, ``device`` and ``dtype``, see ``MatrixPool`` and
             ``AveragePool``.
 
@@ -72,14 +78,24 @@ class CovariancePool(MatrixPool):
         keep: str | EigenvalueSet | None = None,
         where: str = "both",
         blocks: int = 1,
+        shrinkage: float | str | None = None,
         **common,
     ):
         super().__init__(in_channels, **common)
         check_parts("blocks", blocks, self.channels)
+        if shrinkage is not None:
+            check_shrinkage(shrinkage)
+            if route in ("thin", "svd"):
+                raise ValueError(
+                    f"route {route!r} needs null directions, which shrinkage={shrinkage!r} fills; use full"
+                )
+            route = "full" if route == "auto" else route
+        self.shrinkage = shrinkage
         self.route, self.blocks, self.size = route, blocks, self.channels // blocks + self.added
         fn, rule = get_function(fn), get_rule(rule)
         self.settings = {"fn": fn, "rule": rule, "route": route, "amplify": amplify, "keep": keep} | self.settings
         self.settings |= {"where": None if keep is None else where, "blocks": blocks if blocks > 1 else None}
+        self.settings["shrinkage"] = shrinkage
         if amplify is not None:
             fn = amplified(fn, amplify, self.size)
         # What cannot work fails here, not in the first training step.
@@ -93,7 +109,10 @@ class CovariancePool(MatrixPool):
 
     def matrix(self, x: Tensor) -> Tensor:
         """Return ``(B, d, d)``, or the blocks ``(B, g, d / g, d / g)`` on the diagonal, of features ``(B, d, M)``."""
-        return covariance_map(self.parts(x), self.fn, self.rule, self.route, centered=self.centered)
+        x = self.parts(x)
+        if self.shrinkage is None:
+            return covariance_map(x, self.fn, self.rule, self.route, centered=self.centered)
+        return spectral_map(shrunk_covariance(x, self.shrinkage), self.fn, self.rule)
 
     def parts(self, x: Tensor) -> Tensor:
         """Return the features of each covariance: ``(B, d, M)``, or of blocks ``(B, g, d / g, M)``."""
@@ -109,7 +128,8 @@ class NewtonSchulzPool(CovariancePool):
         route: ``products`` runs the iteration; ``full``, ``thin`` or ``svd`` evaluate the function that it computes on
             the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
             the eigenvalues on a CPU where positions are fewer than channels, or channels more than 128, because
-            there they are cheaper (``gcplib bench``), and the products elsewhere.
+            there they are cheaper (``gcplib bench``), and the products elsewhere. With shrinkage only the number of
+            channels decides.
         options: see ``CovariancePool``; amplify, keep and rules other than exact need the eigenvalues.
     """
 
@@ -126,9 +146,13 @@ class NewtonSchulzPool(CovariancePool):
         self.route = self.settings["route"] = route
 
     def matrix(self, x: Tensor) -> Tensor:
-        few = self.size <= MOST_CHANNELS_FOR_PRODUCTS and x.shape[-1] >= self.size
+        # With few positions the thin route is cheaper, which shrinkage has not.
+        square = x.shape[-1] >= self.size or self.shrinkage is not None
+        few = self.size <= MOST_CHANNELS_FOR_PRODUCTS and square
         if self.by_products and (self.route == "products" or few or x.device.type != "cpu"):
-            return newton_schulz(covariance(self.parts(x)), self.steps)
+            x = self.parts(x)
+            s = covariance(x) if self.shrinkage is None else shrunk_covariance(x, self.shrinkage)
+            return newton_schulz(s, self.steps)
         return super().matrix(x)
 
 
@@ -159,7 +183,7 @@ class GaussianPool(CovariancePool):
     torch.Size([2, 45])
     """
 
-    fixed = ("amplify", "keep", "where", "blocks")
+    fixed = ("amplify", "keep", "where", "blocks", "shrinkage")
     centered = False
     added = 1
 
@@ -178,7 +202,7 @@ class LogPool(MatrixPool):
 
     Args:
         in_channels: C.
-        shrinkage: a, above 0 and at most 1.
+        shrinkage: a, above 0 and at most 1; or ``ledoit_wolf`` or ``oracle``, see ``CovariancePool``.
         common: see ``MatrixPool``.
 
     Raises:
@@ -190,14 +214,10 @@ class LogPool(MatrixPool):
     min_positions = 2
     centered = True
 
-    def __init__(self, in_channels: int, *, shrinkage: float = 0.02, **common):
+    def __init__(self, in_channels: int, *, shrinkage: float | str = 0.02, **common):
         super().__init__(in_channels, **common)
-        if not 0 < shrinkage <= 1:
-            raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")
+        check_shrinkage(shrinkage)
         self.shrinkage = self.settings["shrinkage"] = shrinkage
 
     def matrix(self, x: Tensor) -> Tensor:
-        s = covariance(x)
-        mean = s.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        eye = torch.eye(self.channels, dtype=s.dtype, device=s.device)
-        return logm((1 - self.shrinkage) * s + self.shrinkage * mean * eye)
+        return logm(shrunk_covariance(x, self.shrinkage))
