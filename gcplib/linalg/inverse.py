@@ -85,7 +85,7 @@ def sparse_inverse(
 
     Raises:
         ValueError: a setting out of range, or not square.
-        NonFiniteError: P became indefinite, where Newton-Schulz diverges, or S is not finite.
+        NonFiniteError: P is not finite, or its trace not positive: steps that are too large, or S is not finite.
 
     Source: iSICE (Rahman et al., CVPR 2023) by its released code, SICE.py.
     """
@@ -97,11 +97,12 @@ def sparse_inverse(
             p = symmetric((p.relu() - h * (g + sparsity)).relu() - ((-p).relu() - h * (sparsity - g)).relu())
 
     def refuse() -> NoReturn:
-        settings = f"step_size={step_size}, sparsity={sparsity}, steps={steps}"
+        settings = f"steps={steps}, step_size={step_size}, sparsity={sparsity}, newton_steps={newton_steps}"
         raise NonFiniteError(
-            f"the sparse inverse of matrices {tuple(s.shape)} is not finite: with {settings} it became indefinite, "
-            "where Newton-Schulz diverges, or the matrices are not finite; give a smaller step_size or sparsity"
+            f"the sparse inverse of {tuple(s.shape)} is not finite, or nothing is left of it, with {settings}; "
+            "give a smaller step_size, sparsity or newton_steps, if the matrices are finite"
         )
 
-    require(torch.isfinite(p.detach()).all(), "the sparse inverse is not finite", refuse)
+    ok = torch.isfinite(p.detach()).all() & (p.detach().diagonal(dim1=-2, dim2=-1).sum(-1) > 0).all()
+    require(ok, "the sparse inverse is not finite, or nothing is left of it", refuse)
     return p

@@ -16,21 +16,21 @@ class SparseInversePool(MatrixPool):
     fewer positions than channels there is none, and null directions of C have ``(9/4)^newton_steps``, 292 by default.
 
     What the released code does, and this layer does not: it adds a ridge with random numbers, ``1e-10 + 1e-9 u_i`` on
-    the diagonal and 1e-10 in *every* other entry, which float32 mostly rounds away, before every inverse. Its last step
-    has length zero, so 5 steps are 4; and 1 step divides by zero. The paper's second form, whose step size and sparsity
+    the diagonal and 1e-10 in *every* other entry, before every inverse, so no two passes are alike. Its last step has
+    length zero, so 5 steps are 4; and 1 step divides by zero. The paper's second form, whose step size and sparsity
     a small network decides (SICE_MLP.py), is not built.
 
     Args:
         in_channels: channels of the feature map.
         steps: of the sparse inverse, at least 2; the paper's scripts use 5.
-        step_size: of the first step, from which they fall to 0; the scripts use 1, the class itself 5.
+        step_size: of the first step, from which they fall to 0; the scripts use 1.
         sparsity: the price of an entry's magnitude; the scripts use 0.01.
         newton_steps: Newton-Schulz steps of every inverse.
         common: see ``MatrixPool``.
 
     Raises:
         ValueError: a setting out of range.
-        NonFiniteError: features that are not finite, or a step size or sparsity at which the iteration diverges.
+        NonFiniteError: features that are not finite, or settings with which nothing finite is left.
 
     Source: iSICE (Rahman et al., CVPR 2023) by its released code, SICE.py; the paper's text was not at hand.
 

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import OAS, LedoitWolf
 
 from gcplib.linalg import NonFiniteError, covariance, ledoit_wolf, logm, oas, shrunk_covariance
-
-covariances = pytest.importorskip("sklearn.covariance")
 
 DOUBLE = torch.float64
 # Channels and positions, from far too few positions to many; the mean is not zero.
 SIZES = [(2, 3), (6, 4), (24, 9), (5, 200), (16, 17), (3, 2)]
-ESTIMATORS = {"ledoit_wolf": (ledoit_wolf, "LedoitWolf"), "oracle": (oas, "OAS")}
+ESTIMATORS = {"ledoit_wolf": (ledoit_wolf, LedoitWolf), "oracle": (oas, OAS)}
 
 
 def features(channels, positions, batch=3, seed=0):
@@ -37,7 +36,7 @@ def by_the_formulas(x):
 def test_intensities_and_covariances_are_those_of_the_formulas_and_of_scikit_learn(size, name):
     x, (intensity, estimator) = features(*size), ESTIMATORS[name]
     for got, shrunk, image in zip(intensity(x), shrunk_covariance(x, name), x, strict=True):
-        want = getattr(covariances, estimator)(assume_centered=False).fit(image.T.numpy())
+        want = estimator(assume_centered=False).fit(image.T.numpy())
         assert got.item() == pytest.approx(by_the_formulas(image.numpy())[name], rel=1e-9, abs=1e-12)
         assert got.item() == pytest.approx(want.shrinkage_, rel=1e-9, abs=1e-12)
         torch.testing.assert_close(shrunk, torch.from_numpy(want.covariance_), rtol=1e-9, atol=1e-12)
@@ -64,6 +63,8 @@ def test_closed_forms():
     # Orthogonal channels of one variance: a multiple of the identity, from which there is no way to go.
     square = torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
     assert (ledoit_wolf(square).item(), oas(square).item()) == (0, 1)
+    constant = torch.full((4, 9), 2.0)
+    assert (ledoit_wolf(constant).item(), oas(constant).item()) == (0, 1)
     # Two positions are x and -x around their mean: both have the same outer product, so S does not vary.
     assert ledoit_wolf(features(4, 2)).abs().max() < 1e-12
 
