@@ -1,13 +1,15 @@
-"""``gcplib bench``: time layers and whole networks."""
+"""``gcplib bench``: time layers and whole networks, and check and time the library on a GPU."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 NAME = "bench"
-SUMMARY = "time the layers beside other packages, or whole networks in training"
+SUMMARY = "time the layers beside other packages, or whole networks in training; check a GPU"
 DETAIL = (
-    "Time the ways from features to a normalized covariance (layers, the default), or whole networks in training.\n"
+    "Time the ways from features to a normalized covariance (layers, the default), or whole networks in training,\n"
+    "or test and time everything on an NVIDIA card (gpu).\n"
     "Results are in runs/bench; --keep copies them to data/evidence and renews the page in docs/."
 )
 EXAMPLE = "python -m gcplib bench layers --sizes 16x256x49 --methods torchspd"
@@ -34,19 +36,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--reduction", type=int, default=64, help="default: %(default)s")
     training.add_argument("--backbone", default="tf_efficientnet_lite0", help="default: %(default)s")
     training.add_argument("--keep", action="store_true", help="measure all networks, and keep the result")
+    gpu = kinds.add_parser("gpu", help="test and time everything on an NVIDIA card, in at most eight minutes")
+    gpu.set_defaults(what="gpu")
+    gpu.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default: %(default)s")
+    gpu.add_argument("--tiny", action="store_true", help="at sizes that say nothing: tries the kit itself")
+    gpu.add_argument("--keep", action="store_true", help="measure nothing; keep the last result")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and write what the arguments say, and return the exit code."""
     if arguments.rounds < 1:
         raise ValueError(f"--rounds must be at least 1, got {arguments.rounds}")
-    written = _layers(arguments) if arguments.what == "layers" else _training(arguments)
+    measured, name = {
+        "layers": (_layers, "speed.md"),
+        "training": (_training, "training_speed.md"),
+        "gpu": (_gpu, "gpu.md"),
+    }[arguments.what]
+    written = measured(arguments)
     if arguments.keep:
         from gcplib.lab.doc_pages import write_page
 
-        written.append(write_page("speed.md" if arguments.what == "layers" else "training_speed.md"))
+        written.append(write_page(name))
     print("\nWritten:", *written, sep="\n  ")
-    return 0
+    return int(arguments.what == "gpu" and not arguments.keep and _gpu_failed(written[0]))
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -119,3 +131,34 @@ def _training(arguments: argparse.Namespace) -> list:
     print(table.round(3).to_string(index=False))
     written = save_table(table.assign(**looks, threads=threads), f"training_speed_{engine.kind}", profile="bench")
     return [written, *(keep_tables("bench") if arguments.keep else [])]
+
+
+def _gpu(arguments: argparse.Namespace) -> list:
+    import dataclasses
+
+    import torch
+
+    from gcplib.lab.bench.gpu import FULL, TINY, run_kit
+    from gcplib.lab.bench.gpu_results import gpu_path, keep_gpu
+
+    if arguments.keep:
+        if arguments.tiny or arguments.device == "cpu":
+            raise ValueError("--keep keeps what was measured on a card; --tiny and --device cpu cannot go with it")
+        return [keep_gpu()]
+    if arguments.device == "cpu" and not arguments.tiny:
+        raise ValueError("the kit measures a card; on a CPU it takes --tiny, which tries the kit itself")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("torch sees no CUDA device; --device cpu --tiny tries the kit itself")
+    settings = dataclasses.replace(TINY if arguments.tiny else FULL, device=arguments.device)
+    path = gpu_path(arguments.tiny)
+    run_kit(settings, path)
+    return [path]
+
+
+def _gpu_failed(path: Path) -> bool:
+    from gcplib.lab.bench.gpu_results import failures
+    from gcplib.lab.files import read_json
+
+    found = failures(read_json(path))
+    print(f"\n{len(found)} failed" if found else "\nAll passed.", *found, sep="\n  ")
+    return bool(found)
