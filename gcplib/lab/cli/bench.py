@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 NAME = "bench"
 SUMMARY = "time the layers beside other packages, or whole networks in training; check a GPU"
@@ -47,18 +46,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print and write what the arguments say, and return the exit code."""
     if arguments.rounds < 1:
         raise ValueError(f"--rounds must be at least 1, got {arguments.rounds}")
-    measured, name = {
-        "layers": (_layers, "speed.md"),
-        "training": (_training, "training_speed.md"),
-        "gpu": (_gpu, "gpu.md"),
-    }[arguments.what]
-    written = measured(arguments)
+    if arguments.what == "gpu":
+        return _gpu(arguments)
+    written = _layers(arguments) if arguments.what == "layers" else _training(arguments)
     if arguments.keep:
         from gcplib.lab.doc_pages import write_page
 
-        written.append(write_page(name))
+        written.append(write_page("speed.md" if arguments.what == "layers" else "training_speed.md"))
     print("\nWritten:", *written, sep="\n  ")
-    return int(arguments.what == "gpu" and not arguments.keep and _gpu_failed(written[0]))
+    return 0
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -133,32 +129,28 @@ def _training(arguments: argparse.Namespace) -> list:
     return [written, *(keep_tables("bench") if arguments.keep else [])]
 
 
-def _gpu(arguments: argparse.Namespace) -> list:
+def _gpu(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     import torch
 
     from gcplib.lab.bench.gpu import FULL, TINY, run_kit
-    from gcplib.lab.bench.gpu_results import gpu_path, keep_gpu
+    from gcplib.lab.bench.gpu_results import failures, gpu_path, keep_gpu
 
     if arguments.keep:
+        from gcplib.lab.doc_pages import write_page
+
         if arguments.tiny or arguments.device == "cpu":
             raise ValueError("--keep keeps what was measured on a card; --tiny and --device cpu cannot go with it")
-        return [keep_gpu()]
+        print("\nWritten:", keep_gpu(), write_page("gpu.md"), sep="\n  ")
+        return 0
     if arguments.device == "cpu" and not arguments.tiny:
         raise ValueError("the kit measures a card; on a CPU it takes --tiny, which tries the kit itself")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("torch sees no CUDA device; --device cpu --tiny tries the kit itself")
     settings = dataclasses.replace(TINY if arguments.tiny else FULL, device=arguments.device)
     path = gpu_path(arguments.tiny)
-    run_kit(settings, path)
-    return [path]
-
-
-def _gpu_failed(path: Path) -> bool:
-    from gcplib.lab.bench.gpu_results import failures
-    from gcplib.lab.files import read_json
-
-    found = failures(read_json(path))
-    print(f"\n{len(found)} failed" if found else "\nAll passed.", *found, sep="\n  ")
-    return bool(found)
+    found = failures(run_kit(settings, path))
+    print(f"\n{len(found)} failed:" if found else "\nAll passed.", *found, sep="\n  ")
+    print("\nWritten:", path, sep="\n  ")
+    return int(bool(found))
