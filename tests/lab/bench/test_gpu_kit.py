@@ -88,10 +88,8 @@ def test_one_file_of_tests_and_all_measurements(runs, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_whole_kit_in_a_minute(runs):
-    start = time.monotonic()
+def test_the_whole_kit(runs):
     assert command("--device", "cpu", "--tiny") == 0
-    assert time.monotonic() - start < 3 * 60  # busy machines have their time
     document = read_json(gpu_path(tiny=True))
     _check_tiny(document)
     rows = {name: part["rows"] for name, part in document["parts"].items()}
@@ -177,19 +175,28 @@ def test_tests_become_rows_and_a_failed_one_the_exit_status(place, monkeypatch, 
     assert "tests: some: test_bad: assert (1 + 1) == 3" in printed
 
 
-def test_tests_that_hang_or_break_are_recorded(place, monkeypatch):
-    (place / "tests" / "cuda" / "test_hang.py").write_text("import time\n\ndef test_it():\n    time.sleep(600)\n")
-    (place / "tests" / "cuda" / "test_broken.py").write_text("import no_such_package\n")
-    monkeypatch.setattr(gpu, "TESTS", ("hang", "broken"))
+@pytest.mark.parametrize(
+    ("text", "seconds", "error"),
+    [
+        ("import time\n\ndef test_it():\n    time.sleep(600)\n", 4, "stopped after 4 s"),
+        (
+            "import no_such_package\n",
+            90,
+            "RuntimeError: pytest ended with code 2: E   ModuleNotFoundError: No module named 'no_such_package'",
+        ),
+    ],
+    ids=["hang", "break"],
+)
+def test_tests_that_hang_or_break_are_recorded(text, seconds, error, place, monkeypatch):
+    (place / "tests" / "cuda" / "test_some.py").write_text(text)
+    monkeypatch.setattr(gpu, "TESTS", ("some",))
     monkeypatch.setattr(gpu, "isolated", lambda work, seconds: {"rows": []})
     path = place / "kit.json"
-    document = run_kit(replace(TINY, limits=(4, 1, 1)), path)
+    document = run_kit(replace(TINY, limits=(seconds, 1, 1)), path)
     assert json.loads(json.dumps(document)) == read_json(path)
-    assert document["parts"]["tests: hang"]["error"] == "stopped after 4 s"
-    broken = "RuntimeError: pytest ended with code 2: E   ModuleNotFoundError: No module named 'no_such_package'"
-    assert document["parts"]["tests: broken"]["error"] == broken
+    assert document["parts"]["tests: some"]["error"] == error
     assert document["finished"]
-    assert failures(document) == ["tests: hang: stopped after 4 s", f"tests: broken: {broken}"]
+    assert failures(document) == [f"tests: some: {error}"]
 
 
 def _row(method, milliseconds, size=(2, 6, 9)):
