@@ -122,7 +122,8 @@ def keep(device: str) -> Path:
 
 def kept_reports() -> list[Report]:
     """Return the benchmarks kept so far, one per device."""
-    return [Report.read(path) for path in sorted((project_root() / "data" / "evidence").glob("bench_*.json"))]
+    paths = [project_root() / "data" / "evidence" / f"bench_{device}.json" for device in ("cpu", "cuda")]
+    return [Report.read(path) for path in paths if path.is_file()]
 
 
 def speed_page(reports: Iterable[Report] | None = None) -> str:
