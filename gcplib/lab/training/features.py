@@ -1,7 +1,5 @@
 """Features of a frozen backbone, computed once and kept in one file."""
 
-from __future__ import annotations
-
 import errno
 import math
 import shutil

@@ -1,7 +1,5 @@
 """Runs as papers describe them: the files of ``published_recipes``, one per method, each for some data sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,27 +1,39 @@
 """How to train: everything that changes the weights and is neither network nor data."""
 
-from __future__ import annotations
-
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    JsonValue,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gcplib.lab.training.schedules import SCHEDULES
 from gcplib.lab.validation import Items, SpecError, one_of, specification
 from gcplib.nn import get_loss, list_pools
 
 __all__ = ["PoolName", "PoolSwitch", "Recipe", "learning_rate_factor"]
 
+# ``fast`` and ``adju`` are published for one number of epochs, all epoch long with the rate of its start. Stretched to
+# any other number they keep these steps, so that every rate has its published fraction of the training.
+FAST_EPOCHS, ADJU_EPOCHS = 30, 50
+
+
+def _one_cycle(now: float, epochs: int, milestones: Sequence[int]) -> float:
+    warm_up = 0.3 * epochs
+    if now < warm_up:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * now / warm_up)) / 2
+    return (1 + math.cos(math.pi * (now - warm_up) / (epochs - warm_up))) / 2
+
+
+# The rate over its peak after ``now`` of ``epochs`` epochs, of time alone: a resumed run needs no state of a scheduler.
+SCHEDULES: Mapping[str, Callable[[float, int, Sequence[int]], float]] = {
+    "one_cycle": _one_cycle,
+    "step": lambda now, epochs, milestones: 0.1 ** sum(now >= milestone for milestone in milestones),
+    "cosine": lambda now, epochs, milestones: (1 + math.cos(math.pi * now / epochs)) / 2,
+    "constant": lambda now, epochs, milestones: 1.0,
+    "fast": lambda now, epochs, milestones: (1 - math.floor(now * FAST_EPOCHS / epochs) / 52) ** 11,
+    "adju": lambda now, epochs, milestones: (1 - math.floor(now * ADJU_EPOCHS / epochs) / 49) ** 2,
+}
 
 PoolName = one_of("pool", list_pools)
 Schedule = one_of("schedule", SCHEDULES.keys)
@@ -60,7 +72,7 @@ class Recipe:
         momentum: of SGD.
         weight_decay: of SGD.
         clip: largest gradient norm, 0 for none (the papers clip at 5).
-        schedule: a name of ``gcplib.lab.training.schedules``.
+        schedule: of the learning rate, see ``learning_rate_factor``.
         milestones: epochs after which ``step`` decays, times 0.1.
         flip: train on every image or its mirror image, at random, and evaluate the mean of the logits of both, as
             the papers do. For the ``full`` stage, whose images pass through the backbone in every epoch.
@@ -107,7 +119,7 @@ class Recipe:
     loss: Loss = "cross_entropy"
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Recipe:
+    def _fits_together(self) -> Self:
         problems = []
         if self.label_smoothing and self.loss != "cross_entropy":
             problems.append(f"label_smoothing is for the loss cross_entropy, not {self.loss}; set it to 0")

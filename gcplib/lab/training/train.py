@@ -1,7 +1,5 @@
 """One run from its spec to its files, and how to try it before."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -10,24 +8,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.lab.data.rendering import SPLITS
 from gcplib.lab.progress import track
-from gcplib.lab.training.build import enter_epoch, set_up, switch_pool
+from gcplib.lab.training.build import set_up, switch_pool
 from gcplib.lab.training.engine import Engine
-from gcplib.lab.training.evaluation import BATCH, accuracy, evaluate, top5
-from gcplib.lab.training.loop import Diverged, Stopped, plan_epoch, train_epoch
+from gcplib.lab.training.loop import (
+    EVALUATION_BATCH,
+    Diverged,
+    Stopped,
+    accuracy,
+    evaluate,
+    plan_epoch,
+    top5,
+    train_epoch,
+)
 from gcplib.lab.training.spec import RunSpec
-from gcplib.lab.training.state import TrainingState, load_latest
+from gcplib.lab.training.state import TrainingState, latest_checkpoint
 from gcplib.lab.training.writer import RunWriter
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 __all__ = ["dry_run", "train"]
 
@@ -42,11 +45,7 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
         Stopped: the process was asked to end (SIGTERM); a checkpoint is there to continue from, or the run is whole.
     """
     start = time.perf_counter()
-
-    def resume(state: TrainingState) -> None:
-        load_latest(directory, state, fabric, spec.name, lambda epoch: switch_pool(state, spec, epoch))
-
-    state, dataset, source = set_up(spec, fabric, engine, resume)
+    state, dataset, source = set_up(spec, fabric, engine, latest_checkpoint(directory, spec.name))
     places = {split: torch.as_tensor(dataset.indices(split)) for split in SPLITS}
     labels = {split: source.labels[places[split]] for split in SPLITS}
 
@@ -61,10 +60,12 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
             epochs = track(epochs, f"{spec.pool}, {spec.labels} labels, seed {spec.seed}", unit="epoch")
         try:
             for epoch in epochs:
-                enter_epoch(state, epoch)
+                for module in nn.ModuleList(state.networks).modules():
+                    if hasattr(module, "enter_epoch"):  # such as those trained in two stages
+                        module.enter_epoch(epoch)
                 wanted = (state, fabric, source, places["train"], spec.recipe, spec.seed)
                 row = train_epoch(*wanted, writer.watch, writer.after_step, stop)
-                _finish_epoch(state, row | _validation(logits_of("validation"), labels["validation"]), spec)
+                _finish_epoch(state, row, logits_of("validation"), labels["validation"], spec.recipe.report_best)
                 if spec.pool_at(epoch + 1) != spec.pool_at(epoch):
                     switch_pool(state, spec, epoch + 1)  # before the checkpoint, which is one of the next epoch
                 writer.after_epoch()
@@ -96,17 +97,14 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
             raise Stopped(143 if fabric.is_global_zero else 0)
 
 
-def _validation(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    scores = {"loss": functional.cross_entropy(logits, labels).item(), "accuracy": accuracy(logits, labels)}
-    return {f"validation_{name}": value for name, value in (scores | {"top5": top5(logits, labels)}).items()}
-
-
-def _finish_epoch(state: TrainingState, row: dict, spec: RunSpec) -> None:
+def _finish_epoch(state: TrainingState, row: dict, logits: Tensor, labels: Tensor, report_best: bool) -> None:
+    found = accuracy(logits, labels)
+    if report_best and found >= max((past["validation_accuracy"] for past in state.history), default=0.0):
+        state.best = {"epoch": state.epoch, "weights": _copied(state)}  # of equal epochs the last
+    row["validation_loss"] = functional.cross_entropy(logits, labels).item()
+    row |= {"validation_accuracy": found, "validation_top5": top5(logits, labels)}
     state.history.append(row)
     state.epoch += 1
-    best = max(range(len(state.history)), key=lambda place: (state.history[place]["validation_accuracy"], place))
-    if spec.recipe.report_best and best == state.epoch - 1:
-        state.best = {"epoch": best, "weights": _copied(state)}
 
 
 def _copied(state: TrainingState) -> dict[str, Tensor]:
@@ -184,7 +182,7 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
         start = time.perf_counter()
         train_epoch(state, fabric, source, batch, spec.recipe, spec.seed)
     seconds = time.perf_counter() - start
-    first = places["test"][: BATCH * fabric.world_size]
+    first = places["test"][: EVALUATION_BATCH * fabric.world_size]
     logits = evaluate(state.evaluated, fabric, source, first, spec.recipe.flip)
     return {
         **{f"{split} images": len(places[split]) for split in SPLITS},

@@ -28,8 +28,7 @@ from gcplib.lab.data import load_data
 from gcplib.lab.training import Engine, RunSpec, ensure
 from gcplib.lab.training.build import set_up
 from gcplib.lab.training.engine import cached_fabric, stop_with_parent
-from gcplib.lab.training.evaluation import evaluate
-from gcplib.lab.training.loop import train_epoch
+from gcplib.lab.training.loop import evaluate, train_epoch
 from gcplib.lab.training.runs import run_directory
 from gcplib.lab.training.sources import Batch
 from gcplib.lab.training.state import checkpoints

@@ -4,8 +4,7 @@ from torch import nn
 
 from gcplib.lab.training import Recipe, learning_rate_factor
 from gcplib.lab.training.engine import Engine, cached_fabric
-from gcplib.lab.training.evaluation import evaluate
-from gcplib.lab.training.loop import Diverged, train_epoch
+from gcplib.lab.training.loop import Diverged, evaluate, train_epoch
 from gcplib.lab.training.sources import Source
 from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
 
