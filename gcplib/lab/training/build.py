@@ -34,23 +34,6 @@ def features_of(spec: RunSpec) -> tuple:
     return spec.backbone, spec.stride, spec.pretrained, spec.backbone_options, "views" in spec.systems
 
 
-def _network_and_source(
-    spec: RunSpec, dataset: Typefaces | Images, device: torch.device, engine: Engine
-) -> tuple[nn.Module, Source | ImageSource]:
-    classes, labels = len(dataset.class_names(spec.labels)), torch.as_tensor(dataset.labels(spec.labels))
-    if spec.stage == "head":
-        features = cache_features(dataset, *features_of(spec), engine=Engine(device.type))
-        torch.manual_seed(spec.seed)
-        head = build_head(_make_pool(spec, features.shape[-3]), classes, spec.systems)
-        return head, Source(lambda batch: features[batch].to(device), labels, device)
-    if isinstance(dataset, Images):
-        require_sound(dataset)
-    torch.manual_seed(spec.seed)
-    network = make_network(spec, classes)
-    loaders = default_loaders(device, isinstance(dataset, Images)) if engine.loaders is None else engine.loaders
-    return network, ImageSource(dataset, network.backbone.prepare, labels, device, loaders)
-
-
 def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
     """Put the pool of ``epoch`` in place of the one that is there; parts with weights, as the reduction, stay.
 
@@ -80,9 +63,21 @@ def set_up(
     Raises:
         ValueError: a pool of ``recipe.switch`` does not fit, or a batch has fewer images than there are devices.
     """
-    dataset = load_data(spec.data)
-    network, source = _network_and_source(spec, dataset, fabric.device, engine)
-    network.to(fabric.device)
+    dataset, device, is_head = load_data(spec.data), fabric.device, spec.stage == "head"
+    classes, labels = len(dataset.class_names(spec.labels)), torch.as_tensor(dataset.labels(spec.labels))
+    if is_head:
+        features = cache_features(dataset, *features_of(spec), engine=Engine(device.type))
+    elif isinstance(dataset, Images):
+        require_sound(dataset)
+    torch.manual_seed(spec.seed)
+    if is_head:
+        network = build_head(_make_pool(spec, features.shape[-3]), classes, spec.systems)
+        source = Source(lambda batch: features[batch].to(device), labels, device)
+    else:
+        network = make_network(spec, classes)
+        loaders = default_loaders(device, isinstance(dataset, Images)) if engine.loaders is None else engine.loaders
+        source = ImageSource(dataset, network.backbone.prepare, labels, device, loaders)
+    network.to(device)
     state = TrainingState(network, network, make_optimizer(network, spec.recipe))
     state.average = make_average(network, spec.recipe.ema)
     if spec.recipe.batch_size < fabric.world_size:

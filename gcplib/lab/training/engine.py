@@ -15,8 +15,6 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_valida
 
 from gcplib.lab.validation import specification
 
-__all__ = ["Engine", "PeerLost", "cached_fabric", "stop_with_parent"]
-
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 # How long a process waits for the others before it gives up. A peer that dies is noticed sooner, by its connection or

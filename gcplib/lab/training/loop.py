@@ -15,10 +15,8 @@ from gcplib.lab.training.state import TrainingState
 from gcplib.linalg import NonFiniteError
 from gcplib.nn import get_loss
 
-__all__ = ["EVALUATION_BATCH", "Diverged", "Stopped", "accuracy", "evaluate", "plan_epoch", "top5", "train_epoch"]
-
 # Images per batch of evaluation, on each device.
-EVALUATION_BATCH = 64
+EVAL_BATCH = 64
 
 # Half precision starts with a loss scale that is too large and finds its own by skipping steps.
 MOST_SKIPPED_STEPS = 50
@@ -182,12 +180,7 @@ def _loss(outputs: Tensor | tuple[Tensor, ...], target: Tensor, recipe: Recipe) 
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module,
-    fabric: Fabric,
-    source: Source | ImageSource,
-    indices: Tensor,
-    flip: bool = False,
-    batch_size: int = EVALUATION_BATCH,
+    network: nn.Module, fabric: Fabric, source: Source | ImageSource, indices: Tensor, flip: bool = False
 ) -> Tensor:
     """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over images and mirror images.
 
@@ -203,7 +196,7 @@ def evaluate(
     mine = indices[torch.arange(rank, -(-count // world) * world, world) % count]
     found, reason = [], ""
     try:
-        for x in source.batches(Batch(mine).split(batch_size)):
+        for x in source.batches(Batch(mine).split(EVAL_BATCH)):
             with fabric.autocast():
                 logits = network(x).float()
                 found.append((logits + network(x.flip(-1)).float()) / 2 if flip else logits)

@@ -6,8 +6,6 @@ from typing import Any
 from gcplib.lab.plain import merge, read_yaml
 from gcplib.lab.validation import specification, unknown
 
-__all__ = ["PublishedRecipe", "list_recipes", "load_recipe"]
-
 FOLDER = Path(__file__).resolve().parent / "published_recipes"
 
 

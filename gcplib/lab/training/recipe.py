@@ -13,10 +13,6 @@ from gcplib.nn import get_loss, list_pools
 
 __all__ = ["PoolName", "PoolSwitch", "Recipe", "learning_rate_factor"]
 
-# ``fast`` and ``adju`` are published for one number of epochs, all epoch long with the rate of its start. Stretched to
-# any other number they keep these steps, so that every rate has its published fraction of the training.
-FAST_EPOCHS, ADJU_EPOCHS = 30, 50
-
 
 def _one_cycle(now: float, epochs: int, milestones: Sequence[int]) -> float:
     warm_up = 0.3 * epochs
@@ -26,13 +22,15 @@ def _one_cycle(now: float, epochs: int, milestones: Sequence[int]) -> float:
 
 
 # The rate over its peak after ``now`` of ``epochs`` epochs, of time alone: a resumed run needs no state of a scheduler.
+# ``fast`` and ``adju`` are published for 30 and 50 epochs, all epoch long with the rate of its start. Stretched to any
+# other number they keep these steps, so that every rate has its published fraction of the training.
 SCHEDULES: Mapping[str, Callable[[float, int, Sequence[int]], float]] = {
     "one_cycle": _one_cycle,
     "step": lambda now, epochs, milestones: 0.1 ** sum(now >= milestone for milestone in milestones),
     "cosine": lambda now, epochs, milestones: (1 + math.cos(math.pi * now / epochs)) / 2,
     "constant": lambda now, epochs, milestones: 1.0,
-    "fast": lambda now, epochs, milestones: (1 - math.floor(now * FAST_EPOCHS / epochs) / 52) ** 11,
-    "adju": lambda now, epochs, milestones: (1 - math.floor(now * ADJU_EPOCHS / epochs) / 49) ** 2,
+    "fast": lambda now, epochs, milestones: (1 - math.floor(now * 30 / epochs) / 52) ** 11,
+    "adju": lambda now, epochs, milestones: (1 - math.floor(now * 50 / epochs) / 49) ** 2,
 }
 
 PoolName = one_of("pool", list_pools)

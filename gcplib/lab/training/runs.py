@@ -27,8 +27,6 @@ from gcplib.lab.training.features import cache_features
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.train import train
 
-__all__ = ["Run", "ensure", "ensure_all", "metrics_table", "results_table", "run_directory"]
-
 
 @dataclass(frozen=True)
 class Run:

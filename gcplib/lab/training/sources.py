@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 from gcplib.lab.data import Images, Typefaces
 from gcplib.lab.machine import cpu_count
 
-__all__ = ["Batch", "ImageSource", "Source"]
-
 # A loader that dies is replaced so many times; one that dies again and again has a reason.
 MOST_RESTARTS = 3
 

@@ -14,8 +14,6 @@ from gcplib.lab.training.recipe import PoolName, Recipe
 from gcplib.lab.training.systems import system_problems
 from gcplib.lab.validation import Items, SpecError, specification, validated
 
-__all__ = ["RunSpec"]
-
 
 def _kind_of_data(value: Any) -> str:
     """Pixels and seed are in both; layout and root are in data from disk alone."""

@@ -15,11 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from gcplib.lab.files import write_atomic
 from gcplib.lab.training.recipe import Recipe
 
-__all__ = ["CheckpointError", "TrainingState", "latest_checkpoint", "make_optimizer", "save_checkpoint"]
-
 # Raised when what a checkpoint holds changes.
 CHECKPOINT_VERSION = 2
-KEPT = 2
 
 
 class CheckpointError(ValueError):
@@ -89,16 +86,12 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     new = {p for m in network.modules() if getattr(m, "learns_as_pool", False) for p in m.parameters()}
     backbone = set(network.backbone.parameters()) - new if hasattr(network, "backbone") else set()
     classifier = set(getattr(network, "head", network).classifier.parameters())
-    parts: dict[str, list] = {"backbone": [], "pool": [], "classifier": []}
+    factors = {"backbone": recipe.backbone_factor, "pool": 1.0, "classifier": recipe.classifier_factor}
+    groups = {name: {"name": name, "params": [], "base": recipe.learning_rate * f} for name, f in factors.items()}
     for p in network.parameters():
-        parts["backbone" if p in backbone else "classifier" if p in classifier else "pool"].append(p)
-    factors = {"backbone": recipe.backbone_factor, "classifier": recipe.classifier_factor}
-    groups = [
-        {"name": name, "params": part, "base": recipe.learning_rate * factors.get(name, 1.0)}
-        for name, part in parts.items()
-        if part
-    ]
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        groups["backbone" if p in backbone else "classifier" if p in classifier else "pool"]["params"].append(p)
+    used = [group for group in groups.values() if group["params"]]
+    return torch.optim.SGD(used, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def checkpoints(directory: Path) -> list[Path]:
@@ -116,7 +109,7 @@ def save_checkpoint(directory: Path, state: TrainingState, fabric: Fabric, name:
     }
     with write_atomic(directory / f"checkpoint-{state.epoch:05d}-{state.step:07d}.pt") as temporary:
         torch.save(content, temporary)
-    for old in checkpoints(directory)[KEPT:]:
+    for old in checkpoints(directory)[2:]:
         old.unlink(missing_ok=True)
 
 

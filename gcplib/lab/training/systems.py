@@ -22,8 +22,6 @@ from gcplib.nn.gate import GATES, stage_options
 from gcplib.nn.options import check_known, check_options
 from gcplib.nn.views import VIEWS
 
-__all__ = ["SYSTEMS", "build_head", "build_model", "system_problems"]
-
 PARTS = {"views": D4Views, "diversify": DiversificationBlock, "coarse2fine": Coarse2Fine}
 SYSTEMS = ("gate", *PARTS)
 # The stage of a gate that stands between backbone and pool, and so needs no backbone.
@@ -58,7 +56,7 @@ def system_problems(systems: Systems, stage: str = "full") -> Iterator[str]:
 
 def _check(name: str, options: Mapping[str, Any], stage: str) -> None:
     if name == "gate":
-        gates = _gates(options)
+        gates = _gates({"gate": options})
         if stage == "head" and list(gates) != [FEATURES]:
             raise ValueError(f"the stage 'head' has a frozen backbone; gate ['{FEATURES}'] there, got {list(gates)}")
         for gate in gates.values():
@@ -73,8 +71,11 @@ def _check(name: str, options: Mapping[str, Any], stage: str) -> None:
         DiversificationBlock(**options)
 
 
-def _gates(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return for each stage the options of its gate: its own, and those that are given for all."""
+def _gates(systems: Systems) -> dict[str, dict[str, Any]]:
+    """Return for each stage with a gate its options: its own, and those that are given for all."""
+    if "gate" not in systems:
+        return {}
+    options = systems["gate"]
     common = {name: value for name, value in options.items() if name != "stages"}
     return {stage: common | own for stage, own in stage_options(options.get("stages", ())).items()}
 
@@ -91,7 +92,7 @@ def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None
     if problems := list(system_problems(systems)):
         raise SpecError("systems", problems)
     views = systems["views"].get("mode", "all") if "views" in systems else None
-    gates = _gates(systems["gate"]) if "gate" in systems else {}
+    gates = _gates(systems)
     gate = partial(create_gate, **gates[FEATURES]) if FEATURES in gates else None
     try:
         diversify = DiversificationBlock(**systems["diversify"]) if "diversify" in systems else None
@@ -108,11 +109,8 @@ def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: 
     """
     systems = systems or {}
     head = build_head(pool, num_classes, systems)
-    if "gate" in systems:
-        gates = _gates(systems["gate"])
-        gates.pop(FEATURES, None)
-        if gates:
-            insert_gates(backbone, gates)
+    if inside := {stage: options for stage, options in _gates(systems).items() if stage != FEATURES}:
+        insert_gates(backbone, inside)
     if "coarse2fine" in systems:
         return Coarse2Fine(backbone, head, **systems["coarse2fine"])
     model = Model(backbone, head)

@@ -19,8 +19,6 @@ from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, save_checkpoint
 
-__all__ = ["RunWriter"]
-
 # Writing checkpoints may take this fraction of the time.
 CHECKPOINT_FRACTION = 0.02
 
