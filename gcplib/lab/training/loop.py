@@ -54,7 +54,6 @@ def train_epoch(
     recipe: Recipe,
     seed: int,
     watch: Callable[[range], Iterable[int]] = iter,
-    after_step: Callable[[int], None] = lambda steps: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict:
     """Train one epoch, or the rest of it, on the images ``indices`` and return its row of ``metrics.csv``.
@@ -62,8 +61,7 @@ def train_epoch(
     With several devices each takes its part of every batch, and all have the same weights after every step.
 
     Args:
-        watch: goes through the steps, and may show how far it is.
-        after_step: called after each step with their number in the epoch.
+        watch: goes through the steps; it may show how far it is, and save the state between them.
         stop: asked in each step.
 
     Raises:
@@ -93,7 +91,6 @@ def train_epoch(
         state.step = step + 1
         if asked:
             raise Stopped(143)  # between two steps, where nothing is half done
-        after_step(len(batches))
     sums, state.sums, state.step = state.sums, {}, 0
     return {
         "epoch": state.epoch,

@@ -22,8 +22,6 @@ def _one_cycle(now: float, epochs: int, milestones: Sequence[int]) -> float:
 
 
 # The rate over its peak after ``now`` of ``epochs`` epochs, of time alone: a resumed run needs no state of a scheduler.
-# ``fast`` and ``adju`` are published for 30 and 50 epochs, all epoch long with the rate of its start. Stretched to any
-# other number they keep these steps, so that every rate has its published fraction of the training.
 SCHEDULES: Mapping[str, Callable[[float, int, Sequence[int]], float]] = {
     "one_cycle": _one_cycle,
     "step": lambda now, epochs, milestones: 0.1 ** sum(now >= milestone for milestone in milestones),
@@ -157,9 +155,10 @@ def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
 
     ``one_cycle`` is 30 % warm-up, then a cosine to zero; ``cosine`` that without warm-up; ``step`` decays by 0.1 at
     each milestone; ``constant`` stays; ``fast`` and ``adju`` are the short schedules of Wang et al. (CVPR 2020) for
-    ResNets, ``(1 - e / 52)^11`` over 30 and ``(1 - e / 49)^2`` over 50 epochs. Their ``norm`` is ``step`` with the
-    milestones 30, 60, 90. A linear warm-up of ``recipe.warm_up`` epochs, from a hundredth, multiplies all but the
-    first.
+    ResNets, ``(1 - e / 52)^11`` over 30 and ``(1 - e / 49)^2`` over 50 epochs, all epoch long with the rate of its
+    start; over any other number they keep these steps, each with its published fraction of the training. Their ``norm``
+    is ``step`` with the milestones 30, 60, 90. A linear warm-up of ``recipe.warm_up`` epochs, from a hundredth,
+    multiplies all but the first.
     """
     factor = SCHEDULES[recipe.schedule](epochs, recipe.epochs, recipe.milestones)
     if epochs < recipe.warm_up:

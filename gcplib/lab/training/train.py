@@ -53,8 +53,7 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
                 for module in nn.ModuleList(state.networks).modules():
                     if hasattr(module, "enter_epoch"):  # such as those trained in two stages
                         module.enter_epoch(epoch)
-                wanted = (state, fabric, source, places["train"], spec.recipe, spec.seed)
-                row = train_epoch(*wanted, writer.watch, writer.after_step, stop)
+                row = train_epoch(state, fabric, source, places["train"], spec.recipe, spec.seed, writer.watch, stop)
                 _finish_epoch(state, row, logits_of("validation"), validation, spec.recipe.report_best)
                 if spec.pool_at(epoch + 1) != spec.pool_at(epoch):
                     switch_pool(state, spec, epoch + 1)  # before the checkpoint, which is one of the next epoch

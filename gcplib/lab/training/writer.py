@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -41,18 +41,17 @@ class RunWriter:
 
             self.tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=state.epoch)
 
-    def watch(self, steps: range) -> Iterable[int]:
-        """Show how far an epoch is, where epochs take long."""
-        if self.spec.stage == "head" or not self.fabric.is_global_zero:
-            return steps
-        return track(steps, f"epoch {self.state.epoch + 1} of {self.spec.recipe.epochs}", unit="batch")
+    def watch(self, steps: range) -> Iterator[int]:
+        """Yield the steps of an epoch, with checkpoints between them, and with a bar where epochs take long."""
+        text = f"epoch {self.state.epoch + 1} of {self.spec.recipe.epochs}"
+        is_shown = self.spec.stage == "full" and self.fabric.is_global_zero
+        for step in track(steps, text, unit="batch") if is_shown else steps:
+            yield step
+            if step + 1 < steps.stop and self._due():
+                self.save()
 
     def _due(self) -> bool:
         return time.perf_counter() >= self.saved + max(self.engine.checkpoint_seconds, self.cost / CHECKPOINT_FRACTION)
-
-    def after_step(self, steps: int) -> None:
-        if self.state.step < steps and self._due():
-            self.save()
 
     def after_epoch(self) -> None:
         if not self.fabric.is_global_zero:
