@@ -56,9 +56,8 @@ class Engine:
     @property
     def kind(self) -> str:
         """The accelerator that ``auto`` stands for."""
-        if self.accelerator != "auto":
-            return self.accelerator
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        return found if self.accelerator == "auto" else self.accelerator
 
 
 @functools.cache  # a process joins the others of its run once

@@ -155,7 +155,7 @@ def _take_step(
                 fabric.backward(loss if weight == 1 else loss * weight)
     clip = recipe.clip or math.inf
     norm = fabric.clip_gradients(state.model, state.optimizer, max_norm=clip, error_if_nonfinite=False).item()
-    skipped = recipe.precision == "fp16" and not math.isfinite(norm)  # by the optimizer, whose gradient overflowed
+    skipped = recipe.precision == "fp16" and not math.isfinite(norm)  # a step whose gradient overflowed
     if not math.isfinite(sum_of_losses) or not (math.isfinite(norm) or skipped):
         raise Diverged(f"{place}: loss {sum_of_losses / total}, gradient norm {norm}")
     if skipped and state.sums.get("skipped") == MOST_SKIPPED_STEPS:

@@ -109,7 +109,7 @@ def _alone(directory: Path, fabric: Fabric) -> Iterator[None]:
     lock, free = FileLock(directory.parent / f".{directory.name}.lock"), True
     if fabric.is_global_zero:
         try:
-            lock.acquire(timeout=0 if several else -1)  # one process waits; several would, for each other
+            lock.acquire(timeout=0 if several else -1)  # others would lose patience with a first one that waits
         except Timeout:
             free = False
     if not fabric.broadcast(free):

@@ -80,7 +80,7 @@ def _gates(systems: Systems) -> dict[str, dict[str, Any]]:
     return {stage: common | own for stage, own in stage_options(options.get("stages", ())).items()}
 
 
-def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None) -> Head:
+def build_head(pool: nn.Module, num_classes: int, systems: Systems) -> Head:
     """Return the head of a network with the systems that belong to it: views, a gate in front of the pool, diversify.
 
     Its pool and classifier start as they would without them.
@@ -88,7 +88,6 @@ def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None
     Raises:
         ValueError: systems that do not exist, do not fit the pool, or do not go together.
     """
-    systems = systems or {}
     if problems := list(system_problems(systems)):
         raise SpecError("systems", problems)
     views = systems["views"].get("mode", "all") if "views" in systems else None
@@ -101,13 +100,12 @@ def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None
         raise ValueError(f"systems: {error}") from error
 
 
-def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: Systems | None = None) -> nn.Module:
+def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: Systems) -> nn.Module:
     """Return backbone, pool and classifier as one network with the systems built in; the backbone is changed in place.
 
     Raises:
         ValueError: systems that do not exist, do not fit the backbone, or do not go together.
     """
-    systems = systems or {}
     head = build_head(pool, num_classes, systems)
     if inside := {stage: options for stage, options in _gates(systems).items() if stage != FEATURES}:
         insert_gates(backbone, inside)
