@@ -16,7 +16,7 @@ from gcplib.lab.files import project_root
 from gcplib.lab.markdown import page, table
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import set_up
-from gcplib.lab.training.engine import Engine, make_fabric
+from gcplib.lab.training.engine import Engine, cached_fabric
 from gcplib.lab.training.loop import train_epoch
 from gcplib.lab.training.recipe import Recipe
 from gcplib.lab.training.spec import RunSpec
@@ -83,7 +83,7 @@ def measure_training(
             raise ValueError(f"{name!r} is compared with {CASES[name].beside!r}; time that, too")
     train = -(-BATCH * steps // FAMILIES)
     data = TypefacesSpec(families=FAMILIES, train=train, validation=1, test=1, pixels=pixels)
-    fabric = make_fabric(engine, "float32")
+    fabric = cached_fabric(engine, "float32")
     networks, found = {}, {name: [] for name in names}
     for name in names:
         case = CASES[name]
