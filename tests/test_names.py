@@ -42,7 +42,7 @@ PLACES = {
     "published recipe": (lambda: load_recipe("tpami2022/cup"), "tpami2022/cub"),
     "typeface": (lambda: find_family("Robotto"), "Roboto"),
     "profile": (lambda: profile_path("smok"), "smoke"),
-    "claim": (lambda: verdict("CO4", []), "C04"),
+    "claim": (lambda: verdict("c04", []), "C04"),
     "network of the benchmark": (lambda: measure_training(64, ["gapp"], 1, 1, None), "gap"),
 }
 COMMANDS = {
