@@ -111,7 +111,7 @@ def test_readme_has_one_line_for_every_pool():
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list_pools()
 
 
-CORE = {"linalg", "nn", "backbones", "models"}
+CORE = {"linalg", "nn", "backbones", "models", "exporting"}
 # Modules of the lab that belong to no room of it.
 BASE = {"lab"} | {f"lab.{file.stem}" for file in (ROOT / "gcplib" / "lab").glob("[a-z]*.py")} - {"lab.doc_pages"}
 ROOMS = {"lab.data", "lab.training", "lab.analysis"}
@@ -121,6 +121,7 @@ IMPORTS = {
     "nn": {"linalg"},
     "backbones": {"linalg"},
     "models": {"linalg", "nn", "backbones"},
+    "exporting": {"linalg", "nn"},
     "lab.data": {"linalg"} | BASE,
     "lab.training": CORE | BASE | {"lab.data"},
     "lab.analysis": CORE | BASE | {"lab.data"},
@@ -169,7 +170,7 @@ def test_each_part_imports_what_its_extra_installs():
     distributions = importlib.metadata.packages_distributions()
     extras = {"lab": ["train"], "lab.data": ["train"], "lab.training": ["train"], "lab.cli": ["train"]}
     extras |= {"lab.analysis": ["train", "notebooks"], "lab.study": ["study"], "lab.bench": ["study", "bench"]}
-    extras |= {base: ["train"] for base in BASE} | {"lab.doc_pages": ["study"]}
+    extras |= {base: ["train"] for base in BASE} | {"lab.doc_pages": ["study"], "exporting": ["export"]}
     # Corruptions are for a notebook.
     extras["lab.data.corruptions"] = ["train", "notebooks"]
     for file in MODULES:
