@@ -18,19 +18,6 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from gcplib.lab.plain import SpecError, plain, read_yaml
 
-__all__ = [
-    "CONFIG",
-    "Items",
-    "SpecError",
-    "apply_changes",
-    "one_of",
-    "problems_of",
-    "read_yaml",
-    "specification",
-    "unknown",
-    "validated",
-]
-
 T = TypeVar("T")
 
 # For every specification: no coercion of text, no unknown keys, no infinite numbers.

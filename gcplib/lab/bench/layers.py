@@ -17,8 +17,6 @@ from gcplib.lab.files import project_root, runs_dir, write_text
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.markdown import page, table
 
-__all__ = ["Report", "cells", "keep", "kept_reports", "report_path", "shape", "speed_page"]
-
 
 def _peer_versions() -> dict[str, str]:
     packages = sorted({method.package for method in METHODS if method.package})

@@ -16,8 +16,6 @@ from torch import Tensor
 from gcplib.lab.bench.methods import REFERENCES, Function, Method
 from gcplib.lab.progress import track
 
-__all__ = ["SIZES", "Size", "measure", "now", "one_pass", "relative_error", "saved_bytes", "shuffled", "smallest_ridge"]
-
 Size = tuple[int, int, int]
 T = TypeVar("T")
 

@@ -25,8 +25,6 @@ from gcplib.linalg import (
 from gcplib.linalg.eigen import eigh
 from gcplib.linalg.parallel import batch_parts, over_batch
 
-__all__ = ["METHODS", "REFERENCES", "Function", "Method", "choose_methods", "load_methods"]
-
 Function = Callable[[Tensor], Tensor]
 
 STEPS = 5

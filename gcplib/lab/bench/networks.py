@@ -21,8 +21,6 @@ from gcplib.lab.training.recipe import Recipe
 from gcplib.lab.training.spec import RunSpec
 from gcplib.linalg.calls import unknown
 
-__all__ = ["CASES", "measure_training", "training_speed_page"]
-
 BATCH, FAMILIES = 32, 12
 
 

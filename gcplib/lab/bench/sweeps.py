@@ -9,8 +9,6 @@ import pandas as pd
 
 from gcplib.lab.files import write_atomic
 
-__all__ = ["SWEEPS", "SWEPT", "plot_sweeps", "sweep_table"]
-
 AXES = ("batch", "channels", "positions")
 SWEEPS = {
     "channels": tuple((8, channels, 196) for channels in (32, 64, 128, 256, 512)),

@@ -20,8 +20,6 @@ from gcplib.lab.markdown import page, table
 from gcplib.lab.progress import track
 from gcplib.nn import create_pool, list_pools
 
-__all__ = ["CHECKS", "SLOW", "keep_transforms", "kept_transforms", "measure_transforms", "transforms_page"]
-
 CHANNELS, SIDE = 8, 4
 # Where the defaults do not suit eight channels.
 OPTIONS = {"cbp": {"sketch": 64}, "svd_top_n": {"rule": "top_n(2)"}}
