@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcplib.lab.bench.measure import SIZES
 from gcplib.lab.bench.methods import METHODS
 from gcplib.lab.files import project_root, runs_dir, write_text
-from gcplib.lab.machine import describe_machine
+from gcplib.lab.machine import describe_machine, installed_versions
 from gcplib.lab.markdown import page, table
 
-
-def _peer_versions() -> dict[str, str]:
-    packages = sorted({method.package for method in METHODS if method.package})
-    installed = {found.name: found.version for found in importlib.metadata.distributions()}
-    return {name: installed[name] for name in packages if name in installed}
+PEERS = sorted({method.package for method in METHODS if method.package})
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Report:
     rows: list[dict]
     skipped: dict[str, str] = field(default_factory=dict)
     machine: dict = field(default_factory=describe_machine)
-    peers: dict[str, str] = field(default_factory=_peer_versions)
+    peers: dict[str, str] = field(default_factory=lambda: installed_versions(PEERS))
     date: str = field(default_factory=lambda: datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
 
     @property
@@ -118,15 +113,10 @@ def keep(device: str) -> Path:
     return dataclasses.replace(report, rows=few).write(kept)
 
 
-def kept_reports() -> list[Report]:
-    """Return the benchmarks kept so far, one per device."""
-    return [Report.read(path) for path in sorted((project_root() / "data" / "evidence").glob("bench_*.json"))]
-
-
-def speed_page(reports: Iterable[Report] | None = None) -> str:
+def speed_page() -> str:
     """Return the page that shows the kept benchmarks: for each device a table per size."""
     parts = ["How it is measured, and what the columns say: [benchmarks.md](benchmarks.md)."]
-    for report in kept_reports() if reports is None else reports:
+    for report in map(Report.read, sorted((project_root() / "data" / "evidence").glob("bench_*.json"))):
         packages = {"torch": report.machine["versions"]["torch"]} | report.peers
         versions = ", ".join(f"{name} {version}" for name, version in packages.items())
         about = f"Milliseconds in float32, median of {report.rounds} rounds. {versions}; commit "

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from gcplib.lab.bench.measure import now, shuffled
+from gcplib.lab.analysis.speed import now
+from gcplib.lab.bench.measure import shuffled
 from gcplib.lab.data import TypefacesSpec
 from gcplib.lab.files import project_root
 from gcplib.lab.markdown import page, table
@@ -92,14 +93,13 @@ def measure_training(
         state, source, indices, recipe = networks[name]
         start = now(fabric.device)
         train_epoch(state, fabric, source, indices, recipe, seed=0)
-        found[name].append(BATCH * steps / (now(fabric.device) - start))
+        found[name].append(1e3 * BATCH * steps / (now(fabric.device) - start))
     speeds = pd.DataFrame(found)[1:]  # the first pass warms up
     rows = []
     for name in names:
         beside = CASES[name].beside
-        low, middle, high = speeds[name].quantile([0.25, 0.5, 0.75])
         row = {"network": name, "pixels": pixels, "batch": BATCH, "rounds": rounds, "steps": steps}
-        row |= {"images_per_second": middle, "low": low, "high": high}
+        row |= zip(("images_per_second", "low", "high"), speeds[name].quantile([0.5, 0.25, 0.75]), strict=True)
         row |= {"beside": beside, "relative": (speeds[name] / speeds[beside]).median()}
         rows.append(row | {"parameters": sum(p.numel() for p in networks[name][0].network.parameters())})
     return pd.DataFrame(rows)
@@ -109,15 +109,11 @@ def training_speed_page() -> str:
     """Return the page that shows what is kept: for each device a table with a row per network."""
     parts = ["From the encoded image to the optimizer's step; how it is measured: [benchmarks.md](benchmarks.md)."]
     for path in sorted((project_root() / "data" / "evidence").glob("training_speed_*.csv")):
-        found = pd.read_csv(path).to_dict("records")
-        rows = [
-            (
-                f"{row['network']}, {row['pixels']} px",
-                f"{row['images_per_second']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
-                "" if row["beside"] == row["network"] else f"{100 * row['relative']:.0f} % of `{row['beside']}`",
-            )
-            for row in found
-        ]
+        rows, found = [], pd.read_csv(path).to_dict("records")
+        for row in found:
+            speed = f"{row['images_per_second']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+            beside = "" if row["beside"] == row["network"] else f"{100 * row['relative']:.0f} % of `{row['beside']}`"
+            rows.append((f"{row['network']}, {row['pixels']} px", speed, beside))
         text = (
             "{backbone}, reduction to {reduction} channels, {rounds} rounds of {steps} batches of {batch}. {machine}, "
             "{threads} threads; torch {torch}, commit `{commit}`."
