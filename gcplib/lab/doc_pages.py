@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from gcplib.lab.bench.gpu_results import gpu_page
 from gcplib.lab.bench.layers import speed_page
 from gcplib.lab.bench.networks import training_speed_page
 from gcplib.lab.bench.transforms import transforms_page
@@ -98,6 +99,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "data_sets.md": layouts_page,
     "speed.md": speed_page,
     "training_speed.md": training_speed_page,
+    "gpu.md": gpu_page,
 }
 
 

@@ -168,7 +168,8 @@ class SpectralGradient(Function):
         rank = _rank(x, route, centered)
         with torch.autocast(g.device.type, enabled=False), one_look():
             if route in THIN:
-                return _thin_backward(g, u, lam, null, *saved, fn, rule, rank)
+                to_null, back = saved
+                return _thin_backward(g, u, lam, null, to_null, back, fn, rule, rank)
             inner = product(u.mT, product(g, u))
             grad = product(product(u, weighted_gradient(fn, rule, inner, lam, null, rank, forward_mode)), u.mT)
             if route == "matrix":

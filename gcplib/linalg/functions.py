@@ -10,6 +10,7 @@ All raise a ValueError at a setting out of range.
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class SpectralFunction:
     positive: bool = False
     gain: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     base: "SpectralFunction | None" = None
-    matrix: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    matrix: Callable[[Tensor, Any], Tensor] | None = None
 
     def __str__(self) -> str:
         return self.name

@@ -58,7 +58,9 @@ def _only_products(fn: SpectralFunction, rule: GradientRule) -> bool:
 ROUTES = ("auto", "full", "thin", "svd", "products")
 
 
-def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | GradientRule = "exact") -> Tensor:
+def spectral_map(
+    s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | GradientRule = "exact", route: str = "auto"
+) -> Tensor:
     """Return ``f(S) = U f(lam) U^T`` of symmetric positive semi-definite matrices.
 
     Args:
@@ -66,6 +68,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
         fn: a ``SpectralFunction``, or its name (``list_functions``).
         rule: how to differentiate, a ``GradientRule`` or its name (``list_rules``); ``exact`` is finite at repeated
             and zero eigenvalues.
+        route: by eigenvalues (``auto``), or square roots by ``products``, see ``covariance_map``.
 
     Returns:
         ``(..., d, d)``. Eigenvalues under ``rank_tolerance`` of the largest count as zero, unless the function is
@@ -83,10 +86,11 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
             [0., 3.]])
     """
     check_matrices(s)
-    fn, rule = check_map(fn, rule, "full", s.shape[-1])
+    check_route(route, ("auto", "products"))
+    fn, rule = check_map(fn, rule, route, s.shape[-1])
     rank_tolerance(s.dtype)
     look(check_symmetric, s)
-    if _only_products(fn, rule):
+    if route == "products" or _only_products(fn, rule):
         return map_by_products(s, fn)
     try:
         with torch.autocast(s.device.type, enabled=False):
@@ -129,13 +133,18 @@ def _batch(x: Tensor) -> Tensor:
     return x.flatten(0, -3) if x.dim() > 2 else x.unsqueeze(0)
 
 
+def check_route(route: str, routes: tuple[str, ...]) -> None:
+    """Raise a ValueError unless there is such a route."""
+    if route not in routes:
+        raise ValueError(unknown("route", route, routes))
+
+
 def check_map(
     fn: str | SpectralFunction, rule: str | GradientRule, route: str, channels: int
 ) -> tuple[SpectralFunction, GradientRule]:
     """Return the spectral function and the gradient rule, or raise a ValueError about what cannot work together."""
     fn, rule = get_function(fn), get_rule(rule)
-    if route not in ROUTES:
-        raise ValueError(unknown("route", route, ROUTES))
+    check_route(route, ROUTES)
     if route in ("thin", "svd"):
         if fn.zero != 0:
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")

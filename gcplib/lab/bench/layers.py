@@ -113,10 +113,16 @@ def keep(device: str) -> Path:
     return dataclasses.replace(report, rows=few).write(kept)
 
 
+def kept_reports() -> list[Report]:
+    """Return the benchmarks kept so far, one per device."""
+    paths = [project_root() / "data" / "evidence" / f"bench_{device}.json" for device in ("cpu", "cuda")]
+    return [Report.read(path) for path in paths if path.is_file()]
+
+
 def speed_page() -> str:
     """Return the page that shows the kept benchmarks: for each device a table per size."""
     parts = ["How it is measured, and what the columns say: [benchmarks.md](benchmarks.md)."]
-    for report in map(Report.read, sorted((project_root() / "data" / "evidence").glob("bench_*.json"))):
+    for report in kept_reports():
         packages = {"torch": report.machine["versions"]["torch"]} | report.peers
         versions = ", ".join(f"{name} {version}" for name, version in packages.items())
         about = f"Milliseconds in float32, median of {report.rounds} rounds. {versions}; commit "

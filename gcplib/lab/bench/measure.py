@@ -81,7 +81,12 @@ def shuffled(things: Iterable[T], rounds: int) -> list[T]:
 
 
 def measure(
-    size: Size, functions: Mapping[Method, Callable], rounds: int, device: str = "cpu", slow: float = 5.0
+    size: Size,
+    functions: Mapping[Method, Callable],
+    rounds: int,
+    device: str = "cpu",
+    slow: float = 5.0,
+    each_round: bool = False,
 ) -> list[dict]:
     """Return one row per method: quartiles of the times, memory, errors of the matrix and of ``dl/dX``.
 
@@ -91,6 +96,7 @@ def measure(
         rounds: timed passes of each method, after the first ones.
         device: ``cpu`` or ``cuda``.
         slow: seconds; a method whose first pass takes longer is timed by that one pass.
+        each_round: whether rows also hold ``rounds_ms``, the total of every round, for ratios within a round.
 
     Returns:
         Times in milliseconds, memory in megabytes. ``error`` and ``gradient_error`` are relative, against the same
@@ -133,6 +139,8 @@ def measure(
     for method, row in rows.items():
         # The first pass counts where it is the only one.
         passes = pd.DataFrame(times[method][1:] or times[method], columns=["forward_ms", "backward_ms"])
-        quartiles = passes.assign(total_ms=passes.sum(axis=1)).quantile([0.25, 0.5, 0.75])
-        row |= {"rounds": len(passes)} | quartiles.set_axis(["low", "median", "high"]).to_dict()
+        passes["total_ms"] = passes.sum(axis=1)
+        quartiles = passes.quantile([0.25, 0.5, 0.75]).set_axis(["low", "median", "high"]).to_dict()
+        row |= {"rounds": len(passes)} | quartiles
+        row |= {"rounds_ms": passes["total_ms"].tolist()} if each_round else {}
     return list(rows.values())
