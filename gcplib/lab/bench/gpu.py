@@ -68,9 +68,7 @@ def _facts() -> dict:
     facts = {"cuda": torch.version.cuda, "cusolver": solver, "driver": None, "gpus": []}
     if torch.cuda.is_available():
         cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-        facts["gpus"] = [
-            f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.major}.{card.minor}" for card in cards
-        ]
+        facts["gpus"] = [f"{c.name}, {c.total_memory / 2**30:.0f} GiB, {c.major}.{c.minor}" for c in cards]
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         try:
             found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +89,20 @@ def shape(row: dict) -> str:
     return "batch {batch}, {channels} channels, {positions} positions".format(**row)
 
 
+def size_tables(rows: Iterable[dict]) -> list[str]:
+    """Return a heading and a table of ``cells`` for every size."""
+    parts = []
+    for text, group in itertools.groupby(rows, shape):
+        found = cells(list(group))
+        parts += [f"### {text}", table(list(found[0]), [list(cell.values()) for cell in found])]
+    return parts
+
+
+def four_digits(text: str) -> float:
+    """Return a number of a JSON file as it is kept."""
+    return float(f"{float(text):.4g}")
+
+
 def keep(device: str) -> Path:
     """Copy the last benchmark on a device to ``data/evidence``, in four digits, and return the file.
 
@@ -109,7 +123,7 @@ def keep(device: str) -> Path:
             f"run {command} with all sizes and methods"
         )
     kept = project_root() / "data" / "evidence" / f"bench_{device}.json"
-    few = json.loads(json.dumps(report.rows), parse_float=lambda text: float(f"{float(text):.4g}"))
+    few = json.loads(json.dumps(report.rows), parse_float=four_digits)
     return dataclasses.replace(report, rows=few).write(kept)
 
 
@@ -127,7 +141,5 @@ def speed_page() -> str:
         versions = ", ".join(f"{name} {version}" for name, version in packages.items())
         about = f"Milliseconds in float32, median of {report.rounds} rounds. {versions}; commit "
         parts += [f"## {report.processor}", f"{about}`{report.machine['commit']}`, {report.date[:10]}."]
-        for _, rows in itertools.groupby(report.rows, shape):
-            found = cells(rows := list(rows))
-            parts += [f"### {shape(rows[0])}", table(list(found[0]), [list(cell.values()) for cell in found])]
+        parts += size_tables(report.rows)
     return page("Speed and exactness of the layers", *parts)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gcplib import linalg
-from gcplib.linalg import ROUTES, covariance, covariance_map
+from gcplib.linalg import covariance, covariance_map
 from gcplib.linalg.eigen import eigh
 from gcplib.linalg.parallel import batch_parts, over_batch
 
@@ -134,7 +134,7 @@ class _CupyRoot(torch.autograd.Function):
 def _cupy() -> Function:
     import cupy  # noqa: F401
 
-    return lambda x: _CupyRoot.apply(covariance(x))
+    return _of_covariance(_CupyRoot.apply)
 
 
 METHODS = (
@@ -159,13 +159,9 @@ METHODS = (
 
 CUPY = f"cupy-cuda{(torch.version.cuda or '12')[:2]}x"
 # What is timed on a GPU besides.
-CUDA_METHODS = tuple(
-    method
-    for method in (
-        Method("exact root, products", "exact root", lambda: lambda x: covariance_map(x, route="products")),
-        Method("exact root, CuPy eigh", "exact root", _cupy, CUPY, ours=False),
-    )
-    if method.package or "products" in ROUTES
+CUDA_METHODS = (
+    Method("exact root, products", "exact root", lambda: lambda x: covariance_map(x, route="products")),
+    Method("exact root, CuPy eigh", "exact root", _cupy, CUPY, ours=False),
 )
 
 
