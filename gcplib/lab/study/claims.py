@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcplib.lab.files import runs_dir, write_text
+from gcplib.lab.files import runs_dir, write_json
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.study.verdicts import UNTESTED, Assessment, Evidence, assess, claims
 
@@ -56,8 +56,7 @@ def record(
         "by": "study" if os.environ.get("GCPLIB_STUDY") else "hand",
         "machine": describe_machine(),
     }
-    text = json.dumps(document, indent=1, ensure_ascii=False)
-    write_text(_folder(profile) / f"{claim}-{notebook}.json", text + "\n")
+    write_json(_folder(profile) / f"{claim}-{notebook}.json", document)
     word = f"{UNTESTED}: none of these is a primary effect" if found.verdict == UNTESTED else found.verdict
     return _frame(
         {"claim": claim, **asdict(item), "role": "primary" if primary else "secondary", "p": p, "verdict": word}

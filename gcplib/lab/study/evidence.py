@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcplib.lab.files import project_root, runs_dir, write_atomic, write_text
+from gcplib.lab.files import project_root, runs_dir, write_atomic, write_json, write_text
 from gcplib.lab.machine import machine_line
 from gcplib.lab.markdown import page, table
 from gcplib.lab.study.claims import assess_records, read_records
@@ -47,7 +47,7 @@ def keep_evidence(profile: str) -> list[Path]:
     readme = project_root() / "README.md"
     before = readme.read_text(encoding="utf-8")
     with_lines(before, "")  # what cannot be shown is not kept
-    written = [write_text(_kept_path(profile), json.dumps(records, indent=1, ensure_ascii=False) + "\n")]
+    written = [write_json(_kept_path(profile), records)]
     if with_figure:
         written.append(written[0].with_name("accuracy.png"))
         with write_atomic(written[-1]) as temporary:

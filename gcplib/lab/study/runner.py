@@ -15,7 +15,7 @@ from gcplib.lab.files import cache_dir, runs_dir
 from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import counted
 from gcplib.lab.study.alive import PIPE, kill_tree, only_study
-from gcplib.lab.study.devices import VISIBLE, usable_devices
+from gcplib.lab.study.devices import VISIBLE, visible_devices
 from gcplib.lab.study.index_page import build_report, report_path
 from gcplib.lab.study.jobs import USER_CACHE
 from gcplib.lab.study.notebooks import check_kernel, notebooks_dir
@@ -90,7 +90,7 @@ def run_study(
 def _devices(plan: Plan, gpus: int | None) -> list[str] | None:
     """Return the GPUs that the jobs may use, or None if nobody asked for any: they see what there is."""
     wanted = sum(job.gpus for job in plan.jobs.values())
-    devices = usable_devices(gpus) if wanted or gpus is not None else None
+    devices = visible_devices(gpus) if wanted or gpus is not None else None
     if wanted and not devices:
         print(f"No GPU to use: {counted(wanted, 'job')} of training runs will use the CPU.", flush=True)
     return devices
