@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from papermill.iorw import load_notebook_node
@@ -19,7 +21,6 @@ from papermill.parameterize import parameterize_notebook
 from gcplib.lab.files import read_json, write_atomic, write_json
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.study.claims import forget_claims
-from gcplib.lab.study.notebooks import KERNEL
 
 __all__ = ["NotebookFailed", "execute"]
 
@@ -35,6 +36,11 @@ class NotebookFailed(RuntimeError):
 
 
 class _Client(NotebookClient):
+    def create_kernel_manager(self) -> AsyncKernelManager:
+        """Make a kernel of this Python, whatever kernels Jupyter knows of: those may lack our packages."""
+        self.km = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+        return self.km
+
     def output(self, outs: list, msg: dict, *arguments: Any) -> Any:
         """Print what a cell prints, as it prints it."""
         if msg["msg_type"] == "stream":
@@ -64,7 +70,7 @@ def execute(
     forget_claims(profile, notebook.stem)
     output.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
-    options = {"kernel_name": KERNEL, "language": "python"}  # a notebook without its metadata does not say
+    options = {"kernel_name": NATIVE_KERNEL_NAME, "language": "python"}  # a notebook without its metadata does not say
     document = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters), **options)
     failure = _run(document, notebook.parent, timeout, tell)
     seconds = round(time.monotonic() - started, 1)
@@ -90,7 +96,7 @@ def _run(document: Any, folder: Path, timeout: int, tell: Callable[..., None]) -
     options = {"timeout": timeout, "startup_timeout": 120, "resources": {"metadata": {"path": str(folder)}}}
     for start in range(KERNEL_STARTS):
         try:
-            _Client(document, kernel_name=KERNEL, on_cell_execute=begin, **options).execute()
+            _Client(document, on_cell_execute=begin, **options).execute()
             return None
         except Exception as caught:
             error = caught

@@ -40,9 +40,13 @@ def build_report(plan: Plan) -> Path:
     for path in [*folder.glob("notebooks/*.html"), *folder.glob("figures/*.png")]:
         if path.name not in kept:  # of an earlier report
             path.unlink()
-    rows, template = _claims(plan), Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
-    values = {"plan": plan, "notebooks": notebooks, "claims": rows, "summary": _summary(plan, rows), "css": CSS}
-    values |= {"counts": plan.count_runs(), "unfinished": plan.runs("failed", "diverged"), "origin": _provenance(plan)}
+    template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
+    rows = _claims(plan)
+    # Some claims have secondary effects alone.
+    tested = [row["verdict"] for row in rows if row["verdict"] != UNTESTED]
+    values = {"plan": plan, "notebooks": notebooks, "claims": rows, "tested": tested, "css": CSS}
+    values |= {"verdicts": count_verdicts(tested), "counted": counted, "runs": plan.count_runs()}
+    values |= {"unfinished": plan.runs("failed", "diverged"), "origin": _provenance(plan)}
     return write_text(report_path(plan), jinja2.Environment(**JINJA).from_string(template).render(values))
 
 
@@ -77,16 +81,6 @@ def _claims(plan: Plan) -> list[dict[str, Any]]:
         notes = [record["note"] for record in own if record["note"]]
         rows.append({"claim": claim, "verdict": found.verdict, "effects": effects, "notes": notes})
     return rows
-
-
-def _summary(plan: Plan, rows: list[dict[str, Any]]) -> str:
-    statuses, (total, words) = [plan.status(job) for job in plan.of("notebooks")], plan.count_runs()
-    parts = [f"{statuses.count('ok')} of {counted(len(statuses), 'notebook')} ran through"] if statuses else []
-    parts = [f"{parts[0]}, {statuses.count('failed')} failed"] if "failed" in statuses else parts
-    parts += [f"Of {counted(total, 'training run')}, {words}"] if total else []
-    tested = [row["verdict"] for row in rows if row["verdict"] != UNTESTED]  # some have secondary effects alone
-    text = f"Of {len(rows)} claims, {len(tested)} {'was' if len(tested) == 1 else 'were'} tested in this profile"
-    return ". ".join([*parts, text + (f": {count_verdicts(tested)}." if tested else ".")])
 
 
 def _provenance(plan: Plan) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Notebooks as a study sees them: their text, the values that they take, and the kernel that runs them.
+"""Notebooks as a study sees them: their text, and the values that they take.
 
 papermill warns about an unknown parameter and goes on, and passes text where a number is meant. Here the cell tagged
 ``parameters`` is read as Python, so that values can be checked before anything runs.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,8 @@ from gcplib.lab.files import project_root
 from gcplib.lab.study.sources import parse_cell
 from gcplib.lab.validation import unknown
 
-__all__ = ["KERNEL", "Notebook", "check_kernel", "discover", "notebooks_dir"]
+__all__ = ["Notebook", "discover", "notebooks_dir"]
 
-KERNEL = "python3"
-INSTALL_KERNEL = "python -m ipykernel install --sys-prefix --name python3"
 TYPES = {"Any": Any, "Literal": Literal} | {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -36,21 +33,6 @@ def notebooks_dir() -> Path:
 def discover() -> dict[str, Path]:
     """Return every notebook, by name without ``.ipynb``."""
     return {path.stem: path for path in sorted(notebooks_dir().glob("*.ipynb"))}
-
-
-def check_kernel() -> None:
-    """Raise ValueError, with the command that mends it, if the kernel ``python3`` is not this Python, or not there."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        spec = KernelSpecManager().get_kernel_spec(KERNEL)
-    except NoSuchKernel:
-        raise ValueError(f"Jupyter has no kernel {KERNEL!r}; install it with: {INSTALL_KERNEL}") from None
-    program, here = (os.path.realpath(os.path.dirname(path)) for path in (spec.argv[0], sys.executable))
-    # A bare "python" is replaced by this very interpreter; a full path to another one runs without our packages.
-    if os.path.isabs(spec.argv[0]) and program != here:
-        place = f"({spec.resource_dir}) starts {spec.argv[0]}, but this is {sys.executable}"
-        raise ValueError(f"the Jupyter kernel {KERNEL!r} {place}; install this one with: {INSTALL_KERNEL}")
 
 
 class Notebook:

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import sys
 
 import psutil
 import pytest
@@ -9,7 +10,6 @@ from nbclient import NotebookClient
 
 from gcplib.lab.study.alive import StudyRunning, only_study
 from gcplib.lab.study.execute import NotebookFailed, execute
-from gcplib.lab.study.notebooks import check_kernel
 from gcplib.lab.study.runner import run_study
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
@@ -210,23 +210,13 @@ def test_a_kernel_whose_port_was_taken_is_started_again(world, monkeypatch, caps
     assert "starting another kernel" in capsys.readouterr().err
 
 
-def test_a_missing_or_foreign_kernel_says_how_to_install_it(world, monkeypatch):
-    from jupyter_client import kernelspec
-
-    def missing(self, name):
-        raise kernelspec.NoSuchKernel(name)
-
-    world.notebook("a")
-    world.profile("notebooks: {a: }")
-    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", missing)
-    with pytest.raises(ValueError, match="python -m ipykernel install --sys-prefix --name python3"):
-        run_study("smoke")
-    foreign = kernelspec.KernelSpec(argv=["/elsewhere/bin/python", "-m", "ipykernel"], resource_dir="/there")
-    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda self, name: foreign)
-    with pytest.raises(ValueError, match="starts /elsewhere/bin/python"):
-        run_study("smoke")
-    monkeypatch.undo()
-    check_kernel()
+def test_the_kernel_is_of_this_python_whatever_jupyter_knows(world, monkeypatch):
+    foreign = world.root / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["/elsewhere/bin/python"], "display_name": "x", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(world.root / "jupyter"))
+    path = world.notebook("plain", f"import sys\nassert sys.executable == {sys.executable!r}")
+    execute(path, "smoke", {}, world.runs("plain.ipynb"))
 
 
 def test_a_full_disk_is_noticed_before_anything_runs(world, monkeypatch):
