@@ -22,17 +22,9 @@ from gcplib.lab.files import read_json, write_atomic, write_json
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.study.claims import forget_claims
 
-__all__ = ["NotebookFailed", "execute"]
+__all__ = ["execute"]
 
 KERNEL_STARTS = 3
-
-
-class NotebookFailed(RuntimeError):
-    """A notebook stopped with an error; ``failure`` has number, id and source of the cell, error and traceback."""
-
-    def __init__(self, name: str, failure: dict[str, Any]) -> None:
-        super().__init__(f"{name} failed in cell [{failure['number']}]: {failure['error']}\n{failure['traceback']}")
-        self.failure = failure
 
 
 class _Client(NotebookClient):
@@ -63,7 +55,7 @@ def execute(
     ``<name>.failed.ipynb``. A cell may take ``timeout`` seconds, and ``tell`` is called when one begins.
 
     Raises:
-        NotebookFailed: a cell raised an error, took too long, or its kernel died.
+        RuntimeError: a cell raised an error, took too long, or its kernel died.
     """
     failed, facts = output.with_suffix(".failed.ipynb"), output.with_suffix(".json")
     started, date = time.monotonic(), datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -81,12 +73,13 @@ def execute(
     entry |= {"status": "failed" if failure else "ok", "failure": failure, "date": date}
     write_json(facts, entry | {"parameters": dict(parameters), "machine": describe_machine()})
     if failure:
-        raise NotebookFailed(output.stem, failure)
+        where = f"{output.stem} failed in cell [{failure['number']}]"
+        raise RuntimeError(f"{where}: {failure['error']}\n{failure['traceback']}")
     return output
 
 
 def _run(document: Any, folder: Path, timeout: int, tell: Callable[..., None]) -> dict[str, Any] | None:
-    """Run the cells in place, and return what went wrong, and where."""
+    """Run the cells in place; return what went wrong, and number, id and source of the cell where it did."""
     cells, begun = document.cells, []
 
     def begin(cell: nbformat.NotebookNode, cell_index: int) -> None:

@@ -72,12 +72,10 @@ class Watch:
         """
         now, left = time.time(), [job for job in self.jobs if self._state(job) not in ("done", "failed")]
         begun = {job.name: self.states.get(job.name, {}).get("begun", now) for job in self.jobs}
-        total = done = 0
-        for job in self.jobs:
-            if job.kind == "sweeps":
-                total += len(job.values)
-                done += len(job.values) if job not in left else self.states.get(job.name, {}).get("done", 0)
-        pace = (now - min(begun[job.name] for job in self.jobs if job.kind == "sweeps")) / done if done else 0.0
+        sweeps = [job for job in self.jobs if job.kind == "sweeps"]
+        total = sum(len(job.values) for job in sweeps)
+        done = sum(self.states.get(job.name, {}).get("done", 0) if job in left else len(job.values) for job in sweeps)
+        pace = (now - min(begun[job.name] for job in sweeps)) / done if done else 0.0
         times = [(max(usual - (now - begun[j.name]), 1), j.threads) for j in left if (usual := self.usual[j.name])]
         work = sum(seconds * min(threads, self.cores) for seconds, threads in times) / self.cores
         seconds = pace * (total - done) + max([work, *(seconds for seconds, _ in times)])
