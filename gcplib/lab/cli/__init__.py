@@ -1,7 +1,7 @@
-"""The command line, ``gcplib`` or ``python -m gcplib``: one module per command.
+"""The command line, ``gcplib`` or ``python -m gcplib``: one module per command, with its name.
 
-Each has ``NAME``, ``SUMMARY``, ``DETAIL`` and ``EXAMPLE``, ``add_options(parser)`` and ``run(arguments)``, which gives
-the exit code (None for 0); none imports anything heavy before it runs.
+Each has ``SUMMARY``, ``DETAIL`` and ``EXAMPLE``, ``add_options(parser)`` and ``run(arguments)``, which gives the exit
+code (None for 0); none imports anything heavy before it runs.
 """
 
 from __future__ import annotations
@@ -67,14 +67,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="gcplib", description=about)
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    added = {module.NAME: _add(commands, module) for module in (data, train, study, report, bench, docs)}
-    _add(added["data"].add_subparsers(title="commands", metavar="COMMAND"), check)
+    added = {module: _add(commands, module) for module in (data, train, study, report, bench, docs)}
+    _add(added[data].add_subparsers(title="commands", metavar="COMMAND"), check)
     return parser
 
 
 def _add(commands: Any, module: Any) -> argparse.ArgumentParser:
     layout = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": f"example:\n  {module.EXAMPLE}"}
-    parser = commands.add_parser(module.NAME, help=module.SUMMARY, description=module.DETAIL, **layout)
+    name = module.__name__.rpartition(".")[2]
+    parser = commands.add_parser(name, help=module.SUMMARY, description=module.DETAIL, **layout)
     parser.set_defaults(run=module.run)
     module.add_options(parser)
     return parser

@@ -15,8 +15,6 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 __all__ = ["Page"]
 
-TEMPLATE = Path(__file__).with_name("notebook.html.j2")
-
 
 class _Renderer(IPythonRenderer):
     """Turns formulas into MathML, which browsers draw by themselves; what cannot be converted stays LaTeX."""
@@ -61,7 +59,7 @@ class Page:
         """The whole page."""
         self.document.metadata.pop("widgets", None)  # they would need a script from the network; their text stays
         self.document.metadata["title"] = self.title
-        exporter = _Exporter(template_file=str(TEMPLATE))
+        exporter = _Exporter(template_file=str(Path(__file__).with_name("notebook.html.j2")))
         resources = {"failure": self.failure, "anchor": _anchor(self.failure) if self.failure else ""}
         return exporter.from_notebook_node(self.document, resources)[0]
 
