@@ -162,7 +162,7 @@ def test_every_job_that_asks_for_a_gpu_has_one_of_its_own(world, monkeypatch):
 
 def test_more_gpus_than_there_are_is_an_error(world, monkeypatch):
     monkeypatch.delenv("GCPLIB_ROOT")  # the list of the typefaces is there
-    monkeypatch.setattr("gcplib.lab.study.devices.visible_devices", lambda: ["0"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     world.profile("runs: {all: {gpus: 1, base: {pool: gap}}}")
     with pytest.raises(ValueError, match="2 GPUs are asked for, but torch sees 1"):
         run_study("smoke", gpus=2)
