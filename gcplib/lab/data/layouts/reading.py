@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gcplib.lab.data.layouts.listing import first
@@ -75,10 +75,10 @@ def read_mat(path: Path, name: str) -> list[Any]:
     return list(np.atleast_1d(values[name]))
 
 
-def flat_classes(root: Path, split: str) -> dict[str, list[str]]:
+def flat_classes(root: Path, split: str = ".") -> dict[str, list[str]]:
     """Return the images of every class folder of a split, as paths below ``root``; folders within them are refused."""
     found = class_folders(root, split)
-    if deep := ["/".join((split, *key)) for key in found if len(key) > 1]:
+    if deep := [str(PurePosixPath(split, *key)) for key in found if len(key) > 1]:
         raise ValueError(f"{split}/ has folders in its class folders ({first(deep)})")
     return {name: paths for (name,), paths in found.items()}
 
@@ -94,7 +94,7 @@ def class_folders(root: Path, split: str) -> dict[tuple[str, ...], list[str]]:
         if inner and images:
             raise ValueError(f"{split}/{name} holds both images and folders ({first(inner)})")
         for key in [(name, leaf) for leaf in inner] or [(name,)]:
-            folder = "/".join((split, *key))
+            folder = str(PurePosixPath(split, *key))
             deeper, held = scan(root / folder) if inner else ([], images)
             if deeper:
                 raise ValueError(f"{folder} holds folders ({first(deeper)}), one level deeper than is understood")
