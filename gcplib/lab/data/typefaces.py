@@ -32,10 +32,8 @@ def _no_more_than_are_pinned(families: int) -> int:
     return families
 
 
-# A classifier needs two classes, every split an image of every family, and letters room to be read.
-Families = Annotated[int, Field(ge=2), AfterValidator(_no_more_than_are_pinned)]
+# Every split needs an image of every family.
 Count = Annotated[int, Field(ge=1, le=100_000)]
-Pixels = Annotated[int, Field(ge=64, le=512)]
 
 
 @specification
@@ -54,11 +52,11 @@ class TypefacesSpec:
         SpecError: a setting is not an integer, or out of its range.
     """
 
-    families: Families = 60
+    families: Annotated[int, Field(ge=2), AfterValidator(_no_more_than_are_pinned)] = 60
     train: Count = 40
     validation: Count = 10
     test: Count = 20
-    pixels: Pixels = 224
+    pixels: Annotated[int, Field(ge=64, le=512)] = 224  # letters need room to be read
     seed: Seed = 0
 
     # Whether the square may be cropped at different places of an image: it is all there is.

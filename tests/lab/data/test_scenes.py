@@ -78,6 +78,9 @@ def test_training_parts_are_nested_and_do_not_depend_on_the_order():
 def test_small_classes_are_on_both_sides_and_a_single_image_is_trained_on():
     assert len(training_part(["1", "2"], 0.9)) == len(training_part(["1", "2"], 0.1)) == 1
     assert training_part(["1"], 0.1) == {"1"}
+    for fraction in (0, 1):
+        with pytest.raises(ValueError, match="above 0 and below 1, got"):
+            training_part(["1"], fraction)
 
 
 @every

@@ -18,11 +18,7 @@ _TRAIN, _MINI, _VAL = ("train", "2021_train"), ("train_mini", "2021_train_mini")
 # Number, kingdom, phylum, class, order, family, genus and species.
 _TAXON = re.compile(r"\d+(_[^_]+){7}")
 # The parts of a table in COCO's format, and what we need of each entry.
-_TABLE = {
-    "images": {"id", "file_name"},
-    "annotations": {"image_id", "category_id"},
-    "categories": {"id", "name"},
-}
+_TABLE = {"images": {"id", "file_name"}, "annotations": {"image_id", "category_id"}, "categories": {"id", "name"}}
 
 
 def _sources(root: Path) -> dict[str, Callable[[Path], Listing]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -67,20 +68,16 @@ def file_sizes(listing: Listing) -> list[int]:
     Raises:
         FileNotFoundError: images are missing; the message counts them and names the first.
     """
-    sizes = {path: _size(listing.base / path) for path in listing.paths}
-    if missing := [path for path, size in sizes.items() if size is None]:
+    sizes = {}
+    for path in listing.paths:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            sizes[path] = os.stat(listing.base / path).st_size
+    if missing := [path for path in listing.paths if path not in sizes]:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(listing.paths)} listed images are not below {listing.base}: "
             f"{first(missing)}. Unpack or copy the data set again, or leave them out by ImagesSpec.skip"
         )
     return [sizes[path] for path in listing.paths]
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def leave_out(listing: Listing, paths: Sequence[str]) -> Listing:

@@ -45,9 +45,14 @@ def training_part(paths: Sequence[str], fraction: float) -> set[str]:
 
     They are shuffled by a hash of their names, which no order of the folders and no release of a library changes.
 
+    Raises:
+        ValueError: the fraction is not above 0 and below 1.
+
     >>> len(training_part(["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/4.jpg"], 0.5))
     2
     """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction of the training images must be above 0 and below 1, got {fraction}")
     shuffled = sorted(paths, key=lambda path: hashlib.sha256(f"0/{Path(path).name}".encode()).digest())
     return set(shuffled[: min(max(round(fraction * len(paths)), 1), max(len(paths) - 1, 1))])
 
