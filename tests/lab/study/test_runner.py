@@ -82,6 +82,7 @@ def test_a_failure_is_isolated_shown_and_continued(world):
     assert written <= {"notebooks", "sources", "runs", "good.count", "bad.count"}
 
 
+@pytest.mark.slow
 def test_data_are_prepared_once_before_what_needs_them(world):
     package = world.root / "sources" / "gcplib" / "lab"
     (package / "data.py").write_text(
@@ -112,6 +113,7 @@ def test_data_are_prepared_once_before_what_needs_them(world):
     assert "no fonts here" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", ["a", "b"])
 def test_a_notebook_that_trains_for_others_starts_first(world, chosen):
     for name in ("a", "b"):
@@ -131,6 +133,7 @@ while not pathlib.Path('../go').exists(): time.sleep(0.1)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_whole_and_continues(world):
     world.notebook("first", COUNT.format("first"))
     world.notebook("slow", SLOW)

@@ -20,6 +20,7 @@ def sweep_file(world, job):
     return json.loads(world.runs("smoke", "sweeps", f"{job}.json").read_text())
 
 
+@pytest.mark.slow
 def test_failed_and_diverged_runs_do_not_stop_the_rest_and_failed_ones_are_tried_again(world):
     world.training()
     world.notebook("reads", NOTEBOOK, parameters="profile = 'smoke'\nfamilies = 8")
@@ -91,6 +92,7 @@ runs:
     assert not world.runs("smoke", "sweeps", "all-3.json").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_in_a_run_leaves_the_others_trained(world):
     world.training()
     world.notebook("reads", NOTEBOOK)
