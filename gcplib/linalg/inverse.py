@@ -11,7 +11,9 @@ from torch import Tensor
 
 from gcplib.linalg.calls import check_count
 from gcplib.linalg.covariance import symmetric
+from gcplib.linalg.products import product
 from gcplib.linalg.tolerance import NonFiniteError, check_matrices, require
+from gcplib.linalg.transforms import look
 
 
 def newton_schulz_inverse(s: Tensor, steps: int = 7) -> Tensor:
@@ -44,10 +46,10 @@ def newton_schulz_inverse(s: Tensor, steps: int = 7) -> Tensor:
         v = eye - s / t
         z = eye + v / 2
         for _ in range(steps - 1):
-            square = v @ v
-            v = (3 * square + square @ v) / 4
-            z = z + z @ v / 2
-        return z @ z / t
+            square = product(v, v)
+            v = (3 * square + product(square, v)) / 4
+            z = z + product(z, v) / 2
+        return product(z, z) / t
 
 
 def check_sparse_inverse(steps: int, step_size: float, sparsity: float, newton_steps: int) -> None:
@@ -96,6 +98,10 @@ def sparse_inverse(
             h, g = step_size * (1 - i / (steps - 1)), s - newton_schulz_inverse(p, newton_steps)
             p = symmetric((p.relu() - h * (g + sparsity)).relu() - ((-p).relu() - h * (sparsity - g)).relu())
 
+    def check(p: Tensor) -> None:
+        ok = torch.isfinite(p).all() & (p.diagonal(dim1=-2, dim2=-1).sum(-1) > 0).all()
+        require(ok, "the sparse inverse is not finite, or nothing is left of it", refuse)
+
     def refuse() -> NoReturn:
         settings = f"steps={steps}, step_size={step_size}, sparsity={sparsity}, newton_steps={newton_steps}"
         raise NonFiniteError(
@@ -103,6 +109,5 @@ def sparse_inverse(
             "give a smaller step_size, sparsity or newton_steps, if the matrices are finite"
         )
 
-    ok = torch.isfinite(p.detach()).all() & (p.detach().diagonal(dim1=-2, dim2=-1).sum(-1) > 0).all()
-    require(ok, "the sparse inverse is not finite, or nothing is left of it", refuse)
+    look(check, p)
     return p
