@@ -83,9 +83,9 @@ def test_precisions_empty_batches_copies_and_one_graph(name, shrinkage):
         pool(x)
 
 
-def test_the_route_is_full_and_said():
+def test_settings_are_said():
     pool = create_pool("mpn_cov", 8, shrinkage="oracle")
-    assert pool.extra_repr() == "8, out_features=36, fn=sqrt, rule=exact, route=full, shrinkage=oracle"
+    assert pool.extra_repr() == "8, out_features=36, fn=sqrt, rule=exact, route=auto, shrinkage=oracle"
     assert "shrinkage=ledoit_wolf" in repr(create_pool("log", 8, shrinkage="ledoit_wolf"))
     assert "shrinkage" not in repr(create_pool("mpn_cov", 8))
 
