@@ -51,8 +51,9 @@ types: $(READY)
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir notebooks
 
-bench: $(READY)  ## time the pooling layers side by side
-	@$(BIN)/python -m gcplib bench
+bench: $(READY)  ## time the pooling layers, their derivatives and exports side by side
+	@$(BIN)/python -m gcplib bench layers
+	@$(BIN)/python -m gcplib bench derivatives
 
 lint: $(READY)  ## format and check the code and the notebooks
 	@$(BIN)/ruff format .

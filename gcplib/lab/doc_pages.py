@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from gcplib.lab.bench.derivatives_page import derivatives_page
 from gcplib.lab.bench.layers import speed_page
 from gcplib.lab.bench.networks import training_speed_page
 from gcplib.lab.bench.transforms import transforms_page
@@ -119,6 +120,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "recipes.md": recipes_page,
     "data_sets.md": layouts_page,
     "speed.md": speed_page,
+    "derivatives.md": derivatives_page,
     "training_speed.md": training_speed_page,
 }
 

@@ -17,7 +17,19 @@ from gcplib.lab.files import project_root, runs_dir, write_text
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.markdown import page, table
 
-__all__ = ["Report", "cells", "keep", "kept_reports", "report_path", "shape", "speed_page"]
+__all__ = [
+    "Report",
+    "cells",
+    "evidence_path",
+    "keep",
+    "keep_report",
+    "kept_reports",
+    "number",
+    "report_path",
+    "scientific",
+    "shape",
+    "speed_page",
+]
 
 
 def _peer_versions() -> dict[str, str]:
@@ -96,6 +108,17 @@ def shape(row: dict) -> str:
     return "batch {batch}, {channels} channels, {positions} positions".format(**row)
 
 
+def evidence_path(name: str) -> Path:
+    """Return where the kept benchmark of this name is."""
+    return project_root() / "data" / "evidence" / f"bench_{name}.json"
+
+
+def keep_report(report: Report, name: str) -> Path:
+    """Write a benchmark to ``data/evidence``, in four digits, and return the file."""
+    few = json.loads(json.dumps(report.rows), parse_float=lambda text: float(f"{float(text):.4g}"))
+    return dataclasses.replace(report, rows=few).write(evidence_path(name))
+
+
 def keep(device: str) -> Path:
     """Copy the last benchmark on a device to ``data/evidence``, in four digits, and return the file.
 
@@ -115,14 +138,13 @@ def keep(device: str) -> Path:
             f"{path.name} lacks {len(missing)} of {len(wanted)} rows, for example {method!r} at {size}; "
             f"run {command} with all sizes and methods"
         )
-    kept = project_root() / "data" / "evidence" / f"bench_{device}.json"
-    few = json.loads(json.dumps(report.rows), parse_float=lambda text: float(f"{float(text):.4g}"))
-    return dataclasses.replace(report, rows=few).write(kept)
+    return keep_report(report, device)
 
 
 def kept_reports() -> list[Report]:
     """Return the benchmarks kept so far, one per device."""
-    return [Report.read(path) for path in sorted((project_root() / "data" / "evidence").glob("bench_*.json"))]
+    paths = [project_root() / "data" / "evidence" / f"bench_{device}.json" for device in ("cpu", "cuda")]
+    return [Report.read(path) for path in paths if path.is_file()]
 
 
 def speed_page(reports: Iterable[Report] | None = None) -> str:
