@@ -221,7 +221,7 @@ def measure_derivatives(size: Size, rounds: int) -> list[dict]:
     """
     if (precision := torch.get_float32_matmul_precision()) != "highest":
         raise ValueError(
-            f"float32 products are set to {precision!r}; set torch.set_float32_matmul_precision('highest')"
+            f"float32 products have precision {precision!r}; call torch.set_float32_matmul_precision('highest') first"
         )
     about = dict(zip(("batch", "channels", "positions"), size, strict=True))
     name = " x ".join(map(str, size))

@@ -75,7 +75,7 @@ def decomposed_covariance(x: Tensor) -> Tensor:
     with torch.no_grad():
         small = s if x.shape[-2] < x.shape[-1] else x.mT @ x
         parts = batch_parts(small, small.shape[-1])
-        over_batch(lambda index, part, out: (eigh(small[part])[0],), parts, small, small.shape[:-1])
+        over_batch(lambda part, out: (eigh(small[part])[0],), parts, small, small.shape[:-1])
     return s
 
 
