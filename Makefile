@@ -13,7 +13,7 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 part = @start=$$(date +%s); echo "== $(1)"; { $(2); } || exit 1; echo "== $(1): $$(($$(date +%s) - start)) s"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke test test-all style types lab bench lint lock clean distclean
+.PHONY: help setup study smoke test test-all style types lab bench gpu lint lock clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 bench: $(READY)  ## time the pooling layers, their derivatives and exports side by side
 	@$(BIN)/python -m gcplib bench layers
 	@$(BIN)/python -m gcplib bench derivatives
+
+gpu: $(READY)  ## test and time everything on an NVIDIA card (8 minutes)
+	@$(BIN)/python -m gcplib bench gpu
 
 lint: $(READY)  ## format and check the code and the notebooks
 	@$(BIN)/ruff format .

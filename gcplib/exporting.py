@@ -77,7 +77,7 @@ def export(
         with torch.no_grad(), by_products():
             program = torch.onnx.export(fixed, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
     except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.Unsupported) as error:
-        cause = error
+        cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, ValueError):
             cause = cause.__cause__
         if isinstance(cause, ValueError):  # said by the part that cannot
@@ -95,11 +95,11 @@ def export(
         session = onnxruntime.InferenceSession(name, providers=["CPUExecutionProvider"])
         for inputs, want in ((example, expected), (example[:1], expected_alone)):
             (got,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
-            error = (torch.from_numpy(got) - want).abs().max() / want.abs().max()
-            if not error <= tolerance:
+            apart = (torch.from_numpy(got) - want).abs().max() / want.abs().max()
+            if not apart <= tolerance:
                 raise ExportError(
                     f"onnxruntime computes other outputs than torch from {tuple(inputs.shape)}: they differ by "
-                    f"{error.item():.2g} of the largest, {tolerance:g} are allowed; covariances whose trace is more "
+                    f"{apart.item():.2g} of the largest, {tolerance:g} are allowed; covariances whose trace is more "
                     "than 1e5 of the smallest eigenvalue need a shrinkage, or a larger tolerance"
                 )
         os.replace(name, path)

@@ -86,7 +86,7 @@ def test_a_file_that_computes_something_else_does_not_replace_the_old_one(tmp_pa
     path.write_text("old")
     # Eigenvalues far below what the fixed number of steps reaches.
     steps = {torch.float32: (2, 1e-2, 0.1)}
-    monkeypatch.setattr("gcplib.linalg.iterations.ROOT_STEPS", steps)
+    monkeypatch.setattr("gcplib.linalg.roots.ROOT_STEPS", steps)
     with pytest.raises(ExportError, match=r"they differ by .* of the largest"):
         export(gcplib.create_pool("mpn_cov", 16).eval(), path, features(2, 7))
     assert path.read_text() == "old"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gcplib.lab.bench.derivatives_page import derivatives_page
+from gcplib.lab.bench.gpu_results import gpu_page
 from gcplib.lab.bench.layers import speed_page
 from gcplib.lab.bench.networks import training_speed_page
 from gcplib.lab.bench.transforms import transforms_page
@@ -122,6 +123,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "speed.md": speed_page,
     "derivatives.md": derivatives_page,
     "training_speed.md": training_speed_page,
+    "gpu.md": gpu_page,
 }
 
 

@@ -34,7 +34,9 @@ from gcplib.linalg.gradient_rules import (
     top_n,
     truncate,
 )
-from gcplib.linalg.iterations import newton_schulz, pade_root, taylor_root
+from gcplib.linalg.inverse import newton_schulz_inverse, sparse_inverse
+from gcplib.linalg.roots import newton_schulz, pade_root, taylor_root
+from gcplib.linalg.shrinkage import ledoit_wolf, oas, shrunk_covariance
 from gcplib.linalg.spectral import (
     ROUTES,
     by_products,
@@ -69,6 +71,7 @@ __all__ = [
     "get_function",
     "get_rule",
     "invsqrtm",
+    "ledoit_wolf",
     "list_eigenvalue_sets",
     "list_functions",
     "list_rules",
@@ -76,6 +79,8 @@ __all__ = [
     "newton",
     "newton_schulz",
     "newton_schulz_function",
+    "newton_schulz_inverse",
+    "oas",
     "pade",
     "pade_function",
     "pade_released",
@@ -87,6 +92,8 @@ __all__ = [
     "rank_tolerance",
     "second_moment",
     "set_residual_check",
+    "shrunk_covariance",
+    "sparse_inverse",
     "spectral_dtype",
     "spectral_map",
     "sqrtm",

@@ -15,12 +15,12 @@ from gcplib.linalg.covariance import (
     second_moment,
     twice_symmetric_product,
 )
+from gcplib.linalg.differentiable import of_features, of_matrix
 from gcplib.linalg.eigen import eigh, svd
 from gcplib.linalg.eigenvalues import not_noise, outputs, require_semidefinite
 from gcplib.linalg.functions import SpectralFunction
 from gcplib.linalg.gradient import weighted_gradient
 from gcplib.linalg.gradient_rules import GradientRule
-from gcplib.linalg.matrix_functions import of_features, of_matrix
 from gcplib.linalg.parallel import batch_parts, over_batch
 from gcplib.linalg.products import product
 from gcplib.linalg.tolerance import one_look
@@ -142,7 +142,7 @@ def _rank(x: Tensor, route: str, centered: bool) -> int:
 
 
 def _differentiable(saved: list[Tensor], call: tuple, x: Tensor) -> Tensor:
-    """Return the same C in the operations of ``matrix_functions``, from what the fast forward pass has saved."""
+    """Return the same C in the operations of ``differentiable``, from what the fast forward pass has saved."""
     (u, lam, null, *others), (fn, _, route, centered) = saved, call
     if route == "matrix":
         return of_matrix(fn, x, u, lam, null)
@@ -159,7 +159,7 @@ def _differentiable(saved: list[Tensor], call: tuple, x: Tensor) -> Tensor:
 class SpectralGradient(Function):
     """``dl/dX`` from ``dl/dC``, or with ``forward_mode`` dC from dS, which differs where f has a scale.
 
-    Its own derivatives are those of the same map in the differentiable operations of ``matrix_functions``.
+    Its own derivatives are those of the same map in the differentiable operations of ``differentiable``.
     """
 
     @staticmethod
@@ -168,7 +168,8 @@ class SpectralGradient(Function):
         rank = _rank(x, route, centered)
         with torch.autocast(g.device.type, enabled=False), one_look():
             if route in THIN:
-                return _thin_backward(g, u, lam, null, *saved, fn, rule, rank)
+                to_null, back = saved
+                return _thin_backward(g, u, lam, null, to_null, back, fn, rule, rank)
             inner = product(u.mT, product(g, u))
             grad = product(product(u, weighted_gradient(fn, rule, inner, lam, null, rank, forward_mode)), u.mT)
             if route == "matrix":

@@ -36,7 +36,7 @@ def eigensolver_faults(torch_version: str, cusolver_version: str | None) -> list
     []
     """
     found = []
-    if TorchVersion(torch_version) < (2, 12):
+    if TorchVersion(torch_version) < "2.12":
         found.append(
             f"torch {torch_version} decomposes matrices above 32 rows one at a time on CUDA, some hundred times slower "
             "than 2.12, which takes a batch at once; update torch, or use route='products'"

@@ -10,12 +10,13 @@ All raise a ValueError at a setting out of range.
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gcplib.linalg import diagonal, polynomials
 from gcplib.linalg import divided_differences as formulas
-from gcplib.linalg import matrix_functions
 from gcplib.linalg.calls import Partial, resolve, write_call
 
 
@@ -53,20 +54,20 @@ class SpectralFunction:
     positive: bool = False
     gain: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     base: "SpectralFunction | None" = None
-    matrix: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    matrix: Callable[[Tensor, Any], Tensor] | None = None
 
     def __str__(self) -> str:
         return self.name
 
 
-SQRT = SpectralFunction("sqrt", torch.sqrt, formulas.root_difference, matrix=matrix_functions.root)
+SQRT = SpectralFunction("sqrt", torch.sqrt, formulas.root_difference, matrix=diagonal.root)
 INVSQRT = SpectralFunction(
-    "invsqrt", torch.rsqrt, formulas.inverse_root_difference, inf, positive=True, matrix=matrix_functions.inverse_root
+    "invsqrt", torch.rsqrt, formulas.inverse_root_difference, inf, positive=True, matrix=diagonal.inverse_root
 )
 IDENTITY = SpectralFunction(
-    "identity", formulas.identity, formulas.identity_difference, smooth=True, matrix=matrix_functions.identity
+    "identity", formulas.identity, formulas.identity_difference, smooth=True, matrix=diagonal.identity
 )
-LOG = SpectralFunction("log", torch.log, formulas.log_difference, -inf, positive=True, matrix=matrix_functions.log)
+LOG = SpectralFunction("log", torch.log, formulas.log_difference, -inf, positive=True, matrix=diagonal.log)
 
 
 def power(exponent: float) -> SpectralFunction:
@@ -81,7 +82,7 @@ def power(exponent: float) -> SpectralFunction:
         return {0.5: SQRT, -0.5: INVSQRT, 1: IDENTITY}[exponent]
     value, quotient = Partial(formulas.power, float(exponent)), Partial(formulas.power_difference, float(exponent))
     name, negative = write_call("power", exponent), exponent < 0
-    matrix = Partial(matrix_functions.power, float(exponent))
+    matrix = Partial(diagonal.power, float(exponent))
     return SpectralFunction(name, value, quotient, inf if negative else 0.0, positive=negative, matrix=matrix)
 
 
@@ -105,7 +106,7 @@ def accelerated_function(steps: int = 4, smallest: float = 1e-3) -> SpectralFunc
 
 def _iteration(name: str, steps: tuple[formulas.Step, ...]) -> SpectralFunction:
     value, quotient = Partial(formulas.iteration, steps), Partial(formulas.iteration_difference, steps)
-    return _approximate_root(name, value, quotient, "trace", Partial(matrix_functions.iteration, steps))
+    return _approximate_root(name, value, quotient, "trace", Partial(polynomials.iteration, steps))
 
 
 def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str, matrix: Callable) -> SpectralFunction:
@@ -122,7 +123,7 @@ def taylor_function(terms: int = 10) -> SpectralFunction:
     """
     coefficients = formulas.taylor_coefficients(terms)
     value, quotient = (Partial(f, coefficients, 1) for f in (formulas.horner, formulas.horner_difference))
-    matrix = Partial(matrix_functions.polynomial, coefficients, 1)
+    matrix = Partial(polynomials.polynomial, coefficients, 1)
     return _approximate_root(write_call("taylor", terms), value, quotient, "norm", matrix)
 
 
@@ -133,7 +134,7 @@ def pade_function() -> SpectralFunction:
 
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    return _approximate_root("pade", formulas.pade, formulas.pade_difference, "norm", matrix_functions.pade)
+    return _approximate_root("pade", formulas.pade, formulas.pade_difference, "norm", polynomials.pade)
 
 
 FUNCTIONS: dict[str, SpectralFunction | Callable[..., SpectralFunction]] = {

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from gcplib.linalg.eigen import NoEigensolverError
 from gcplib.linalg.functions import IDENTITY, LOG, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
 from gcplib.linalg.gradient_rules import EXACT, LYAPUNOV, GradientRule, get_rule
-from gcplib.linalg.iterations import features_by_products, map_by_products, steps_of
+from gcplib.linalg.roots import features_by_products, map_by_products, steps_of
 from gcplib.linalg.tolerance import (
     NonFiniteError,
     check_matrices,
@@ -57,7 +58,9 @@ def _only_products(fn: SpectralFunction, rule: GradientRule) -> bool:
 ROUTES = ("auto", "full", "thin", "svd", "products")
 
 
-def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | GradientRule = "exact") -> Tensor:
+def spectral_map(
+    s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | GradientRule = "exact", route: str = "auto"
+) -> Tensor:
     """Return ``f(S) = U f(lam) U^T`` of symmetric positive semi-definite matrices.
 
     Args:
@@ -65,6 +68,7 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
         fn: a ``SpectralFunction``, or its name (``list_functions``).
         rule: how to differentiate, a ``GradientRule`` or its name (``list_rules``); ``exact`` is finite at repeated
             and zero eigenvalues.
+        route: by eigenvalues (``auto``), or square roots by ``products``, see ``covariance_map``.
 
     Returns:
         ``(..., d, d)``. Eigenvalues under ``rank_tolerance`` of the largest count as zero, unless the function is
@@ -82,10 +86,11 @@ def spectral_map(s: Tensor, fn: str | SpectralFunction = "sqrt", rule: str | Gra
             [0., 3.]])
     """
     check_matrices(s)
-    fn, rule = check_map(fn, rule, "full", s.shape[-1])
+    check_route(route, ("auto", "products"))
+    fn, rule = check_map(fn, rule, route, s.shape[-1])
     rank_tolerance(s.dtype)
     look(check_symmetric, s)
-    if _only_products(fn, rule):
+    if route == "products" or _only_products(fn, rule):
         return map_by_products(s, fn)
     try:
         with torch.autocast(s.device.type, enabled=False):
@@ -128,13 +133,18 @@ def _batch(x: Tensor) -> Tensor:
     return x.flatten(0, -3) if x.dim() > 2 else x.unsqueeze(0)
 
 
+def check_route(route: str, routes: tuple[str, ...]) -> None:
+    """Raise a ValueError unless there is such a route."""
+    if route not in routes:
+        raise ValueError(unknown("route", route, routes))
+
+
 def check_map(
     fn: str | SpectralFunction, rule: str | GradientRule, route: str, channels: int
 ) -> tuple[SpectralFunction, GradientRule]:
     """Return the spectral function and the gradient rule, or raise a ValueError about what cannot work together."""
     fn, rule = get_function(fn), get_rule(rule)
-    if route not in ROUTES:
-        raise ValueError(unknown("route", route, ROUTES))
+    check_route(route, ROUTES)
     if route in ("thin", "svd"):
         if fn.zero != 0:
             raise ValueError(f"route {route!r} needs a function with f(0) = 0, but {fn} has f(0) = {fn.zero}")
@@ -173,10 +183,10 @@ def covariance_map(
         rule: as for ``spectral_map``.
         route: ``full`` decomposes the covariance (d x d); ``thin`` the Gram matrix (M x M), much cheaper where
             positions are few; ``svd`` the features themselves, slower but without squaring their condition number;
-            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``. ``products`` takes no
-            eigenvalues: roots alone, exact to 1e-5 (float32) where the trace is up to 1e5 of the smallest eigenvalue
-            that counts; it waits for no host and fits in a CUDA graph, and where an exact root has a fixed number of
-            steps smaller eigenvalues come out smaller.
+            ``auto`` takes the smaller of the first two. Rules other than ``exact`` need ``full``. ``products`` has
+            square roots alone, by products: no eigensolver, and nothing that a GPU waits for, so that it fits in a
+            CUDA graph. In float32 it is right to 1e-5 where the trace is up to 1e5 times the smallest eigenvalue that
+            is not zero; eigenvalues below 4e-6 of the trace come out too small.
         centered: False takes the second moment about zero, ``f(X X^T / M)``, in place of the covariance.
 
     Returns:
@@ -202,9 +212,10 @@ def covariance_map(
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
     moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
     if route == "products" or _only_products(fn, rule):
+        out = features_by_products(x, fn, centered)
         if x.device.type == "cpu":  # a GPU need not wait: NaN stays NaN in products
-            look(partial(_explain, "features", made, moment), x)
-        return features_by_products(x, fn, centered)
+            look(partial(_check_root, made, moment), out, x)
+        return out
     try:
         with torch.autocast(x.device.type, enabled=False):
             if fn == IDENTITY and rule == EXACT:
@@ -227,6 +238,14 @@ def _instead(error: NoEigensolverError, fn: SpectralFunction, rule: GradientRule
     except ValueError as cannot:
         raise cannot from error
     warnings.warn(f"{error}: taken here, with the same values and gradient", stacklevel=3)
+
+
+def _check_root(made: str, moment: Callable[[Tensor], Tensor], root: Tensor, x: Tensor) -> None:
+    def explain() -> NoReturn:
+        _explain("features", made, moment, x)
+        raise NonFiniteError(f"the root of features of shape {tuple(x.shape)} overflows {x.dtype}")
+
+    require(torch.isfinite(root).all(), "features are not finite", explain)
 
 
 def _check_finite(moment: Tensor) -> None:

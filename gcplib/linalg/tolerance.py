@@ -85,7 +85,7 @@ def require(ok: Tensor, message: str, otherwise: Callable[[], NoReturn]) -> None
     Within ``one_look`` at its end. In a compiled graph, where no value can be looked at, the graph itself fails with
     the short message.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or (ok.is_cuda and torch.cuda.is_current_stream_capturing()):
         torch._assert_async(ok, message)
     elif (checks := getattr(_waiting, "checks", None)) is not None:
         checks.append((ok, otherwise))
@@ -99,7 +99,8 @@ def one_look() -> Iterator[None]:
     if torch.compiler.is_compiling() or getattr(_waiting, "checks", None) is not None:
         yield
         return
-    _waiting.checks = checks = []
+    checks: list[tuple[Tensor, Callable[[], NoReturn]]] = []
+    _waiting.checks = checks
     try:
         yield
     finally:

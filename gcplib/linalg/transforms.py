@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-def batched(function: type[Function]) -> type[Function]:
+def batched(function: Any) -> Any:
     """Give an autograd function of batches ``(n, ...)`` its rule under ``vmap``: mapped dimensions join the batch.
 
     Its forward mode, ``push(ctx, *tangents)``, goes into a subclass of its own, because torch.compile takes no function
@@ -32,7 +32,7 @@ def batched(function: type[Function]) -> type[Function]:
     return function
 
 
-def run(function: type[Function], *arguments: Any) -> Any:
+def run(function: Any, *arguments: Any) -> Any:
     """Apply an autograd function that is ``batched``."""
     return (function if torch.compiler.is_compiling() else function.with_forward_mode).apply(*arguments)
 

@@ -108,6 +108,10 @@ class AveragePool(nn.Module):
         """Pool reduced features ``(B, d, M)`` in a dtype the spectral part can run in."""
         return x.mean(-1)
 
+    def join(self, x: Tensor) -> Tensor:
+        """Return the positions of all views ``(B, V, d, M)`` side by side, ``(B, d, V M)``."""
+        return (center(x) if self.centered else x).transpose(1, 2).flatten(2)
+
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``(B, C, H, W)``, or views ``(B, V, C, H, W)``, to ``(B, out_features)``.
 
@@ -128,7 +132,7 @@ class AveragePool(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(spectral_dtype(x.dtype))
             if views is not None:
-                x = (center(x) if self.centered else x).unflatten(0, views).transpose(1, 2).flatten(2)
+                x = self.join(x.unflatten(0, views))
             return self.pool(x)
 
     def extra_repr(self) -> str:

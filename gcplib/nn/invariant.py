@@ -8,7 +8,7 @@ acts on the features, which is cheaper.
 import torch
 from torch import Tensor, nn
 
-from gcplib.linalg import center, covariance, covariance_map, newton_schulz, newton_schulz_function, spectral_dtype
+from gcplib.linalg import center, covariance_map, newton_schulz_function, spectral_dtype
 from gcplib.nn.base import MatrixPool
 from gcplib.nn.bilinear import signed_root
 from gcplib.nn.options import check_positive
@@ -133,7 +133,7 @@ class InvariantPool(MatrixPool):
         """Return the root ``(B, k, k)`` of reduced features ``(B, d, M)``."""
         # Centered first, so that W does not act on large means, whose rounding would count as variance.
         x = self.projection(center(x))
-        return covariance_map(x, "sqrt") if self.steps is None else newton_schulz(covariance(x), self.steps)
+        return covariance_map(x, self.settings["fn"], route="auto" if self.steps is None else "products")
 
     def pool(self, x: Tensor) -> Tensor:
         # The norm of the upper triangle is one more factor that the last division undoes; the offset is as released.

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from gcplib import linalg
+from gcplib.linalg.shrinkage import check_shrinkage
 from gcplib.nn import scaling_eigen
 from gcplib.nn.base import MatrixPool
-from gcplib.nn.options import check_known, check_parts
+from gcplib.nn.options import check_parts
 
 # Measured on two cores: at 64 channels the products of five steps take 0.7 of the time of one eigendecomposition, at
 # 128 0.9, at 256 1.3 and more.
@@ -27,6 +28,9 @@ class CovariancePool(MatrixPool):
         keep: None, or the set to keep (``gcplib.linalg.list_eigenvalue_sets``), such as ``top(32)``, or as it is.
         where: which passes ``keep`` truncates: ``both``, ``forward`` or ``backward``.
         blocks: g parts of d / g channels, each with a covariance of its own: d (d / g + 1) / 2 entries in all.
+        shrinkage: None, or how far the covariance is moved toward a multiple of the identity first: a number above 0
+            and at most 1, or ``ledoit_wolf`` or ``oracle``, which take it from each image
+            (``gcplib.linalg.shrunk_covariance``). There are no null directions then, so ``auto`` is ``full``.
         common: see ``MatrixPool`` and ``AveragePool``.
 
     Raises:
@@ -54,14 +58,23 @@ class CovariancePool(MatrixPool):
         keep: str | linalg.EigenvalueSet | None = None,
         where: str = "both",
         blocks: int = 1,
+        shrinkage: float | str | None = None,
         **common,
     ):
         super().__init__(in_channels, **common)
         check_parts("blocks", blocks, self.channels)
+        if shrinkage is not None:
+            check_shrinkage(shrinkage)
+            if route in ("thin", "svd"):
+                raise ValueError(
+                    f"route {route!r} needs null directions, which shrinkage={shrinkage!r} fills; use full"
+                )
+        self.shrinkage = shrinkage
         self.route, self.blocks, self.size = route, blocks, self.channels // blocks + self.added
         fn, rule = linalg.get_function(fn), linalg.get_rule(rule)
         self.settings = {"fn": fn, "rule": rule, "route": route, "amplify": amplify, "keep": keep} | self.settings
         self.settings |= {"where": None if keep is None else where, "blocks": blocks if blocks > 1 else None}
+        self.settings["shrinkage"] = shrinkage
         if amplify is not None:
             fn = scaling_eigen.amplify(fn, amplify, self.size)
         # What cannot work fails here, not in the first training step.
@@ -75,7 +88,14 @@ class CovariancePool(MatrixPool):
 
     def matrix(self, x: Tensor) -> Tensor:
         """Return ``(B, d, d)``, or the blocks ``(B, g, d / g, d / g)`` on the diagonal, of features ``(B, d, M)``."""
-        return linalg.covariance_map(self.parts(x), self.fn, self.rule, self.route, centered=self.centered)
+        return self.map(self.parts(x), self.route)
+
+    def map(self, x: Tensor, route: str) -> Tensor:
+        """Return the function of the covariance, or of the shrunk one, of parts of features."""
+        if self.shrinkage is None:
+            return linalg.covariance_map(x, self.fn, self.rule, route, centered=self.centered)
+        shrunk = linalg.shrunk_covariance(x, self.shrinkage)
+        return linalg.spectral_map(shrunk, self.fn, self.rule, "products" if route == "products" else "auto")
 
     def parts(self, x: Tensor) -> Tensor:
         """Return the features of each covariance: ``(B, d, M)``, or of blocks ``(B, g, d / g, M)``."""
@@ -90,27 +110,24 @@ class NewtonSchulzPool(CovariancePool):
         steps: of the iteration; the paper uses 5.
         route: ``products`` runs the iteration; ``full``, ``thin`` or ``svd`` evaluate the function that it computes on
             the eigenvalues (``gcplib.linalg.newton_schulz_function``), to the same matrix and gradient. ``auto`` takes
-            these where they are cheaper: on a CPU, of fewer positions than channels, or of more than 128 channels.
+            these where they are cheaper: on a CPU, of fewer positions than channels, or of more than 128 channels. With
+            shrinkage only the number of channels decides.
         options: see ``CovariancePool``; amplify, keep and rules other than exact need the eigenvalues.
     """
 
     fixed = ("fn",)
 
-    def __init__(self, in_channels: int, *, steps: int = 5, route: str = "auto", **options):
-        check_known("route", route, (*linalg.ROUTES, "products"))
-        eigenvalues = "auto" if route == "products" else route
-        super().__init__(in_channels, fn=linalg.newton_schulz_function(steps), route=eigenvalues, **options)
-        plain = self.fn.base is None and self.rule == linalg.get_rule("exact")
-        if route == "products" and not plain:
-            raise ValueError("amplify, keep and rule need the eigenvalues, which route 'products' has not; use auto")
-        self.by_products, self.steps = plain and route in ("auto", "products"), steps
-        self.route = self.settings["route"] = route
+    def __init__(self, in_channels: int, *, steps: int = 5, **options):
+        super().__init__(in_channels, fn=linalg.newton_schulz_function(steps), **options)
+        self.steps = steps
 
     def matrix(self, x: Tensor) -> Tensor:
-        few = self.size <= MOST_CHANNELS_FOR_PRODUCTS and x.shape[-1] >= self.size
-        if self.by_products and (self.route == "products" or few or x.device.type != "cpu"):
-            return linalg.newton_schulz(linalg.covariance(self.parts(x)), self.steps)
-        return super().matrix(x)
+        x, route = self.parts(x), self.route
+        # With few positions the thin route is cheaper, which shrinkage has not.
+        few = self.size <= MOST_CHANNELS_FOR_PRODUCTS and (x.shape[-1] >= self.size or self.shrinkage is not None)
+        if route == "auto" and self.rule.exact and self.fn.base is None and (few or x.device.type != "cpu"):
+            route = "products"
+        return self.map(x, route)
 
 
 class GaussianPool(CovariancePool):
@@ -137,7 +154,7 @@ class GaussianPool(CovariancePool):
     torch.Size([2, 45])
     """
 
-    fixed = ("amplify", "keep", "where", "blocks")
+    fixed = ("amplify", "keep", "where", "blocks", "shrinkage")
     centered = False
     added = 1
 
@@ -156,7 +173,7 @@ class LogPool(MatrixPool):
 
     Args:
         in_channels: C.
-        shrinkage: a, above 0 and at most 1.
+        shrinkage: a, above 0 and at most 1; or ``ledoit_wolf`` or ``oracle``, see ``CovariancePool``.
         common: see ``MatrixPool``.
 
     Raises:
@@ -168,14 +185,10 @@ class LogPool(MatrixPool):
     min_positions = 2
     centered = True
 
-    def __init__(self, in_channels: int, *, shrinkage: float = 0.02, **common):
+    def __init__(self, in_channels: int, *, shrinkage: float | str = 0.02, **common):
         super().__init__(in_channels, **common)
-        if not 0 < shrinkage <= 1:
-            raise ValueError(f"shrinkage must be above 0 and at most 1, got {shrinkage}")
+        check_shrinkage(shrinkage)
         self.shrinkage = self.settings["shrinkage"] = shrinkage
 
     def matrix(self, x: Tensor) -> Tensor:
-        s = linalg.covariance(x)
-        mean = s.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        eye = torch.eye(self.channels, dtype=s.dtype, device=s.device)
-        return linalg.logm((1 - self.shrinkage) * s + self.shrinkage * mean * eye)
+        return linalg.logm(linalg.shrunk_covariance(x, self.shrinkage))

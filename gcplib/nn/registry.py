@@ -9,9 +9,12 @@ from torch import nn
 from gcplib.linalg import SpectralFunction, pade_function, power, taylor_function, top_n
 from gcplib.nn.base import AveragePool, Widths, check_widths
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
+from gcplib.nn.dropcov import DropCovPool
 from gcplib.nn.invariant import InvariantPool
+from gcplib.nn.moment_probing import MomentProbingPool
 from gcplib.nn.options import check_parts, make_module
 from gcplib.nn.pooling import CovariancePool, GaussianPool, LogPool, NewtonSchulzPool
+from gcplib.nn.sparse_inverse import SparseInversePool
 
 
 def _mpn_cov(in_channels: int, *, exponent: float | None = None, **options) -> CovariancePool:
@@ -66,6 +69,9 @@ POOLS: dict[str, Callable[..., nn.Module]] = {
     "svd_pade": partial(_exact_root, rule="pade"),
     "gaussian": GaussianPool,
     "idccp": InvariantPool,
+    "dropcov": DropCovPool,
+    "isice": SparseInversePool,
+    "moment_probing": MomentProbingPool,
 }
 
 
@@ -85,11 +91,14 @@ def create_pool(name: str | Callable[..., nn.Module] | nn.Module, in_channels: i
             ``svd_power_iteration``, ``svd_newton``, ``svd_taylor``, ``svd_pade`` the exact root with the published
             gradient rules (``rule``; ``drop`` for the third), in float64; ``gaussian`` the root of mean and covariance
             in one matrix (``fn``, ``rule``, ``route``); ``idccp`` the root of the projected covariance
-            (``projection``). Or a class of modules, called like these; or a module, which is returned.
+            (``projection``); ``dropcov`` the covariance, with channels dropped in training (``preserve``); ``isice``
+            its sparse inverse (``steps``, ``step_size``, ``sparsity``); ``moment_probing`` average and
+            cross-covariances of a projection (``width``, ``heads``). Or a class of modules, called like these; or a
+            module, which is returned.
         in_channels: channels C of the feature map.
         options: of the pool. Those by name take ``reduction``, ``reduction_groups``, ``device`` and ``dtype``; all but
-            ``gap`` and ``cbp`` ``compute_dtype``; those from the eigenvalues of the covariance ``amplify`` (the Scaling
-            Eigen Branch), ``keep`` and ``where`` (truncation) and ``blocks``.
+            ``gap``, ``cbp`` and ``moment_probing`` ``compute_dtype``; those from the eigenvalues of the covariance
+            ``amplify`` (the Scaling Eigen Branch), ``keep`` and ``where`` (truncation), ``blocks`` and ``shrinkage``.
 
     Raises:
         ValueError: unknown name, bad sizes, or what cannot work together.

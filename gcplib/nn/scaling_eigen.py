@@ -64,7 +64,7 @@ def amplify(fn: str | SpectralFunction, how: str | Amplifier, channels: int) -> 
     fn, how = get_function(fn), resolve(Amplifier, "amplification", how, AMPLIFIERS)
     if fn.base is not None:
         raise ValueError(f"{fn} is amplified already")
-    return replace(how.put_on(fn, channels), name=f"{fn}, {how}", base=fn)
+    return replace(how.put_on(fn, channels), name=f"{fn}, {how}", base=fn, matrix=None)
 
 
 def _with_gain(gain: Callable[[Tensor, Tensor], Gain], fn: SpectralFunction, channels: int) -> SpectralFunction:

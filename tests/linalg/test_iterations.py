@@ -18,7 +18,7 @@ from gcplib.linalg import (
     taylor_root,
     triu_vector,
 )
-from gcplib.linalg.iterations import map_by_products
+from gcplib.linalg.roots import map_by_products
 
 DOUBLE = torch.float64
 

@@ -17,7 +17,7 @@ from gcplib.linalg import (
     triu_vector,
 )
 
-MATRIX_POOLS = [name for name in list_pools() if name not in ("gap", "cbp")]
+MATRIX_POOLS = [name for name in list_pools() if name not in ("gap", "cbp", "moment_probing")]
 
 
 @pytest.mark.parametrize("reduction", [None, 5])

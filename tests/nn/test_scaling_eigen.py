@@ -213,5 +213,13 @@ def test_rules_of_the_plain_root_refuse_amplified_ones():
         create_pool("mpa", 8, amplify="exp", rule="lyapunov")
     with pytest.raises(TypeError, match="amplify"):
         create_pool("gap", 8, amplify="exp")
-    with pytest.raises(ValueError, match="need the eigenvalues, which route 'products' has not"):
+    with pytest.raises(ValueError, match="route 'products' has the square root"):
         create_pool("isqrt_cov", 8, amplify="exp", route="products")
+
+
+@pytest.mark.parametrize("how", ["released", "exp", "exp_relative", "power(0.25)", "constant(1)"])
+def test_amplified_roots_refuse_second_derivatives(how):
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(create_pool("mpn_cov", 4, amplify=how)(x).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="has no second derivative"):
+        g.square().sum().backward()

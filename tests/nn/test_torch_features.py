@@ -1,10 +1,8 @@
 """Pools inside the machinery of torch: compiled, distributed, checkpointed."""
 
-import os
-
 import pytest
 import torch
-from torch import nn
+from distributed_gradients import check_distributed
 
 from gcplib import create_pool, list_pools
 
@@ -58,35 +56,8 @@ def test_compiled_pools_are_not_silent_about_nan(name):
         compiled(x)
 
 
-def _network(name):
-    torch.manual_seed(0)
-    pool = create_pool(name, 6)
-    return nn.Sequential(nn.Conv2d(3, 6, 1), pool, nn.Linear(pool.out_features, 2))
-
-
-def _gradients(model, x, target):
-    nn.functional.cross_entropy(model(x), target).backward()
-    return [p.grad for p in model.parameters()]
-
-
-def _worker(rank, place, x, target, want):
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
-    try:
-        half = slice(4 * rank, 4 * rank + 4)
-        for name, gradients in want.items():
-            model = nn.parallel.DistributedDataParallel(_network(name))
-            for got, expected in zip(_gradients(model, x[half], target[half]), gradients, strict=True):
-                torch.testing.assert_close(got, expected)
-    finally:
-        torch.distributed.destroy_process_group()
-
-
 def test_distributed_gradients_are_those_of_the_whole_batch(tmp_path):
-    x, target = torch.randn(8, 3, 4, 4), torch.randint(2, (8,))
-    want = {name: _gradients(_network(name), x, target) for name in ("mpn_cov", "isqrt_cov", "svd_taylor")}
-    torch.multiprocessing.spawn(_worker, (tmp_path / "meeting", x, target, want), nprocs=2)
+    check_distributed(tmp_path, "gloo")
 
 
 @pytest.mark.parametrize("name", list_pools())

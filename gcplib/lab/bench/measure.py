@@ -96,7 +96,12 @@ def shuffled(things: Iterable[T], rounds: int) -> list[T]:
 
 
 def measure(
-    size: Size, functions: Mapping[Method, Callable], rounds: int, device: str = "cpu", slow: float = 5.0
+    size: Size,
+    functions: Mapping[Method, Callable],
+    rounds: int,
+    device: str = "cpu",
+    slow: float = 5.0,
+    each_round: bool = False,
 ) -> list[dict]:
     """Return one row per method: quartiles of the times, memory, errors of the matrix and of ``dl/dX``.
 
@@ -106,6 +111,7 @@ def measure(
         rounds: timed passes of each method, after the first ones.
         device: ``cpu`` or ``cuda``.
         slow: seconds; a method whose first pass takes longer is timed by that one pass.
+        each_round: whether rows also hold ``rounds_ms``, the total of every round, for ratios within a round.
 
     Returns:
         Times in milliseconds, memory in megabytes. ``error`` and ``gradient_error`` are relative, against the same
@@ -152,5 +158,7 @@ def measure(
         row["rounds"] = len(times[method])
         forward, backward = zip(*times[method], strict=True)
         row |= {"forward_ms": _quartiles(forward), "backward_ms": _quartiles(backward)}
-        row["total_ms"] = _quartiles([sum(pair) for pair in times[method]])
+        totals = [sum(pair) for pair in times[method]]
+        row["total_ms"] = _quartiles(totals)
+        row |= {"rounds_ms": [1e3 * total for total in totals]} if each_round else {}
     return list(rows.values())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from gcplib.lab.bench.measure import now, shuffled
 from gcplib.lab.data import TypefacesSpec
@@ -15,13 +16,13 @@ from gcplib.lab.files import project_root
 from gcplib.lab.markdown import page, table
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import set_up
-from gcplib.lab.training.engine import Engine, make_fabric
+from gcplib.lab.training.engine import Engine, cached_fabric
 from gcplib.lab.training.loop import train_epoch
 from gcplib.lab.training.recipe import Recipe
 from gcplib.lab.training.spec import RunSpec
 from gcplib.linalg.calls import unknown
 
-__all__ = ["CASES", "measure_training", "training_speed_page"]
+__all__ = ["CASES", "measure_passes", "measure_training", "training_speed_page"]
 
 BATCH, FAMILIES = 32, 12
 
@@ -82,7 +83,7 @@ def measure_training(
             raise ValueError(f"{name!r} is compared with {CASES[name].beside!r}; time that, too")
     train = -(-BATCH * steps // FAMILIES)
     data = TypefacesSpec(families=FAMILIES, train=train, validation=1, test=1, pixels=pixels)
-    fabric = make_fabric(engine, "float32")
+    fabric = cached_fabric(engine, "float32")
     networks, found = {}, {name: [] for name in names}
     for name in names:
         case = CASES[name]
@@ -99,12 +100,51 @@ def measure_training(
     rows = []
     for name in names:
         beside = CASES[name].beside
-        low, middle, high = speeds[name].quantile([0.25, 0.5, 0.75])
         row = {"network": name, "pixels": pixels, "batch": BATCH, "rounds": rounds, "steps": steps}
-        row |= {"images_per_second": middle, "low": low, "high": high}
-        row |= {"beside": beside, "relative": (speeds[name] / speeds[beside]).median()}
+        row |= _quartiles(speeds[name]) | {"beside": beside, "relative": (speeds[name] / speeds[beside]).median()}
         rows.append(row | {"parameters": sum(p.numel() for p in networks[name][0].network.parameters())})
     return pd.DataFrame(rows)
+
+
+def _quartiles(speeds: pd.Series) -> dict[str, float]:
+    return dict(zip(("low", "images_per_second", "high"), speeds.quantile([0.25, 0.5, 0.75]), strict=True))
+
+
+def measure_passes(
+    networks: Mapping[str, nn.Module], pixels: int, batch: int, rounds: int, steps: int, device: str
+) -> list[dict]:
+    """Return one row per network: images per second, forward and backward in bf16 autocast, of images at hand.
+
+    No loading and no optimizer's step: only what depends on the network. Rounds are interleaved and shuffled.
+
+    Args:
+        networks: from images ``(B, 3, H, W)`` to logits, on the device, by name.
+        pixels: H and W.
+        batch: B.
+        rounds: timed passes of each, after one to warm up.
+        steps: batches of each pass.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        Median and quartiles of images per second; ``seconds`` holds those of one image in every round.
+    """
+    images, place = torch.randn(batch, 3, pixels, pixels, device=device), torch.device(device)
+    found: dict[str, list[float]] = {name: [] for name in networks}
+    for name in track(shuffled(networks, rounds + 1), f"{pixels} px", unit="pass"):
+        network = networks[name].train()
+        start = now(place)
+        for _ in range(steps):
+            network.zero_grad(set_to_none=True)
+            with torch.autocast(device, dtype=torch.bfloat16):
+                loss = network(images).float().square().mean()
+            loss.backward()
+        found[name].append((now(place) - start) / (batch * steps))
+        network.zero_grad(set_to_none=True)  # no memory while others run
+    about = {"pixels": pixels, "batch": batch, "rounds": rounds, "steps": steps}
+    return [
+        {"network": name, **about, **_quartiles(1 / pd.Series(seconds[1:])), "seconds": seconds[1:]}
+        for name, seconds in found.items()
+    ]
 
 
 def training_speed_page() -> str:

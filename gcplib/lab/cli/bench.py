@@ -1,13 +1,14 @@
-"""``gcplib bench``: time layers and whole networks."""
+"""``gcplib bench``: time layers and whole networks, and check and time the library on a GPU."""
 
 from __future__ import annotations
 
 import argparse
 
 NAME = "bench"
-SUMMARY = "time the layers beside other packages, or whole networks in training"
+SUMMARY = "time the layers beside other packages, or whole networks in training; check a GPU"
 DETAIL = (
-    "Time the ways from features to a normalized covariance (layers, the default), or whole networks in training.\n"
+    "Time the ways from features to a normalized covariance (layers, the default), or whole networks in training,\n"
+    "or test and time everything on an NVIDIA card (gpu).\n"
     "Results are in runs/bench; --keep copies them to data/evidence and renews the page in docs/."
 )
 EXAMPLE = "python -m gcplib bench layers --sizes 16x256x49 --methods torchspd"
@@ -42,6 +43,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     transforms = kinds.add_parser("transforms", help="which transforms, exports and edge cases each pool passes")
     transforms.set_defaults(what="transforms")
     transforms.add_argument("--keep", action="store_true", help="keep the result, and renew its page")
+    gpu = kinds.add_parser("gpu", help="test and time everything on an NVIDIA card, in at most eight minutes")
+    gpu.set_defaults(what="gpu")
+    gpu.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default: %(default)s")
+    gpu.add_argument("--tiny", action="store_true", help="at sizes that say nothing: tries the kit itself")
+    gpu.add_argument("--keep", action="store_true", help="measure nothing; keep the last result")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--rounds must be at least 1, got {arguments.rounds}")
     if arguments.what == "transforms":
         return _transforms(arguments.keep)
+    if arguments.what == "gpu":
+        return _gpu(arguments)
     measured = {"layers": _layers, "derivatives": _derivatives, "training": _training}
     written = measured[arguments.what](arguments)
     if arguments.keep:
@@ -167,3 +175,30 @@ def _transforms(keep: bool) -> int:
     if keep:
         print("\nWritten:", keep_transforms(found), write_page("transforms.md"), sep="\n  ")
     return 0
+
+
+def _gpu(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    import torch
+
+    from gcplib.lab.bench.gpu import FULL, TINY, run_kit
+    from gcplib.lab.bench.gpu_results import failures, gpu_path, keep_gpu
+
+    if arguments.keep:
+        from gcplib.lab.doc_pages import write_page
+
+        if arguments.tiny or arguments.device == "cpu":
+            raise ValueError("--keep keeps what was measured on a card; --tiny and --device cpu cannot go with it")
+        print("\nWritten:", keep_gpu(), write_page("gpu.md"), sep="\n  ")
+        return 0
+    if arguments.device == "cpu" and not arguments.tiny:
+        raise ValueError("the kit measures a card; on a CPU it takes --tiny, which tries the kit itself")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("torch sees no CUDA device; --device cpu --tiny tries the kit itself")
+    settings = dataclasses.replace(TINY if arguments.tiny else FULL, device=arguments.device)
+    path = gpu_path(arguments.tiny)
+    found = failures(run_kit(settings, path))
+    print(f"\n{len(found)} failed:" if found else "\nAll passed.", *found, sep="\n  ")
+    print("\nWritten:", path, sep="\n  ")
+    return int(bool(found))

@@ -1,11 +1,7 @@
 """What a run trains, and with what: network, optimizer and batches, from its spec."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from gcplib.lab.data import Images, Typefaces, load_data, require_sound
@@ -18,13 +14,10 @@ from gcplib.lab.training.systems import build_head, build_model
 from gcplib.models import create_backbone
 from gcplib.nn import create_pool
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["enter_epoch", "features_of", "make_network", "make_pool", "network_and_source", "set_up", "switch_pool"]
+__all__ = ["features_of", "make_network", "set_up", "switch_pool"]
 
 
-def make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
+def _make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
     """Return the pool of a run as it is from ``epoch`` on, untrained."""
     pool, options = spec.pool_at(epoch)
     return create_pool(pool, channels, reduction=spec.reduction, **options)
@@ -33,29 +26,12 @@ def make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
 def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True) -> nn.Module:
     """Return what a run of the ``full`` stage trains from ``epoch`` on, without ``load`` with a backbone at random."""
     backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, spec.backbone_options, load)
-    return build_model(backbone, make_pool(spec, backbone.out_channels, epoch), classes, spec.systems)
+    return build_model(backbone, _make_pool(spec, backbone.out_channels, epoch), classes, spec.systems)
 
 
 def features_of(spec: RunSpec) -> tuple:
     """Return what names the features of a run: the arguments of ``cache_features`` after the data."""
     return spec.backbone, spec.stride, spec.pretrained, spec.backbone_options, "views" in spec.systems
-
-
-def network_and_source(
-    spec: RunSpec, dataset: Typefaces | Images, device: torch.device, engine: Engine
-) -> tuple[nn.Module, Source | ImageSource]:
-    classes, labels = len(dataset.class_names(spec.labels)), torch.as_tensor(dataset.labels(spec.labels))
-    if spec.stage == "head":
-        features = cache_features(dataset, *features_of(spec), engine=Engine(device.type))
-        torch.manual_seed(spec.seed)
-        head = build_head(make_pool(spec, features.shape[-3]), classes, spec.systems)
-        return head, Source(lambda batch: features[batch].to(device), labels, device)
-    if isinstance(dataset, Images):
-        require_sound(dataset)
-    torch.manual_seed(spec.seed)
-    network = make_network(spec, classes)
-    loaders = default_loaders(device, isinstance(dataset, Images)) if engine.loaders is None else engine.loaders
-    return network, ImageSource(dataset, network.backbone.prepare, labels, device, loaders)
 
 
 def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
@@ -65,7 +41,7 @@ def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
     """
     for network in state.networks:
         head = getattr(network, "head", network)
-        fresh = make_pool(spec, head.pool.in_channels, epoch)
+        fresh = _make_pool(spec, head.pool.in_channels, epoch)
         if fresh.out_features != head.pool.out_features:
             raise ValueError(
                 f"recipe.switch: {spec.pool_at(epoch)[0]} has vectors of {fresh.out_features} entries, the pool before "
@@ -78,33 +54,40 @@ def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:
 
 
 def set_up(
-    spec: RunSpec, fabric: Fabric, engine: Engine, resume: Callable[[TrainingState], None] = lambda state: None
+    spec: RunSpec, fabric: Fabric, engine: Engine, checkpoint: dict | None = None
 ) -> tuple[TrainingState, Typefaces | Images, Source | ImageSource]:
     """Return network and optimizer of a run on their devices, its data, and where its batches come from.
 
-    ``resume`` puts a checkpoint into the state, before the devices get it.
+    With a ``checkpoint`` (``latest_checkpoint``) they are as the run has left them.
 
     Raises:
         ValueError: a pool of ``recipe.switch`` does not fit, or a batch has fewer images than there are devices.
     """
-    dataset = load_data(spec.data)
-    network, source = network_and_source(spec, dataset, fabric.device, engine)
-    network.to(fabric.device)
+    dataset, device, is_head = load_data(spec.data), fabric.device, spec.stage == "head"
+    classes, labels = len(dataset.class_names(spec.labels)), torch.as_tensor(dataset.labels(spec.labels))
+    if is_head:
+        features = cache_features(dataset, *features_of(spec), engine=Engine(device.type))
+    elif isinstance(dataset, Images):
+        require_sound(dataset)
+    torch.manual_seed(spec.seed)
+    if is_head:
+        network = build_head(_make_pool(spec, features.shape[-3]), classes, spec.systems)
+        source = Source(lambda batch: features[batch].to(device), labels, device)
+    else:
+        network = make_network(spec, classes)
+        loaders = default_loaders(device, isinstance(dataset, Images)) if engine.loaders is None else engine.loaders
+        source = ImageSource(dataset, network.backbone.prepare, labels, device, loaders)
+    network.to(device)
     state = TrainingState(network, network, make_optimizer(network, spec.recipe))
     state.average = make_average(network, spec.recipe.ema)
     if spec.recipe.batch_size < fabric.world_size:
         raise ValueError(f"recipe.batch_size is {spec.recipe.batch_size}, fewer than the {fabric.world_size} devices")
     for phase in reversed(spec.phases):
         switch_pool(state, spec, phase)  # a pool that does not fit shows now, not in its epoch
-    resume(state)
+    if checkpoint is not None:
+        switch_pool(state, spec, checkpoint["state"]["epoch"])
+        state.load_state_dict(checkpoint["state"])
+        fabric.strategy.precision.load_state_dict(checkpoint["scaler"])
     wrapped = torch.compile(network) if spec.recipe.compile else network
     state.model, state.optimizer = fabric.setup(wrapped, state.optimizer)
     return state, dataset, source
-
-
-def enter_epoch(state: TrainingState, epoch: int) -> None:
-    """Tell the parts of the network that want to know which epoch begins, such as those trained in two stages."""
-    for network in state.networks:
-        for module in network.modules():
-            if hasattr(module, "enter_epoch"):
-                module.enter_epoch(epoch)

@@ -1,34 +1,19 @@
 """On what a run is trained: devices and processes, through Lightning Fabric. Nothing here changes what the run is."""
 
-from __future__ import annotations
-
 import functools
 import os
 import sys
 import threading
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Self
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
-from torch import Tensor, nn
 
 from gcplib.lab.validation import specification
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = [
-    "Engine",
-    "PeerLost",
-    "agree",
-    "cached_fabric",
-    "has_lost_peer",
-    "make_fabric",
-    "share_buffers",
-    "stop_with_parent",
-]
 
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -63,7 +48,7 @@ class Engine:
     checkpoint_seconds: NonNegativeFloat = 20.0
 
     @model_validator(mode="after")
-    def _is_there(self) -> Engine:
+    def _is_there(self) -> Self:
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ValueError("accelerator 'cuda' was asked for, but torch sees no GPU; use auto or cpu")
         return self
@@ -71,20 +56,17 @@ class Engine:
     @property
     def kind(self) -> str:
         """The accelerator that ``auto`` stands for."""
-        if self.accelerator != "auto":
-            return self.accelerator
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        return found if self.accelerator == "auto" else self.accelerator
 
 
-def make_fabric(engine: Engine, precision: str) -> Fabric:
+@functools.cache  # a process joins the others of its run once
+def cached_fabric(engine: Engine, precision: str) -> Fabric:
     """Return a launched Fabric: with several devices, this process is one of theirs afterwards.
 
     Raises:
         ValueError: ``fp16`` on a CPU, or fewer processes than the devices that were asked for.
     """
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
-
     if precision == "fp16" and engine.kind == "cpu":
         # Fabric would take bf16, and the run would be filed as what it is not.
         raise ValueError("recipe.precision 'fp16' needs a GPU; on a CPU give bf16 or float32")
@@ -110,38 +92,6 @@ def make_fabric(engine: Engine, precision: str) -> Fabric:
     if fabric.world_size > 1 and fabric.local_rank > 0:
         stop_with_parent(parent, "The process that started this one is gone; the same command continues the run.")
     return fabric
-
-
-# A process joins the others of its run once.
-cached_fabric = functools.cache(make_fabric)
-
-
-def share_buffers(fabric: Fabric, network: nn.Module) -> None:
-    """Give all devices the first one's statistics of batch norm: each has its own after a step of training."""
-    if fabric.world_size > 1:
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, 0)
-
-
-def agree(fabric: Fabric, totals: Tensor, broken: bool, stop: bool) -> dict:
-    """Add up loss and right answers over the devices, and tell all of them if one has to stop.
-
-    A device that left the step by itself would leave the others waiting for its gradient.
-    """
-    facts = torch.cat([totals, totals.new_tensor([broken, stop])])
-    if fabric.world_size > 1:
-        facts = fabric.all_reduce(facts, reduce_op="sum")
-    loss, correct, broken, stop = facts.tolist()
-    return {"loss": loss, "correct": correct, "broken": broken > 0, "stop": stop > 0}
-
-
-def has_lost_peer(error: RuntimeError) -> bool:
-    """Say whether an error of several processes is that another one has ended.
-
-    NCCL and the store of torch have types for it. Gloo raises plain RuntimeErrors, which begin with the file of its
-    sources that they are from: here alone a text is looked at.
-    """
-    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
 
 
 def stop_with_parent(parent: int, message: str = "") -> None:

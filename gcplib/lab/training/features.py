@@ -1,7 +1,5 @@
 """Features of a frozen backbone, computed once and kept in one file."""
 
-from __future__ import annotations
-
 import errno
 import math
 import shutil
@@ -40,12 +38,12 @@ def _read(path: Path) -> Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
             features = file.get_tensor("features")
-            is_whole = is_verified(path) or (file.metadata() or {}).get("checksum") == _checksum(features)
+            if not is_verified(path) and (file.metadata() or {}).get("checksum") != _checksum(features):
+                return None
     except (SafetensorError, OSError):
         return None
-    if is_whole:
-        mark_verified(path)
-    return features if is_whole else None
+    mark_verified(path)
+    return features
 
 
 def _checksum(features: Tensor) -> str:
@@ -125,13 +123,10 @@ def _check_room(shape: tuple[int, ...]) -> None:
     """Refuse features that would fill memory or disk hours from now."""
     size = math.prod(shape) * torch.float32.itemsize
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(cache_dir()).free
-    what = (
-        f"the features of {shape[0]} images, {' x '.join(map(str, shape[1:]))} entries each, take {size / 1e9:.3g} GB"
-    )
+    entries = " x ".join(map(str, shape[1:]))
+    what = f"the features of {shape[0]} images, {entries} entries each, take {size / 1e9:.3g} GB, more than"
     remedy = "Train with stage='full', which keeps none, or take fewer pixels, a larger stride, or fewer channels"
     if size > MEMORY_FRACTION * memory:
-        room = f"{MEMORY_FRACTION:.0%} of the {memory / 1e9:.3g} GB of free memory"
-        raise MemoryError(f"{what}, more than {room}. {remedy}")
+        raise MemoryError(f"{what} {MEMORY_FRACTION:.0%} of the {memory / 1e9:.3g} GB of free memory. {remedy}")
     if size > disk:
-        room = f"the {disk / 1e9:.3g} GB that are free in {cache_dir()}"
-        raise OSError(errno.ENOSPC, f"{what}, more than {room}. {remedy}")
+        raise OSError(errno.ENOSPC, f"{what} the {disk / 1e9:.3g} GB that are free in {cache_dir()}. {remedy}")

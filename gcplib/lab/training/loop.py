@@ -1,28 +1,22 @@
-"""The training loop, to be read in one sitting."""
-
-from __future__ import annotations
+"""The training loop, and evaluation, to be read in one sitting."""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gcplib.lab.training.engine import agree
 from gcplib.lab.training.recipe import Recipe, learning_rate_factor
 from gcplib.lab.training.sources import Batch, ImageSource, Source
 from gcplib.lab.training.state import TrainingState
 from gcplib.linalg import NonFiniteError
 from gcplib.nn import get_loss
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["Diverged", "Stopped", "plan_epoch", "train_epoch"]
+# Images per batch of evaluation, on each device.
+EVAL_BATCH = 64
 
 # Half precision starts with a loss scale that is too large and finds its own by skipping steps.
 MOST_SKIPPED_STEPS = 50
@@ -46,9 +40,7 @@ def plan_epoch(indices: Tensor, recipe: Recipe, seed: int, epoch: int) -> list[B
     # Drawn after the order, and for the whole epoch: the order is the same with and without them.
     flips = torch.rand(len(indices), generator=generator).lt(0.5) if recipe.flip else None
     places = torch.rand(len(indices), 2, generator=generator) if recipe.crop == "random" else None
-    whole = Batch(indices[order], flips, places)
-    starts = range(0, len(indices), recipe.batch_size)
-    batches = [whole.take(slice(start, start + recipe.batch_size)) for start in starts]
+    batches = Batch(indices[order], flips, places).split(recipe.batch_size)
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches = batches[:-1]  # batch norm cannot train on a single 1 x 1 map, and one image an epoch is no loss
     return batches
@@ -62,7 +54,6 @@ def train_epoch(
     recipe: Recipe,
     seed: int,
     watch: Callable[[range], Iterable[int]] = iter,
-    after_step: Callable[[int], None] = lambda steps: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict:
     """Train one epoch, or the rest of it, on the images ``indices`` and return its row of ``metrics.csv``.
@@ -70,8 +61,7 @@ def train_epoch(
     With several devices each takes its part of every batch, and all have the same weights after every step.
 
     Args:
-        watch: goes through the steps, and may show how far it is.
-        after_step: called after each step with their number in the epoch.
+        watch: goes through the steps; it may show how far it is, and save the state between them.
         stop: asked in each step.
 
     Raises:
@@ -82,31 +72,25 @@ def train_epoch(
     batches = [batch for batch in plan_epoch(indices, recipe, seed, state.epoch) if len(batch) >= world]
     own = [batch.take(slice(rank, None, world)).parts(recipe.accumulate) for batch in batches]
     state.model.train()
-    if recipe.freeze_batch_norm:
-        freeze_batch_norm(state.model)
-    state.sums = state.sums or dict.fromkeys(("loss", "correct", "norm", "seen", "seconds", "waited", "skipped"), 0.0)
-    first = state.step
-    inputs = iter(source.batches([part for parts in own[first:] for part in parts]))
-    for step in watch(range(first, len(batches))):
+    for module in state.model.modules() if recipe.freeze_batch_norm else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()  # uses the statistics it has, and leaves them as they are
+    inputs = iter(source.batches([part for parts in own[state.step :] for part in parts]))
+    for step in watch(range(state.step, len(batches))):
         begin = time.perf_counter()
         factor = learning_rate_factor(recipe, state.epoch + step / len(batches))
         for group in state.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         # Dropout and its kin draw the same numbers in this step whenever it is done.
         _seed(fabric.device, seed, state.epoch, step, rank)
-        found = _take_step(state, fabric, source, own[step], len(batches[step]), inputs, recipe, stop)
-        skipped = _check_step(found, state, recipe)
+        sums, asked = _take_step(state, fabric, source, own[step], len(batches[step]), inputs, recipe, stop)
         if state.average is not None:
             state.average.update_parameters(state.network)
-        seen = len(batches[step])
-        sums = {"loss": found["loss"] * seen, "norm": 0.0 if skipped else found["norm"] * seen, "seen": seen}
-        sums |= {"correct": found["correct"], "waited": found["waited"], "skipped": skipped}
-        for name, value in (sums | {"seconds": time.perf_counter() - begin}).items():
-            state.sums[name] += value
+        sums["seconds"] = time.perf_counter() - begin
+        state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
         state.step = step + 1
-        if found["stop"]:
+        if asked:
             raise Stopped(143)  # between two steps, where nothing is half done
-        after_step(len(batches))
     sums, state.sums, state.step = state.sums, {}, 0
     return {
         "epoch": state.epoch,
@@ -118,19 +102,6 @@ def train_epoch(
         "images_per_second": sums["seen"] / sums["seconds"],
         "waiting_share": sums["waited"] / sums["seconds"],
     }
-
-
-def _check_step(found: dict, state: TrainingState, recipe: Recipe) -> bool:
-    """Say whether a step was skipped because its gradient overflowed fp16; other non-finite numbers are errors."""
-    where = f"epoch {state.epoch}, step {state.step}"
-    if found["broken"]:
-        raise Diverged(f"{where}: {found['reason'] or 'features are not finite on another device'}")
-    skipped = recipe.precision == "fp16" and not math.isfinite(found["norm"])
-    if not math.isfinite(found["loss"]) or not (math.isfinite(found["norm"]) or skipped):
-        raise Diverged(f"{where}: loss {found['loss']}, gradient norm {found['norm']}")
-    if skipped and state.sums["skipped"] == MOST_SKIPPED_STEPS:
-        raise Diverged(f"{where}: the gradient overflowed fp16 in {MOST_SKIPPED_STEPS} steps; use bf16 or float32")
-    return skipped
 
 
 def _seed(device: torch.device, *where: int) -> None:
@@ -152,54 +123,97 @@ def _take_step(
     inputs: Iterator[Tensor],
     recipe: Recipe,
     stop: Callable[[], bool],
-) -> dict:
-    """Do one step of the optimizer, on parts of the batch one after the other; all devices agree on what happened."""
-    world = fabric.world_size
-    found = {"loss": 0.0, "correct": 0.0, "waited": 0.0, "norm": 0.0, "reason": ""}
-    totals, broken = torch.zeros(2, device=source.device), False
+) -> tuple[dict[str, float], bool]:
+    """Do one step of the optimizer, on parts of the batch one after the other.
+
+    Returns what it adds to the sums of the epoch, and whether any device was asked to stop.
+    """
+    world, place = fabric.world_size, f"epoch {state.epoch}, step {state.step}"
+    totals, reason, waited = torch.zeros(2, device=source.device), "", 0.0
     state.optimizer.zero_grad(set_to_none=True)
-    for place, part in enumerate(parts):
-        last = place == len(parts) - 1
+    for part in parts:
+        last = part is parts[-1]
         target = source.labels[part.indices].to(source.device)
         begin = time.perf_counter()
         x = next(inputs)
-        found["waited"] += time.perf_counter() - begin
+        waited += time.perf_counter() - begin
         with fabric.no_backward_sync(state.model, enabled=world > 1 and not last):
             try:
                 logits, loss = _loss(state.model(x), target, recipe)
                 totals += torch.stack([loss.detach() * len(part), (logits.argmax(1) == target).sum()])
             except NonFiniteError as error:
-                found["reason"], broken = str(error), True
+                reason = str(error)
             if last:
-                found |= agree(fabric, totals, broken, stop())
-                if found["broken"]:
-                    return found
-            if not broken:
+                # A device that left the step by itself would leave the others waiting for its gradient.
+                facts = torch.cat([totals, totals.new_tensor([bool(reason), stop()])])
+                sum_of_losses, correct, broken, asked = fabric.all_reduce(facts, reduce_op="sum").tolist()
+                if broken:
+                    raise Diverged(f"{place}: {reason or 'features are not finite on another device'}")
+            if not reason:
                 # The mean over the whole batch, however it is divided; Fabric averages over the devices.
                 weight = len(part) * world / total
                 fabric.backward(loss if weight == 1 else loss * weight)
-    norm = fabric.clip_gradients(
-        state.model, state.optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
-    )
-    found["norm"] = norm.item()
-    found["loss"] = found["loss"] / total
-    if math.isfinite(found["loss"]) and (math.isfinite(found["norm"]) or recipe.precision == "fp16"):
-        state.optimizer.step()
-    return found
+    clip = recipe.clip or math.inf
+    norm = fabric.clip_gradients(state.model, state.optimizer, max_norm=clip, error_if_nonfinite=False).item()
+    skipped = recipe.precision == "fp16" and not math.isfinite(norm)  # a step whose gradient overflowed
+    if not math.isfinite(sum_of_losses) or not (math.isfinite(norm) or skipped):
+        raise Diverged(f"{place}: loss {sum_of_losses / total}, gradient norm {norm}")
+    if skipped and state.sums.get("skipped") == MOST_SKIPPED_STEPS:
+        raise Diverged(f"{place}: the gradient overflowed fp16 in {MOST_SKIPPED_STEPS} steps; use bf16 or float32")
+    state.optimizer.step()
+    sums = {"loss": sum_of_losses, "correct": correct, "norm": 0.0 if skipped else norm * total, "seen": total}
+    return sums | {"waited": waited, "skipped": skipped}, asked > 0
 
 
 def _loss(outputs: Tensor | tuple[Tensor, ...], target: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return logits and loss. A network may look at an image several times: the means over its logits count."""
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = get_loss(recipe.loss)
     if recipe.label_smoothing:
-        loss = partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing)
-    losses = [loss(logits.float(), target) for logits in outputs]
+        losses = [functional.cross_entropy(y.float(), target, label_smoothing=recipe.label_smoothing) for y in outputs]
+    else:
+        losses = [get_loss(recipe.loss)(y.float(), target) for y in outputs]
     return sum(outputs) / len(outputs), sum(losses) / len(losses)
 
 
-def freeze_batch_norm(model: nn.Module) -> None:
-    """Let batch norm use the statistics it has, as in evaluation, and leave them as they are."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module, fabric: Fabric, source: Source | ImageSource, indices: Tensor, flip: bool = False
+) -> Tensor:
+    """Return the logits ``(len(indices), classes)`` on the CPU; with ``flip`` the mean over images and mirror images.
+
+    Raises:
+        Diverged: features or logits are not finite, as when the last step of an epoch went too far.
+    """
+    rank, world, count = fabric.global_rank, fabric.world_size, len(indices)
+    network.eval()
+    for buffer in network.buffers() if world > 1 else ():
+        # Each device has its own statistics of batch norm after a step of training; the first one's count.
+        torch.distributed.broadcast(buffer, 0)
+    # The images are dealt out like cards; as every device must have as many, the first ones come again at the end.
+    mine = indices[torch.arange(rank, -(-count // world) * world, world) % count]
+    found, reason = [], ""
+    try:
+        for x in source.batches(Batch(mine).split(EVAL_BATCH)):
+            with fabric.autocast():
+                logits = network(x).float()
+                found.append((logits + network(x.flip(-1)).float()) / 2 if flip else logits)
+    except NonFiniteError as error:
+        reason = str(error)
+    bad = sum(int((~torch.isfinite(part)).any(1).sum()) for part in found)
+    reason = reason or (f"logits of {bad} of {len(mine)} images are not finite" if bad else "")
+    if fabric.all_reduce(torch.tensor(float(bool(reason)), device=source.device), reduce_op="sum"):
+        raise Diverged(f"evaluation: {reason or 'not finite on another device'}")
+    logits = torch.cat(found)
+    if world > 1:
+        logits = fabric.all_gather(logits).transpose(0, 1).flatten(0, 1)[:count]
+    return logits.cpu()
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the fraction of images whose class is the likeliest one."""
+    return (logits.argmax(1) == labels).double().mean().item()
+
+
+def top5(logits: Tensor, labels: Tensor) -> float:
+    """Return the fraction of images whose class is among the five likeliest."""
+    return (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).any(1).double().mean().item()

@@ -1,14 +1,10 @@
 """Runs as papers describe them: the files of ``published_recipes``, one per method, each for some data sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from gcplib.lab.plain import merge, read_yaml
 from gcplib.lab.validation import specification, unknown
-
-__all__ = ["PublishedRecipe", "list_recipes", "load_recipe"]
 
 FOLDER = Path(__file__).resolve().parent / "published_recipes"
 

@@ -1,27 +1,35 @@
 """How to train: everything that changes the weights and is neither network nor data."""
 
-from __future__ import annotations
-
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    JsonValue,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gcplib.lab.training.schedules import SCHEDULES
 from gcplib.lab.validation import Items, SpecError, one_of, specification
 from gcplib.nn import get_loss, list_pools
 
 __all__ = ["PoolName", "PoolSwitch", "Recipe", "learning_rate_factor"]
 
+
+def _one_cycle(now: float, epochs: int, milestones: Sequence[int]) -> float:
+    warm_up = 0.3 * epochs
+    if now < warm_up:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * now / warm_up)) / 2
+    return (1 + math.cos(math.pi * (now - warm_up) / (epochs - warm_up))) / 2
+
+
+# The rate over its peak after ``now`` of ``epochs`` epochs, of time alone: a resumed run needs no state of a scheduler.
+SCHEDULES: Mapping[str, Callable[[float, int, Sequence[int]], float]] = {
+    "one_cycle": _one_cycle,
+    "step": lambda now, epochs, milestones: 0.1 ** sum(now >= milestone for milestone in milestones),
+    "cosine": lambda now, epochs, milestones: (1 + math.cos(math.pi * now / epochs)) / 2,
+    "constant": lambda now, epochs, milestones: 1.0,
+    "fast": lambda now, epochs, milestones: (1 - math.floor(now * 30 / epochs) / 52) ** 11,
+    "adju": lambda now, epochs, milestones: (1 - math.floor(now * 50 / epochs) / 49) ** 2,
+}
 
 PoolName = one_of("pool", list_pools)
 Schedule = one_of("schedule", SCHEDULES.keys)
@@ -60,7 +68,7 @@ class Recipe:
         momentum: of SGD.
         weight_decay: of SGD.
         clip: largest gradient norm, 0 for none (the papers clip at 5).
-        schedule: a name of ``gcplib.lab.training.schedules``.
+        schedule: of the learning rate, see ``learning_rate_factor``.
         milestones: epochs after which ``step`` decays, times 0.1.
         flip: train on every image or its mirror image, at random, and evaluate the mean of the logits of both, as
             the papers do. For the ``full`` stage, whose images pass through the backbone in every epoch.
@@ -107,7 +115,7 @@ class Recipe:
     loss: Loss = "cross_entropy"
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Recipe:
+    def _fits_together(self) -> Self:
         problems = []
         if self.label_smoothing and self.loss != "cross_entropy":
             problems.append(f"label_smoothing is for the loss cross_entropy, not {self.loss}; set it to 0")
@@ -147,9 +155,10 @@ def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
 
     ``one_cycle`` is 30 % warm-up, then a cosine to zero; ``cosine`` that without warm-up; ``step`` decays by 0.1 at
     each milestone; ``constant`` stays; ``fast`` and ``adju`` are the short schedules of Wang et al. (CVPR 2020) for
-    ResNets, ``(1 - e / 52)^11`` over 30 and ``(1 - e / 49)^2`` over 50 epochs. Their ``norm`` is ``step`` with the
-    milestones 30, 60, 90. A linear warm-up of ``recipe.warm_up`` epochs, from a hundredth, multiplies all but the
-    first.
+    ResNets, ``(1 - e / 52)^11`` over 30 and ``(1 - e / 49)^2`` over 50 epochs, all epoch long with the rate of its
+    start; over any other number they keep these steps, each with its published fraction of the training. Their ``norm``
+    is ``step`` with the milestones 30, 60, 90. A linear warm-up of ``recipe.warm_up`` epochs, from a hundredth,
+    multiplies all but the first.
     """
     factor = SCHEDULES[recipe.schedule](epochs, recipe.epochs, recipe.milestones)
     if epochs < recipe.warm_up:

@@ -1,7 +1,5 @@
 """Runs as files: a finished run is read, an unfinished one continued, a missing one trained."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -11,29 +9,24 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from gcplib.lab.data import load_data
 from gcplib.lab.data.workers import main_hidden
-from gcplib.lab.files import cache_dir, locked, runs_dir
+from gcplib.lab.files import cache_dir, runs_dir
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import features_of, make_network
-from gcplib.lab.training.engine import Engine, PeerLost, cached_fabric, has_lost_peer, stop_with_parent
+from gcplib.lab.training.engine import Engine, PeerLost, cached_fabric, stop_with_parent
 from gcplib.lab.training.features import cache_features
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.train import train
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["Run", "ensure", "ensure_all", "metrics_table", "results_table", "run_directory"]
 
 
 @dataclass(frozen=True)
@@ -121,15 +114,12 @@ def _is_finished(directory: Path) -> bool:
 @contextlib.contextmanager
 def _alone(directory: Path, fabric: Fabric) -> Iterator[None]:
     """Keep others from training the same run at the same time, and say so when a process of this one is lost."""
-    if fabric.world_size == 1:
-        with locked(directory):
-            yield
-        return
+    several = fabric.world_size > 1
     directory.parent.mkdir(parents=True, exist_ok=True)
     lock, free = FileLock(directory.parent / f".{directory.name}.lock"), True
     if fabric.is_global_zero:
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0 if several else -1)  # others would lose patience with a first one that waits
         except Timeout:
             free = False
     if not fabric.broadcast(free):
@@ -137,7 +127,9 @@ def _alone(directory: Path, fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if has_lost_peer(error):
+        # NCCL and the store of torch have types for a lost process. Gloo raises plain RuntimeErrors, which begin with
+        # the file of its sources that they are from: here alone a text is looked at.
+        if several and (isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)):
             raise PeerLost(
                 f"another of the {fabric.world_size} processes of this run has ended: {str(error).splitlines()[0]}; "
                 "the same command continues from the last checkpoint"
@@ -145,10 +137,6 @@ def _alone(directory: Path, fabric: Fabric) -> Iterator[None]:
         raise
     finally:
         lock.release()
-
-
-def _train_only(spec: RunSpec, engine: Engine) -> None:
-    ensure(spec, engine)  # a finished run is read by who asked for it
 
 
 def _start_worker(parent: int) -> None:
@@ -192,7 +180,7 @@ def ensure_all(specs: list[RunSpec], workers: int = 1, engine: Engine | None = N
         # The longest first: a long one that begins last would leave the other workers idle.
         longest_first = sorted(missing, key=lambda spec: -spec.recipe.epochs)
         with main_hidden():
-            futures = [pool.submit(_train_only, spec, engine) for spec in longest_first]
+            futures = [pool.submit(ensure, spec, engine) for spec in longest_first]
         try:
             for future in track(as_completed(futures), description, len(missing), "run"):
                 future.result()
@@ -214,7 +202,11 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
     """
     keys = ("outcome", "reason", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds", "parameters")
     keys += ("test_top5", "best_epoch", "best_test_accuracy", "device", "devices")
-    return pd.DataFrame([_describe(run) | {key: run.result[key] for key in keys if key in run.result} for run in runs])
+    rows = []
+    for run in runs:
+        found = {key: run.result[key] for key in keys if key in run.result}
+        rows.append(_describe(run) | {"learning_rate": run.spec.recipe.learning_rate} | found)
+    return pd.DataFrame(rows)
 
 
 def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
@@ -222,15 +214,12 @@ def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
 
     A run that diverged in its first epoch has no row.
     """
-    tables = []
-    for run in runs:
-        what = _describe(run)
-        del what["learning_rate"]  # the peak would hide the epoch's own
-        tables.append(run.metrics.assign(**what))
+    tables = [run.metrics.assign(**_describe(run)) for run in runs]
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
 
 
 def _describe(run: Run) -> dict:
+    """Return what a run was, without the learning rate, whose peak would hide that of each epoch."""
     spec = run.spec
     return {
         "pool": spec.pool,
@@ -240,5 +229,4 @@ def _describe(run: Run) -> dict:
         "labels": spec.labels,
         "stage": spec.stage,
         "seed": spec.seed,
-        "learning_rate": spec.recipe.learning_rate,
     }

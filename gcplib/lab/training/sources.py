@@ -1,7 +1,5 @@
 """Where batches come from: cached features, or images that are decoded while the network computes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import multiprocessing.connection
 import signal
@@ -18,8 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 from gcplib.lab.data import Images, Typefaces
 from gcplib.lab.machine import cpu_count
 
-__all__ = ["Batch", "ImageSource", "Source"]
-
 # A loader that dies is replaced so many times; one that dies again and again has a reason.
 MOST_RESTARTS = 3
 
@@ -35,12 +31,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def parts(self, count: int) -> list[Batch]:
-        """Return it in at most ``count`` parts of nearly equal size."""
-        size = -(-len(self) // count)
+    def split(self, size: int) -> list["Batch"]:
+        """Return it in parts of ``size`` images, the last of which may be smaller."""
         return [self.take(slice(start, start + size)) for start in range(0, len(self), size)]
 
-    def take(self, which: slice) -> Batch:
+    def parts(self, count: int) -> list["Batch"]:
+        """Return it in at most ``count`` parts of nearly equal size."""
+        return self.split(-(-len(self) // count))
+
+    def take(self, which: slice) -> "Batch":
         """Return some of its images."""
         return Batch(*(None if values is None else values[which] for values in (self.indices, self.flips, self.places)))
 

@@ -1,11 +1,9 @@
 """What a run is: a small frozen description whose hash names the run's folder."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, JsonValue, PositiveInt, Tag, model_validator
 
@@ -13,10 +11,8 @@ from gcplib.lab.data import ImagesSpec, TypefacesSpec
 from gcplib.lab.files import digest
 from gcplib.lab.plain import plain
 from gcplib.lab.training.recipe import PoolName, Recipe
-from gcplib.lab.training.systems import check_systems
+from gcplib.lab.training.systems import system_problems
 from gcplib.lab.validation import Items, SpecError, specification, validated
-
-__all__ = ["RunSpec"]
 
 
 def _kind_of_data(value: Any) -> str:
@@ -73,12 +69,8 @@ class RunSpec:
     version: Literal[1] = 1
 
     @model_validator(mode="after")
-    def _fits_together(self) -> RunSpec:
-        problems = []
-        try:
-            check_systems(self.systems, self.stage)
-        except SpecError as error:
-            problems += error.problems
+    def _fits_together(self) -> Self:
+        problems = list(system_problems(self.systems, self.stage))
         first = self.systems.get("coarse2fine", {}).get("first", 1)
         if "coarse2fine" in self.systems and isinstance(first, int) and first >= self.recipe.epochs:
             problems.append(
@@ -119,7 +111,7 @@ class RunSpec:
         return plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "the specification of a run") -> RunSpec:
+    def from_dict(cls, values: Mapping[str, Any], where: str = "the specification of a run") -> Self:
         """Read a spec from nested plain values, such as a YAML file's; omitted ones keep their defaults.
 
         Args:

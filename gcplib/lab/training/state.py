@@ -1,31 +1,22 @@
 """All that changes while training, and its checkpoints."""
 
-from __future__ import annotations
-
 import pickle
-import re
 import warnings
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gcplib.lab.files import write_atomic
 from gcplib.lab.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["CheckpointError", "TrainingState", "load_latest", "make_optimizer", "save_checkpoint"]
-
 # Raised when what a checkpoint holds changes.
 CHECKPOINT_VERSION = 2
-KEPT = 2
 
 
 class CheckpointError(ValueError):
@@ -53,7 +44,7 @@ class TrainingState:
     @property
     def evaluated(self) -> nn.Module:
         """The network to evaluate and to keep."""
-        return self.network if self.average is None else self.average.module
+        return self.networks[-1]
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -61,18 +52,15 @@ class TrainingState:
         return [self.network] if self.average is None else [self.network, self.average.module]
 
     def state_dict(self) -> dict:
-        parts = {name: getattr(self, name) for name in ("network", "optimizer", "average")}
-        return {
-            **{name: None if part is None else part.state_dict() for name, part in parts.items()},
-            **{name: getattr(self, name) for name in ("best", "epoch", "step", "history", "sums")},
-        }
+        parts = {name: part for name, part in vars(self).items() if name != "model"}
+        return {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts.items()}
 
     def load_state_dict(self, state: dict) -> None:
         for name, value in state.items():
-            if name not in ("network", "optimizer", "average"):
+            if hasattr(part := getattr(self, name), "load_state_dict"):
+                part.load_state_dict(value)
+            else:
                 setattr(self, name, value)
-            elif value is not None:
-                getattr(self, name).load_state_dict(value)
 
 
 def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
@@ -95,23 +83,20 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
     What is new in the backbone, such as a gate, says so by an attribute ``learns_as_pool``.
     """
-    head = getattr(network, "head", network)
-    classifier = list(head.classifier.parameters())
-    backbone = list(network.backbone.parameters()) if hasattr(network, "backbone") else []
-    new = {id(p) for m in network.modules() if getattr(m, "learns_as_pool", False) for p in m.parameters()}
-    backbone = [p for p in backbone if id(p) not in new]
-    others = {id(p) for p in backbone + classifier}
-    pool = [p for p in network.parameters() if id(p) not in others]
-    parts = {"backbone": (backbone, recipe.backbone_factor), "pool": (pool, 1.0)}
-    parts["classifier"] = classifier, recipe.classifier_factor
-    groups = [{"name": n, "params": p, "base": recipe.learning_rate * f} for n, (p, f) in parts.items() if p]
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    new = {p for m in network.modules() if getattr(m, "learns_as_pool", False) for p in m.parameters()}
+    backbone = set(network.backbone.parameters()) - new if hasattr(network, "backbone") else set()
+    classifier = set(getattr(network, "head", network).classifier.parameters())
+    factors = {"backbone": recipe.backbone_factor, "pool": 1.0, "classifier": recipe.classifier_factor}
+    groups = {name: {"name": name, "params": [], "base": recipe.learning_rate * f} for name, f in factors.items()}
+    for p in network.parameters():
+        groups["backbone" if p in backbone else "classifier" if p in classifier else "pool"]["params"].append(p)
+    used = [group for group in groups.values() if group["params"]]
+    return torch.optim.SGD(used, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def checkpoints(directory: Path) -> list[Path]:
     """Return the checkpoints in a run's folder, newest first."""
-    found = {path: re.fullmatch(r"checkpoint-(\d+)-(\d+)", path.stem) for path in directory.glob("checkpoint-*.pt")}
-    return sorted((p for p, m in found.items() if m), key=lambda p: tuple(map(int, found[p].groups())), reverse=True)
+    return sorted(directory.glob(f"checkpoint-{'[0-9]' * 5}-{'[0-9]' * 7}.pt"), reverse=True)
 
 
 def save_checkpoint(directory: Path, state: TrainingState, fabric: Fabric, name: str) -> None:
@@ -124,27 +109,23 @@ def save_checkpoint(directory: Path, state: TrainingState, fabric: Fabric, name:
     }
     with write_atomic(directory / f"checkpoint-{state.epoch:05d}-{state.step:07d}.pt") as temporary:
         torch.save(content, temporary)
-    for old in checkpoints(directory)[KEPT:]:
+    for old in checkpoints(directory)[2:]:
         old.unlink(missing_ok=True)
 
 
-def load_latest(
-    directory: Path,
-    state: TrainingState,
-    fabric: Fabric,
-    name: str,
-    prepare: Callable[[int], None] = lambda epoch: None,
-) -> None:
-    """Continue from the newest checkpoint that is whole; a damaged one is named in a warning and passed over.
+def latest_checkpoint(directory: Path, name: str) -> dict | None:
+    """Return the newest checkpoint of the run of that name that is whole, or None.
 
-    ``prepare`` makes the network what it is in an epoch, before that epoch's weights are put in.
+    A damaged one is named in a warning and passed over.
 
     Raises:
         CheckpointError: a checkpoint is of another version, or of another run.
     """
     for path in checkpoints(directory):
         try:
-            _require_whole(path)
+            with zipfile.ZipFile(path) as file:
+                if (part := file.testzip()) is not None:  # torch does not look: a changed bit would train on
+                    raise ValueError(f"checksum of {part} is wrong")
             # No code is unpickled: tensors and plain values only.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
         except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as e:
@@ -157,14 +138,5 @@ def load_latest(
             raise CheckpointError(message + "the run with the gcplib that began it, or delete its checkpoints")
         if content["run"] != name:
             raise CheckpointError(f"{path} is of the run {content['run']}, not of {name}; delete it, or move it back")
-        prepare(content["state"]["epoch"])
-        state.load_state_dict(content["state"])
-        fabric.strategy.precision.load_state_dict(content["scaler"])
-        return
-
-
-def _require_whole(path: Path) -> None:
-    """Compare the file with its checksums, which torch writes but does not look at: a changed bit would train on."""
-    with zipfile.ZipFile(path) as file:
-        if (part := file.testzip()) is not None:
-            raise ValueError(f"checksum of {part} is wrong")
+        return content
+    return None

@@ -7,9 +7,8 @@
 - ``coarse2fine: {maps: 8}``: a second look (``gcplib.nn.Coarse2Fine``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -23,28 +22,21 @@ from gcplib.nn.gate import GATES, stage_options
 from gcplib.nn.options import check_known, check_options
 from gcplib.nn.views import VIEWS
 
-__all__ = ["SYSTEMS", "build_head", "build_model", "check_systems"]
-
-SYSTEMS = ("gate", "views", "diversify", "coarse2fine")
 PARTS = {"views": D4Views, "diversify": DiversificationBlock, "coarse2fine": Coarse2Fine}
+SYSTEMS = ("gate", *PARTS)
 # The stage of a gate that stands between backbone and pool, and so needs no backbone.
 FEATURES = "features"
 
 Systems = Mapping[str, Mapping[str, Any]]
 
 
-def check_systems(systems: Systems, stage: str = "full") -> None:
-    """Raise ``SpecError`` for systems that do not exist or do not go together, with all problems.
+def system_problems(systems: Systems, stage: str = "full") -> Iterator[str]:
+    """Yield what is wrong with systems: one does not exist, an option does not fit, or they do not go together.
 
     Args:
         systems: name and options of each.
         stage: of the run; ``head`` has no backbone to build anything into.
     """
-    if problems := list(_problems(systems, stage)):
-        raise SpecError("systems", problems)
-
-
-def _problems(systems: Systems, stage: str) -> Iterator[str]:
     for name, options in systems.items():
         if name not in SYSTEMS:
             yield unknown("system", name, SYSTEMS)
@@ -64,12 +56,11 @@ def _problems(systems: Systems, stage: str) -> Iterator[str]:
 
 def _check(name: str, options: Mapping[str, Any], stage: str) -> None:
     if name == "gate":
-        stages = stage_options(options.get("stages", ()))
-        if stage == "head" and list(stages) != [FEATURES]:
-            raise ValueError(f"the stage 'head' has a frozen backbone; gate ['{FEATURES}'] there, got {list(stages)}")
-        for own in stages.values():
-            gate = {"kind": "channel"} | {key: value for key, value in options.items() if key != "stages"} | own
-            check_known("kind of gate", kind := gate.pop("kind"), GATES)
+        gates = _gates({"gate": options})
+        if stage == "head" and list(gates) != [FEATURES]:
+            raise ValueError(f"the stage 'head' has a frozen backbone; gate ['{FEATURES}'] there, got {list(gates)}")
+        for gate in gates.values():
+            check_known("kind of gate", kind := gate.pop("kind", "channel"), GATES)
             if "like" not in gate:  # else the options are those of the gate that it is like
                 check_options(f"gate {kind!r}", GATES[kind], gate)
         return
@@ -80,7 +71,16 @@ def _check(name: str, options: Mapping[str, Any], stage: str) -> None:
         DiversificationBlock(**options)
 
 
-def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None) -> Head:
+def _gates(systems: Systems) -> dict[str, dict[str, Any]]:
+    """Return for each stage with a gate its options: its own, and those that are given for all."""
+    if "gate" not in systems:
+        return {}
+    options = systems["gate"]
+    common = {name: value for name, value in options.items() if name != "stages"}
+    return {stage: common | own for stage, own in stage_options(options.get("stages", ())).items()}
+
+
+def build_head(pool: nn.Module, num_classes: int, systems: Systems) -> Head:
     """Return the head of a network with the systems that belong to it: views, a gate in front of the pool, diversify.
 
     Its pool and classifier start as they would without them.
@@ -88,35 +88,27 @@ def build_head(pool: nn.Module, num_classes: int, systems: Systems | None = None
     Raises:
         ValueError: systems that do not exist, do not fit the pool, or do not go together.
     """
-    systems = systems or {}
-    check_systems(systems)
+    if problems := list(system_problems(systems)):
+        raise SpecError("systems", problems)
     views = systems["views"].get("mode", "all") if "views" in systems else None
+    gates = _gates(systems)
+    gate = partial(create_gate, **gates[FEATURES]) if FEATURES in gates else None
     try:
         diversify = DiversificationBlock(**systems["diversify"]) if "diversify" in systems else None
-        head = Head(pool, num_classes, diversify=diversify, views=views)
-        if "gate" in systems and FEATURES in systems["gate"]["stages"]:
-            options = dict(systems["gate"])
-            options |= stage_options(options.pop("stages"))[FEATURES]
-            head.gate = create_gate(pool.in_channels, **options)
+        return Head(pool, num_classes, gate=gate, diversify=diversify, views=views)
     except (TypeError, ValueError) as error:
         raise ValueError(f"systems: {error}") from error
-    return head
 
 
-def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: Systems | None = None) -> nn.Module:
+def build_model(backbone: Backbone, pool: nn.Module, num_classes: int, systems: Systems) -> nn.Module:
     """Return backbone, pool and classifier as one network with the systems built in; the backbone is changed in place.
 
     Raises:
         ValueError: systems that do not exist, do not fit the backbone, or do not go together.
     """
-    systems = systems or {}
     head = build_head(pool, num_classes, systems)
-    if "gate" in systems:
-        options = dict(systems["gate"])
-        inside = stage_options(options.pop("stages"))
-        inside.pop(FEATURES, None)
-        if inside:
-            insert_gates(backbone, inside, **options)
+    if inside := {stage: options for stage, options in _gates(systems).items() if stage != FEATURES}:
+        insert_gates(backbone, inside)
     if "coarse2fine" in systems:
         return Coarse2Fine(backbone, head, **systems["coarse2fine"])
     model = Model(backbone, head)

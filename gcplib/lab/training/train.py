@@ -1,7 +1,5 @@
 """One run from its spec to its files, and how to try it before."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -10,26 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gcplib.lab.data.rendering import SPLITS
 from gcplib.lab.progress import track
-from gcplib.lab.training.build import enter_epoch, set_up, switch_pool
+from gcplib.lab.training.build import set_up, switch_pool
 from gcplib.lab.training.engine import Engine
-from gcplib.lab.training.evaluation import BATCH, accuracy, evaluate, top5
-from gcplib.lab.training.loop import Diverged, Stopped, plan_epoch, train_epoch
+from gcplib.lab.training.loop import EVAL_BATCH, Diverged, Stopped, accuracy, evaluate, plan_epoch, top5, train_epoch
 from gcplib.lab.training.spec import RunSpec
-from gcplib.lab.training.state import TrainingState, load_latest
+from gcplib.lab.training.state import TrainingState, latest_checkpoint
 from gcplib.lab.training.writer import RunWriter
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["dry_run", "train"]
 
 # From SIGTERM to the end, at most: a step and a checkpoint must fit in.
 GRACE_SECONDS = 50.0
@@ -42,34 +34,36 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
         Stopped: the process was asked to end (SIGTERM); a checkpoint is there to continue from, or the run is whole.
     """
     start = time.perf_counter()
-
-    def resume(state: TrainingState) -> None:
-        load_latest(directory, state, fabric, spec.name, lambda epoch: switch_pool(state, spec, epoch))
-
-    state, dataset, source = set_up(spec, fabric, engine, resume)
+    state, dataset, source = set_up(spec, fabric, engine, latest_checkpoint(directory, spec.name))
     places = {split: torch.as_tensor(dataset.indices(split)) for split in SPLITS}
-    labels = {split: source.labels[places[split]] for split in SPLITS}
+    validation, test = (source.labels[places[split]] for split in ("validation", "test"))
 
     def logits_of(split: str) -> Tensor:
         return evaluate(state.evaluated, fabric, source, places[split], spec.recipe.flip)
 
     writer = RunWriter(spec, directory, state, fabric, engine)
     with _asked_to_stop() as stop:
-        outcome, reason, last, best = "finished", "", None, None
+        outcome, reason, last = "finished", "", None
+        scores = {"test_accuracy": None, "test_top5": None}  # a diverged run has none, not those of chance
         epochs = range(state.epoch, spec.recipe.epochs)
         if fabric.is_global_zero:
             epochs = track(epochs, f"{spec.pool}, {spec.labels} labels, seed {spec.seed}", unit="epoch")
         try:
             for epoch in epochs:
-                enter_epoch(state, epoch)
-                wanted = (state, fabric, source, places["train"], spec.recipe, spec.seed)
-                row = train_epoch(*wanted, writer.watch, writer.after_step, stop)
-                _finish_epoch(state, row | _validation(logits_of("validation"), labels["validation"]), spec)
+                for module in nn.ModuleList(state.networks).modules():
+                    if hasattr(module, "enter_epoch"):  # such as those trained in two stages
+                        module.enter_epoch(epoch)
+                row = train_epoch(state, fabric, source, places["train"], spec.recipe, spec.seed, writer.watch, stop)
+                _finish_epoch(state, row, logits_of("validation"), validation, spec.recipe.report_best)
                 if spec.pool_at(epoch + 1) != spec.pool_at(epoch):
                     switch_pool(state, spec, epoch + 1)  # before the checkpoint, which is one of the next epoch
                 writer.after_epoch()
-            last = logits_of("test")
-            best = _with_best_weights(state, spec, lambda: logits_of("test")) if spec.recipe.report_best else None
+            last = best = logits_of("test")
+            scores = {"test_accuracy": 100 * accuracy(last, test), "test_top5": 100 * top5(last, test)}
+            if spec.recipe.report_best:
+                if state.best["epoch"] < state.epoch - 1:
+                    best = _with_best_weights(state, spec, lambda: logits_of("test"))
+                scores |= {"best_epoch": state.best["epoch"], "best_test_accuracy": 100 * accuracy(best, test)}
         except Diverged as error:
             outcome, reason = "diverged", str(error)
         except Stopped:
@@ -77,12 +71,14 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
             fabric.barrier()  # the others wait for the one that writes
             # Only that one ends with an error: Fabric kills it at once when another does.
             raise Stopped(143 if fabric.is_global_zero else 0) from None
+        row = state.history[-1] if state.history else {}
         gpu = torch.cuda.get_device_name(source.device) if source.device.type == "cuda" else None
         result = {
             "outcome": outcome,
             "reason": reason,
             "seconds": time.perf_counter() - start,
-            **_scores(state, last, best, labels["test"]),
+            **scores,
+            **{name: 100 * row[name] if row else None for name in ("validation_accuracy", "train_accuracy")},
             "epochs": state.epoch,
             "parameters": sum(p.numel() for p in state.network.parameters()),
             "torch": torch.__version__,
@@ -96,47 +92,28 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
             raise Stopped(143 if fabric.is_global_zero else 0)
 
 
-def _validation(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    scores = {"loss": functional.cross_entropy(logits, labels).item(), "accuracy": accuracy(logits, labels)}
-    return {f"validation_{name}": value for name, value in (scores | {"top5": top5(logits, labels)}).items()}
-
-
-def _finish_epoch(state: TrainingState, row: dict, spec: RunSpec) -> None:
+def _finish_epoch(state: TrainingState, row: dict, logits: Tensor, labels: Tensor, report_best: bool) -> None:
+    found = accuracy(logits, labels)
+    if report_best and found >= max((past["validation_accuracy"] for past in state.history), default=0.0):
+        state.best = {"epoch": state.epoch, "weights": _copied(state)}  # of equal epochs the last
+    row["validation_loss"] = functional.cross_entropy(logits, labels).item()
+    row |= {"validation_accuracy": found, "validation_top5": top5(logits, labels)}
     state.history.append(row)
     state.epoch += 1
-    best = max(range(len(state.history)), key=lambda place: (state.history[place]["validation_accuracy"], place))
-    if spec.recipe.report_best and best == state.epoch - 1:
-        state.best = {"epoch": best, "weights": _copied(state)}
 
 
 def _copied(state: TrainingState) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in state.evaluated.state_dict().items()}
 
 
-def _with_best_weights(state: TrainingState, spec: RunSpec, logits: Callable[[], Tensor]) -> Tensor | None:
-    """Return the logits of the epoch that was best on the validation images, or None where that is the last one."""
-    if state.best["epoch"] == state.epoch - 1:
-        return None
+def _with_best_weights(state: TrainingState, spec: RunSpec, logits: Callable[[], Tensor]) -> Tensor:
+    """Return the logits of the epoch that was best on the validation images; the weights stay those of the last."""
     last = _copied(state)
     switch_pool(state, spec, state.best["epoch"])
     state.evaluated.load_state_dict(state.best["weights"])
     found = logits()
     switch_pool(state, spec, state.epoch - 1)
     state.evaluated.load_state_dict(last)
-    return found
-
-
-def _scores(state: TrainingState, last: Tensor | None, best: Tensor | None, labels: Tensor) -> dict[str, float | None]:
-    """Return accuracies in percent; a diverged run has a test accuracy of None, not of chance."""
-    row = state.history[-1] if state.history else {}
-    found = {
-        "test_accuracy": None if last is None else 100 * accuracy(last, labels),
-        "test_top5": None if last is None else 100 * top5(last, labels),
-        **{name: 100 * row[name] if row else None for name in ("validation_accuracy", "train_accuracy")},
-    }
-    if state.best is not None and last is not None:
-        found["best_epoch"] = state.best["epoch"]
-        found["best_test_accuracy"] = 100 * accuracy(last if best is None else best, labels)
     return found
 
 
@@ -184,7 +161,7 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
         start = time.perf_counter()
         train_epoch(state, fabric, source, batch, spec.recipe, spec.seed)
     seconds = time.perf_counter() - start
-    first = places["test"][: BATCH * fabric.world_size]
+    first = places["test"][: EVAL_BATCH * fabric.world_size]
     logits = evaluate(state.evaluated, fabric, source, first, spec.recipe.flip)
     return {
         **{f"{split} images": len(places[split]) for split in SPLITS},

@@ -1,29 +1,23 @@
 """The files of a run, and what it says while it trains."""
 
-from __future__ import annotations
-
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import yaml
+from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from gcplib.lab.files import write_atomic
+from gcplib.lab.files import write_atomic, write_text
 from gcplib.lab.progress import progress_wanted, track
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, save_checkpoint
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["RunWriter"]
 
 # Writing checkpoints may take this fraction of the time.
 CHECKPOINT_FRACTION = 0.02
@@ -41,25 +35,23 @@ class RunWriter:
         directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob(".*-*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
-        with write_atomic(directory / "spec.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(spec.to_dict(), sort_keys=False))
+        write_text(directory / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False))
         if engine.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self.tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=state.epoch)
 
-    def watch(self, steps: range) -> Iterable[int]:
-        """Show how far an epoch is, where epochs take long."""
-        if self.spec.stage == "head" or not self.fabric.is_global_zero:
-            return steps
-        return track(steps, f"epoch {self.state.epoch + 1} of {self.spec.recipe.epochs}", unit="batch")
+    def watch(self, steps: range) -> Iterator[int]:
+        """Yield the steps of an epoch, with checkpoints between them, and with a bar where epochs take long."""
+        text = f"epoch {self.state.epoch + 1} of {self.spec.recipe.epochs}"
+        is_shown = self.spec.stage == "full" and self.fabric.is_global_zero
+        for step in track(steps, text, unit="batch") if is_shown else steps:
+            yield step
+            if step + 1 < steps.stop and self._due():
+                self.save()
 
     def _due(self) -> bool:
         return time.perf_counter() >= self.saved + max(self.engine.checkpoint_seconds, self.cost / CHECKPOINT_FRACTION)
-
-    def after_step(self, steps: int) -> None:
-        if self.state.step < steps and self._due():
-            self.save()
 
     def after_epoch(self) -> None:
         if not self.fabric.is_global_zero:
@@ -70,8 +62,12 @@ class RunWriter:
             for name, value in row.items():
                 self.tensorboard.add_scalar(name, value, row["epoch"])
             self.tensorboard.flush()
-        if self.fabric.world_size > 1 or self.spec.stage == "full":
-            _say(row, self.spec.recipe.epochs)
+        if progress_wanted() and (self.fabric.world_size > 1 or self.spec.stage == "full"):
+            tqdm.write(
+                f"epoch {row['epoch'] + 1} of {self.spec.recipe.epochs}: loss {row['train_loss']:.3f}, "
+                f"training {row['train_accuracy']:.1%}, validation {row['validation_accuracy']:.1%}, "
+                f"{row['images_per_second']:.1f} images/s, waiting for images {row['waiting_share']:.1%}"
+            )
         if self.state.epoch < self.spec.recipe.epochs and self._due():
             self.save()
 
@@ -85,8 +81,8 @@ class RunWriter:
         self.cost = self.saved - begin
 
     def _write_metrics(self) -> None:
-        table = pd.DataFrame(self.state.history) if self.state.history else pd.DataFrame(columns=["epoch"])
-        _write_table(self.directory / "metrics.csv", table)
+        table = pd.DataFrame(self.state.history, columns=None if self.state.history else ["epoch"])
+        write_text(self.directory / "metrics.csv", table.to_csv(index=False))
 
     def _try(self, write: Callable[[], None]) -> None:
         try:
@@ -101,30 +97,13 @@ class RunWriter:
             self._write_metrics()
             if logits is not None:
                 found = {"image": test, "label": labels[test], "prediction": logits.argmax(1)}
-                _write_table(self.directory / "predictions.csv", pd.DataFrame(found))
+                write_text(self.directory / "predictions.csv", pd.DataFrame(found).to_csv(index=False))
                 weights = {name: value.contiguous() for name, value in self.state.evaluated.state_dict().items()}
                 with write_atomic(self.directory / "model.safetensors") as temporary:
                     save_file(weights, temporary, {"classes": json.dumps(class_names)})
-            with write_atomic(self.directory / "result.json") as temporary:
-                temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            write_text(self.directory / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
             for path in self.directory.glob("checkpoint-*.pt"):
                 path.unlink()
             if self.tensorboard is not None:
                 self.tensorboard.close()
         self.fabric.barrier()
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    with write_atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def _say(row: dict, epochs: int) -> None:
-    if progress_wanted():
-        from tqdm.auto import tqdm
-
-        tqdm.write(
-            f"epoch {row['epoch'] + 1} of {epochs}: loss {row['train_loss']:.3f}, "
-            f"training {row['train_accuracy']:.1%}, validation {row['validation_accuracy']:.1%}, "
-            f"{row['images_per_second']:.1f} images/s, waiting for images {row['waiting_share']:.1%}"
-        )

@@ -22,14 +22,14 @@ import torch
 import yaml
 from train_often import checkpoint_often
 
+import gcplib.lab.training.loop as loop_module
 import gcplib.lab.training.train as train_module
 from gcplib.lab.cli import main
 from gcplib.lab.data import load_data
 from gcplib.lab.training import Engine, RunSpec, ensure
 from gcplib.lab.training.build import set_up
 from gcplib.lab.training.engine import cached_fabric, stop_with_parent
-from gcplib.lab.training.evaluation import evaluate
-from gcplib.lab.training.loop import train_epoch
+from gcplib.lab.training.loop import evaluate, train_epoch
 from gcplib.lab.training.runs import run_directory
 from gcplib.lab.training.sources import Batch
 from gcplib.lab.training.state import checkpoints
@@ -154,7 +154,8 @@ def evaluate_on(spec: RunSpec, output: Path) -> None:
     train_epoch(state, fabric, source, torch.as_tensor(dataset.indices("train")), spec.recipe, spec.seed)
     if fabric.global_rank == 0:
         torch.save(state.evaluated.state_dict(), output.with_suffix(".weights"))
-    logits = evaluate(state.evaluated, fabric, source, torch.arange(7), spec.recipe.flip, batch_size=2)
+    loop_module.EVAL_BATCH = 2
+    logits = evaluate(state.evaluated, fabric, source, torch.arange(7), spec.recipe.flip)
     torch.save(logits, f"{output}.{fabric.global_rank}")
     if fabric.global_rank == 0:
         # The same weights in one process, which asks the others nothing.

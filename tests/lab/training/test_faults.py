@@ -143,12 +143,16 @@ def in_steps(monkeypatch):
     train_epoch = train_module.train_epoch
 
     def install(function):
-        def with_function(state, fabric, source, indices, recipe, seed, watch, after_step, stop):
-            def after(steps):
-                after_step(steps)
-                function(state.epoch, state.step)
+        def with_function(state, fabric, source, indices, recipe, seed, watch, stop):
+            def watched(steps):
+                following = iter(watch(steps))
+                step = next(following, None)
+                while step is not None:
+                    yield step
+                    step = next(following, None)  # saves the state, where a checkpoint is due
+                    function(state.epoch, state.step)
 
-            return train_epoch(state, fabric, source, indices, recipe, seed, watch, after, stop)
+            return train_epoch(state, fabric, source, indices, recipe, seed, watched, stop)
 
         monkeypatch.setattr(train_module, "train_epoch", with_function)
 

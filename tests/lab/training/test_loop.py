@@ -4,8 +4,7 @@ from torch import nn
 
 from gcplib.lab.training import Recipe, learning_rate_factor
 from gcplib.lab.training.engine import Engine, cached_fabric
-from gcplib.lab.training.evaluation import evaluate
-from gcplib.lab.training.loop import Diverged, train_epoch
+from gcplib.lab.training.loop import Diverged, evaluate, train_epoch
 from gcplib.lab.training.sources import Source
 from gcplib.lab.training.state import TrainingState, make_average, make_optimizer
 
@@ -135,11 +134,12 @@ def test_flip_leaves_the_order_alone_and_no_flip_the_images():
     assert torch.equal(_epoch_of_images(flipping)[2], places)
 
 
-def test_evaluation_averages_the_logits_of_image_and_mirror_image():
+def test_evaluation_averages_the_logits_of_image_and_mirror_image(monkeypatch):
+    monkeypatch.setattr("gcplib.lab.training.loop.EVAL_BATCH", 2)
     images, labels, model = torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long), _Recorder()
     source = Source(lambda batch: images[batch], labels, torch.device("cpu"))
-    plain = evaluate(model, FABRIC, source, torch.arange(5), batch_size=2)
-    both = evaluate(model, FABRIC, source, torch.arange(5), flip=True, batch_size=2)
+    plain = evaluate(model, FABRIC, source, torch.arange(5))
+    both = evaluate(model, FABRIC, source, torch.arange(5), flip=True)
     with torch.no_grad():
         torch.testing.assert_close(plain, model(images))
         torch.testing.assert_close(both, (model(images) + model(images.flip(-1))) / 2)

@@ -51,12 +51,12 @@ def interrupted(monkeypatch):
     def make(spec):
         calls = []
 
-        def train_and_stop(state, fabric, source, indices, recipe, seed, watch, after_step, stop):
+        def train_and_stop(state, fabric, source, indices, recipe, seed, watch, stop):
             def stop_here():
                 calls.append(state.epoch)
                 return calls.count(1) == 2
 
-            return train_epoch(state, fabric, source, indices, recipe, seed, watch, after_step, stop_here)
+            return train_epoch(state, fabric, source, indices, recipe, seed, watch, stop_here)
 
         with monkeypatch.context() as patch:
             patch.setattr(train_module, "train_epoch", train_and_stop)
