@@ -93,4 +93,4 @@ def tiny_spec():
 def tiny_data(tiny_spec):
     from gcplib.lab.data import load_typefaces
 
-    return load_typefaces(tiny_spec, progress=False)
+    return load_typefaces(tiny_spec)

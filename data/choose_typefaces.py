@@ -21,7 +21,7 @@ from gcplib.lab.data.fonts import (
     WEIGHTS,
     Family,
     check_installed,
-    has_weights,
+    font_source,
     open_font,
     read_families,
     x_height,
@@ -33,6 +33,11 @@ FOLDER = Path(__file__).resolve().parent
 # Roboto), an optical cut (Red Hat Display) or a rename. The first pair beyond it was drawn independently.
 THRESHOLD = 0.19
 QUOTAS = {"sans": 27, "serif": 18, "mono": 5, "display": 5, "script": 5}
+
+
+def varies(family: Family) -> bool:
+    """Return whether the family has a weight axis."""
+    return any(tag == "wght" for tag, *_ in font_source(family.name)[1])
 
 
 def glyphs(family: Family, weight: float = 400.0, height: int = 24) -> np.ndarray:
@@ -66,7 +71,7 @@ def distances(families: Sequence[Family]) -> np.ndarray:
     Weight is drawn at random in every image, so two families that differ only in weight are duplicates.
     """
     weights = (WEIGHTS[0], sum(WEIGHTS) / 2, WEIGHTS[1])
-    stacks = [[glyphs(family, w) for w in (weights if has_weights(family) else weights[:1])] for family in families]
+    stacks = [[glyphs(family, w) for w in (weights if varies(family) else weights[:1])] for family in families]
     table = np.zeros((len(families), len(families)))
     for i, j in itertools.combinations(range(len(families)), 2):
         table[i, j] = table[j, i] = min(distance(a, b) for a in stacks[i] for b in stacks[j])

@@ -18,21 +18,15 @@ __version__ = "0.2.0"
 
 __all__ = ["CovariancePool", "create_backbone", "create_model", "create_pool", "export", "list_pools"]
 
-_PLACES = {
-    "CovariancePool": "gcplib.nn",
-    "create_backbone": "gcplib.models",
-    "create_model": "gcplib.models",
-    "create_pool": "gcplib.nn",
-    "export": "gcplib.exporting",
-    "list_pools": "gcplib.nn",
-}
+# All others are of gcplib.nn.
+_PLACES = {"create_backbone": "gcplib.models", "create_model": "gcplib.models", "export": "gcplib.exporting"}
 
 
 def __getattr__(name: str):
     # Torch takes seconds to import, and drawing images or running notebooks does not need it.
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module 'gcplib' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(_PLACES.get(name, "gcplib.nn")), name)
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import json
 import os
 import tempfile
@@ -109,11 +110,9 @@ def export(
 
 
 def _preprocessing(model: nn.Module) -> dict[str, Any]:
-    from gcplib import __version__
-
     backbone = getattr(model, "backbone", None)
     found = {key: list(getattr(backbone, key)) for key in ("mean", "std") if hasattr(backbone, key)}
-    return {"gcplib": __version__} | found
+    return {"gcplib": importlib.metadata.version("gcplib")} | found
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

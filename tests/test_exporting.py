@@ -30,8 +30,15 @@ def outputs(path, x):
     return session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
 
 
-@pytest.mark.parametrize("size", [7, 3])
-@pytest.mark.parametrize("name", [name for name in gcplib.list_pools() if name not in REFUSED])
+# All svd rules have the same values, and few positions take the other side of a root.
+QUICK = ("cbp", "mpn_cov", "isqrt_cov", "log", "mpa", "svd_pade", "idccp", "isice")
+CASES = [(name, size) for name in gcplib.list_pools() if name not in REFUSED for size in (7, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [pytest.param(*case, marks=() if case in [(n, 7) for n in QUICK] else pytest.mark.slow) for case in CASES],
+)
 def test_every_pool_agrees_with_onnxruntime(name, size, tmp_path):
     pool = gcplib.create_pool(name, 16, **OPTIONS.get(name, {})).eval()
     before = copy.deepcopy(pool.state_dict())
@@ -102,7 +109,7 @@ def test_what_torch_cannot_write_says_so(tmp_path):
         exporting.export(Branches().eval(), tmp_path / "m.onnx", torch.randn(2, 3))
 
 
-@pytest.mark.parametrize("name", ["gap", "bcnn", "cov", "mpn_cov", "isqrt_cov", "log", "gaussian", "idccp"])
+@pytest.mark.parametrize("name", ["mpn_cov", "isqrt_cov", "gaussian"])
 def test_torch_export_saves_and_loads(name, tmp_path):
     pool = gcplib.create_pool(name, 16).eval()
     with torch.no_grad():

@@ -87,7 +87,8 @@ def _run(python, *arguments, **options):
 
 def test_wheel_holds_the_package_its_data_and_types(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"gcplib/py.typed", "gcplib/lab/data/typefaces.txt", "gcplib/lab/study/claims.yaml"} <= set(names)
+    assert {"gcplib/py.typed", "gcplib/lab/data/typefaces.txt", "gcplib/lab/data/words.txt"} <= set(names)
+    assert "gcplib/lab/study/claims.yaml" in names
     assert {name.split("/")[0] for name in names} == {
         "gcplib",
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",

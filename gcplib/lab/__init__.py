@@ -1,23 +1,25 @@
 """The lab, behind one door: data, training, analysis, the study and its benchmarks. Its packages are extras."""
 
+import importlib.metadata
+import re
 from importlib.util import find_spec
 
-__all__ = ["require"]
+__all__ = ["remedy"]
+
+# Packages whose modules have other names.
+PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
-def require(extra: str, *packages: str) -> None:
-    """Refuse to go on without packages that an extra of gcplib installs.
-
-    Args:
-        extra: its name.
-        packages: names to import.
-
-    Raises:
-        ModuleNotFoundError: some are missing; the message has the command that installs them.
-    """
-    if missing := [name for name in packages if find_spec(name) is None]:
-        text = f"gcplib.lab needs {', '.join(missing)}: pip install 'gcplib[{extra}]'"
-        raise ModuleNotFoundError(text, name=missing[0])
+def remedy(module: str) -> str:
+    """Return the command that installs a missing module with an extra of gcplib; nothing if none has it."""
+    name = module.partition(".")[0]
+    package = re.escape(PACKAGES.get(name, name.replace("_", "-")))
+    for line in importlib.metadata.requires("gcplib") or ():
+        if found := re.match(rf"{package}\b.*extra == ['\"](\w+)['\"]", line):
+            return f"; it comes with: pip install 'gcplib[{found[1]}]'"
+    return ""
 
 
-require("train", "filelock", "lightning_fabric", "pandas", "PIL", "psutil", "pydantic", "safetensors", "tqdm", "yaml")
+for _name in ("filelock", "lightning_fabric", "pandas", "PIL", "psutil", "pydantic", "safetensors", "tqdm", "yaml"):
+    if find_spec(_name) is None:
+        raise ModuleNotFoundError(f"gcplib.lab needs {_name}{remedy(_name)}", name=_name)

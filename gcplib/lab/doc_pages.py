@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -20,43 +21,31 @@ from gcplib.lab.training.published import list_recipes, load_recipe
 from gcplib.lab.validation import read_yaml
 from gcplib.nn import create_pool, list_pools
 
-__all__ = ["PAGES", "stale_pages", "write_page"]
-
 CHANNELS, REDUCED = 112, 64  # of the library's own backbone
 
 
 def pools_page() -> str:
     """Return the page of all pools, from the registry."""
-    pools = {name: create_pool(name, CHANNELS, reduction=REDUCED) for name in list_pools()}
-    rows = [
-        (
-            f"`{name}`",
-            f"[{type(pool).__name__}](#{type(pool).__name__.lower()})",
-            f"{pool.out_features:,}",
-            re.sub(r"^\d+, out_features=\d+(, )?", "", pool.extra_repr()),
-        )
-        for name, pool in pools.items()
-    ]
-    classes = dict.fromkeys(type(pool) for pool in pools.values())
-    details = [text for kind in classes for text in (f"## {kind.__name__}", docstring(kind))]
-    lead = (
-        f"`length` is that of an image's vector after a reduction to {REDUCED} channels. More: [layers.md](layers.md)."
-    )
+    rows, details = [], {}
+    for name in list_pools():
+        pool = create_pool(name, CHANNELS, reduction=REDUCED)
+        kind, settings = type(pool).__name__, re.sub(r"^\d+, out_features=\d+(, )?", "", pool.extra_repr())
+        rows.append((f"`{name}`", f"[{kind}](#{kind.lower()})", f"{pool.out_features:,}", settings))
+        details[kind] = f"## {kind}\n\n{docstring(type(pool))}"
+    lead = f"`length` is that of an image's vector after a reduction to {REDUCED} channels."
     overview = table(["name", "class", "length", "settings"], rows)
-    return page("Pools", lead, overview, "## create_pool", docstring(create_pool), *details)
+    parts = [f"{lead} More: [layers.md](layers.md).", overview, "## create_pool", docstring(create_pool)]
+    return page("Pools", *parts, *details.values())
 
 
 def recipes_page() -> str:
     """Return the page of the published recipes, from their files."""
-    found = {}
-    for name in list_recipes():
-        found.setdefault(name.partition("/")[0], []).append(name)
     parts = []
-    for file, names in found.items():
-        recipe = load_recipe(names[0])
-        differences = "\n".join(["Differences from the source:", "", *(f"* {text}" for text in recipe.differences)])
+    for file, group in itertools.groupby(list_recipes(), lambda name: name.partition("/")[0]):
+        recipe = load_recipe((names := list(group))[0])
         parts += [f"## {file}", f"{recipe.title}. As {', '.join(f'`{name}`' for name in names)}."]
-        parts += [f"Source: {recipe.source}.", f"Published: {recipe.published}.", differences]
+        parts += [f"Source: {recipe.source}.", f"Published: {recipe.published}.", "Differences from the source:"]
+        parts += ["\n".join(f"* {text}" for text in recipe.differences)]
     lead = "`python -m gcplib train --config NAME --set data.root=FOLDER` trains one; see [running.md](running.md)."
     return page("Published recipes", lead, *parts)
 
@@ -69,17 +58,10 @@ def layouts_page() -> str:
             f"* {title}: " + ", ".join(f"{count:,} {what}" for what, count in numbers.items())
             for title, numbers in layout.published.items()
         ]
-        reader = getattr(layout.read, "func", layout.read)
-        parts += [
-            f"## {name}",
-            f"Expected under `root`: {layout.expected.replace('<', '&lt;')}.",
-            docstring(reader),
-            "\n".join(counts),
-        ]
-    lead = (
-        "What `dataset` and `data.layout` may be; counts are as published. How to use them: [data](../data/README.md)."
-    )
-    return page("Data sets on disk", lead, *parts)
+        parts += [f"## {name}", f"Expected under `root`: {layout.expected.replace('<', '&lt;')}."]
+        parts += [docstring(getattr(layout.read, "func", layout.read)), "\n".join(counts)]
+    lead = "What `dataset` and `data.layout` may be; counts are as published."
+    return page("Data sets on disk", f"{lead} How to use them: [data](../data/README.md).", *parts)
 
 
 def profiles_page() -> str:
@@ -87,16 +69,12 @@ def profiles_page() -> str:
     parts = []
     for path in sorted((project_root() / "notebooks" / "profiles").glob("*.yaml")):
         profile, comment = read_yaml(path), re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))[0]
-        parts += [
-            f"## {path.stem}",
-            f"{profile['description']}.",
-            re.sub(r"^# ?", "", comment, flags=re.MULTILINE).strip(),
-        ]
+        parts += [f"## {path.stem}", f"{profile['description']}."]
+        parts += [re.sub(r"^# ?", "", comment, flags=re.MULTILINE).strip()]
         rows = [(f"`{name}`", f"`{value}`") for name, value in profile.get("shared", {}).items()]
         parts += [table(["given to every notebook", ""], rows)] if rows else []
-        parts += [
-            f"{len(profile['notebooks'])} notebooks; grids of runs: {', '.join(profile.get('runs', {})) or 'none'}."
-        ]
+        grids = ", ".join(profile.get("runs", {})) or "none"
+        parts += [f"{len(profile['notebooks'])} notebooks; grids of runs: {grids}."]
     lead = "`make study PROFILE=NAME` runs one. Their files are in `notebooks/profiles`; see [running.md](running.md)."
     return page("Profiles", lead, *parts)
 
@@ -134,5 +112,5 @@ def write_page(name: str) -> Path:
 
 def stale_pages() -> list[Path]:
     """Return the pages that are missing or would be written differently."""
-    paths = [project_root() / "docs" / name for name in PAGES]
-    return [path for path in paths if not path.is_file() or path.read_text(encoding="utf-8") != PAGES[path.name]()]
+    paths = {project_root() / "docs" / name: make for name, make in PAGES.items()}
+    return [path for path, make in paths.items() if not path.is_file() or path.read_text(encoding="utf-8") != make()]

@@ -13,19 +13,8 @@ from typing import Any
 
 from filelock import FileLock
 
-__all__ = [
-    "cache_dir",
-    "digest",
-    "is_verified",
-    "locked",
-    "mark_verified",
-    "project_root",
-    "read_json",
-    "runs_dir",
-    "write_atomic",
-    "write_json",
-    "write_text",
-]
+__all__ = ["cache_dir", "digest", "locked", "project_root", "read_json", "runs_dir"]
+__all__ += ["is_verified", "mark_verified", "write_atomic", "write_json", "write_text"]
 
 
 def project_root() -> Path:
@@ -61,17 +50,12 @@ def digest(value: Any, length: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-_verified: dict[Path, tuple[int, ...]] = {}
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    facts = path.stat()
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+_verified: set[tuple] = set()
 
 
 def mark_verified(path: Path) -> None:
     """Remember that the file's checksum is right, as long as nothing writes to it."""
-    _verified[path] = _stamp(path)
+    _verified.add(_state(path))
 
 
 def is_verified(path: Path) -> bool:
@@ -79,7 +63,12 @@ def is_verified(path: Path) -> bool:
 
     A checksum reads every byte; short runs on a large file would spend a tenth of their time on it again and again.
     """
-    return _verified.get(path) == _stamp(path)
+    return _state(path) in _verified
+
+
+def _state(path: Path) -> tuple:
+    facts = path.stat()
+    return path, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -97,11 +86,11 @@ def write_atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes the file private; give it the permissions any other new file would have.
+        # mkstemp and safetensors make files private; give this one the permissions of any other new file.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

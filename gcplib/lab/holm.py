@@ -28,7 +28,5 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     if values.ndim != 1 or len(values) == 0 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"need a list of at least one p value from 0 to 1, got {values.tolist()}")
     order = values.argsort()
-    multiplied = values[order] * np.arange(len(values), 0, -1)
-    corrected = np.empty_like(values)
-    corrected[order] = np.maximum.accumulate(multiplied).clip(max=1)
-    return corrected
+    corrected = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return corrected[order.argsort()]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from gcplib.lab.files import project_root
@@ -30,22 +33,24 @@ def describe_machine() -> dict:
         "cores": cpu_count(),
         "gpu": _gpu(),
         "system": platform.platform(terse=True),
-        "versions": {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name))},
+        "versions": {"python": platform.python_version()} | installed_versions(PACKAGES),
         "commit": _commit(),
     }
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def machine_line(machine: dict) -> str:
     """Return the machine in one line of text."""
     parts = [machine["cpu"], f"{machine['cores']} cores", machine.get("gpu"), machine["system"]]
     return " · ".join(part for part in parts if part)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _gpu() -> str | None:
@@ -55,35 +60,28 @@ def _gpu() -> str | None:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if first in ("", "-1"):
         return None
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={first}"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):  # no driver, or no such device
-        return None
+    # No driver, or no such device, says nothing.
+    return _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={first}"])
 
 
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    text = cpuinfo.read_text(errors="replace") if cpuinfo.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:
     """The commit of the checkout, with a plus sign when tracked files differ from it; None outside a checkout."""
     root = project_root()
-    if not (root / ".git").exists():
-        return None
+    # No tag is to take the commit's place.
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--exclude=*", "--abbrev=12"]
+    return _output([*command, "--dirty=+"]) if (root / ".git").exists() else None
+
+
+def _output(command: list[str]) -> str | None:
+    """What a command prints; None if there is no such command, it fails or says nothing."""
     try:
-        commit = _git(root, "rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

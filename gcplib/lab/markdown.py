@@ -6,8 +6,6 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["docstring", "page", "table"]
-
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table.

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["counted", "duration", "progress_wanted", "track"]
-
 T = TypeVar("T")
+
+_depth = 0  # of bars within bars
 
 
 def duration(seconds: float | None) -> str:
@@ -37,7 +37,7 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     """Yield ``items`` behind a progress bar with the time that remains.
 
     Where ``GCPLIB_STATUS`` names a file, it holds the state of the outermost bar as one line, for whoever started
-    this process and wants to show how far it is.
+    this process and wants to show how far it is. Bars within a bar say nothing about the whole.
     """
     from tqdm.auto import tqdm
 
@@ -48,20 +48,11 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
         with tqdm(items, desc=description, total=total, unit=unit, disable=not progress_wanted()) as bar:
             for done, item in enumerate(bar):
                 if status:
-                    _write_status(status, description, done, bar.total, time.monotonic() - start)
+                    seconds = (time.monotonic() - start) / done * (bar.total - done) if done and bar.total else None
+                    left = "" if seconds is None else f", about {seconds:.0f} s left"
+                    Path(status).write_text(f"{description}: {done} of {bar.total or '?'} done{left}")
                 yield item
     finally:
         _depth -= 1
         if status:
             Path(status).unlink(missing_ok=True)
-
-
-# Bars within a bar say nothing about the whole, so only the outermost writes its state.
-_depth = 0
-
-
-def _write_status(path: str, description: str, done: int, total: int | None, seconds: float) -> None:
-    text = f"{description}: {done} of {total or '?'} done"
-    if done and total:
-        text += f", about {seconds / done * (total - done):.0f} s left"
-    Path(path).write_text(text)

@@ -18,23 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from gcplib.lab.plain import SpecError, plain, read_yaml
 
-__all__ = [
-    "CONFIG",
-    "Items",
-    "SpecError",
-    "apply_changes",
-    "one_of",
-    "problems_of",
-    "read_yaml",
-    "specification",
-    "unknown",
-    "validated",
-]
-
 T = TypeVar("T")
-
-# For every specification: no coercion of text, no unknown keys, no infinite numbers.
-CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 # A tuple, which YAML writes as a list.
 Items = Annotated[tuple[T, ...], Field(strict=False)]
@@ -62,7 +46,8 @@ def one_of(what: str, known: Callable[[], Iterable[str]]) -> Any:
 def specification(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are checked, whether it is made by hand or by ``validated``.
 
-    Numbers of NumPy become Python's, and paths text. Whatever does not fit is a ``SpecError``.
+    Numbers of NumPy become Python's, and paths text. Whatever does not fit is a ``SpecError``: text is not coerced, and
+    there are no unknown keys and no infinite numbers.
     """
 
     def takes_mappings(kind: type, source: Any, handler: Any) -> Any:
@@ -76,7 +61,8 @@ def specification(cls: type[T]) -> type[T]:
 
     made: Any = cls
     made.__get_pydantic_core_schema__ = classmethod(takes_mappings)
-    made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(made)
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    made = pydantic.dataclasses.dataclass(frozen=True, config=config)(made)
     check, names = made.__init__, [field.name for field in dataclasses.fields(made)]
 
     @functools.wraps(check)
@@ -86,7 +72,7 @@ def specification(cls: type[T]) -> type[T]:
         try:
             check(self, **plain(dict(zip(names, args, strict=False)) | fields))
         except ValidationError as error:
-            raise SpecError(made.__name__, problems_of(error, made)) from None
+            raise SpecError(made.__name__, _problems(error, made)) from None
 
     made.__init__ = __init__
     return made
@@ -101,16 +87,11 @@ def validated(kind: type[T], values: Any, where: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(plain(values))
     except ValidationError as error:
-        raise SpecError(where, problems_of(error, kind)) from None
+        raise SpecError(where, _problems(error, kind)) from None
 
 
-def problems_of(error: ValidationError, kind: Any = None) -> list[str]:
-    """Return one sentence per problem of a pydantic error: its path, what is wrong, and what was given.
-
-    Args:
-        error: what pydantic raised.
-        kind: the type that was checked; with it the names that are known are told.
-    """
+def _problems(error: ValidationError, kind: Any) -> list[str]:
+    """Return one sentence per problem with a value of that type: its path, what is wrong, and what was given."""
     found: list[str] = []
     wrong: dict[tuple[str, str], list[str]] = {}
     for item in error.errors(include_url=False):
@@ -122,8 +103,7 @@ def problems_of(error: ValidationError, kind: Any = None) -> list[str]:
         if is_key:
             key = item["loc"][-1]
             told = [unknown("key", key, names) if names else f"unknown key {key!r}"]
-        elif "error" in item.get("ctx", {}):
-            cause = item["ctx"]["error"]
+        elif cause := item.get("ctx", {}).get("error"):
             told = cause.problems if isinstance(cause, SpecError) else [str(cause)]
         elif item["type"] == "missing":
             told = ["is missing"]

@@ -35,11 +35,10 @@ from gcplib.linalg.gradient_rules import (
     truncate,
 )
 from gcplib.linalg.inverse import newton_schulz_inverse, sparse_inverse
-from gcplib.linalg.roots import newton_schulz, pade_root, taylor_root
+from gcplib.linalg.roots import by_products, newton_schulz, pade_root, taylor_root
 from gcplib.linalg.shrinkage import ledoit_wolf, oas, shrunk_covariance
 from gcplib.linalg.spectral import (
     ROUTES,
-    by_products,
     check_map,
     covariance_map,
     invsqrtm,

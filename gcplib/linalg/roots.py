@@ -5,6 +5,9 @@ What each computes, eigenvalue by eigenvalue, is in ``functions``. All take symm
 NonFiniteError at NaN or infinity. A zero matrix stays zero.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -15,10 +18,38 @@ from gcplib.linalg import polynomials
 from gcplib.linalg.covariance import center, covariance, second_moment, symmetric
 from gcplib.linalg.diagonal import log_series
 from gcplib.linalg.functions import LOG, SQRT, SpectralFunction
+from gcplib.linalg.gradient_rules import GradientRule
 from gcplib.linalg.iterations import Steps, iterate
 from gcplib.linalg.products import product
 from gcplib.linalg.tolerance import ROOT_STEPS, check_symmetric, rank_tolerance
 from gcplib.linalg.transforms import look
+
+_forced = threading.local()
+
+
+@contextmanager
+def by_products() -> Iterator[None]:
+    """Let everything within be computed by products alone, in the exact function of whatever rule it is asked for.
+
+    For what has no eigensolver, such as ONNX: gradients differ from those of published rules, values do not. Functions
+    without such a form raise a ValueError, and so do truncations. Counts for the thread that it is called in.
+    """
+    before, _forced.products = getattr(_forced, "products", False), True
+    try:
+        yield
+    finally:
+        _forced.products = before
+
+
+def only_products(fn: SpectralFunction, rule: GradientRule) -> bool:
+    """Say whether ``by_products`` holds here, or raise a ValueError about what has no such form."""
+    if not getattr(_forced, "products", False):
+        return False
+    if fn != LOG:
+        steps_of(fn)
+    if rule.keep is not None:
+        raise ValueError(f"a truncation to {rule.keep} needs the eigenvalues, and cannot be computed by products alone")
+    return True
 
 
 def _exact(s: Tensor, inverse: bool = False) -> Tensor:

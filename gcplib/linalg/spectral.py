@@ -1,9 +1,7 @@
 """Functions of a symmetric positive semi-definite matrix, and of a covariance straight from its features."""
 
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
@@ -14,10 +12,10 @@ from gcplib.linalg.autograd import SpectralMap
 from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import check_features, covariance, second_moment, symmetric
 from gcplib.linalg.eigen import NoEigensolverError
-from gcplib.linalg.functions import IDENTITY, LOG, SQRT, SpectralFunction, get_function, power
+from gcplib.linalg.functions import IDENTITY, SQRT, SpectralFunction, get_function, power
 from gcplib.linalg.gradient import lyapunov_weights
 from gcplib.linalg.gradient_rules import EXACT, LYAPUNOV, GradientRule, get_rule
-from gcplib.linalg.roots import features_by_products, map_by_products, steps_of
+from gcplib.linalg.roots import features_by_products, map_by_products, only_products, steps_of
 from gcplib.linalg.tolerance import (
     NonFiniteError,
     check_matrices,
@@ -27,33 +25,6 @@ from gcplib.linalg.tolerance import (
     require,
 )
 from gcplib.linalg.transforms import look, run
-
-_forced = threading.local()
-
-
-@contextmanager
-def by_products() -> Iterator[None]:
-    """Let everything within be computed by products alone, in the exact function of whatever rule it is asked for.
-
-    For what has no eigensolver, such as ONNX: gradients differ from those of published rules, values do not. Functions
-    without such a form raise a ValueError, and so do truncations. Counts for the thread that it is called in.
-    """
-    before, _forced.products = getattr(_forced, "products", False), True
-    try:
-        yield
-    finally:
-        _forced.products = before
-
-
-def _only_products(fn: SpectralFunction, rule: GradientRule) -> bool:
-    if not getattr(_forced, "products", False):
-        return False
-    if fn != LOG:
-        steps_of(fn)
-    if rule.keep is not None:
-        raise ValueError(f"a truncation to {rule.keep} needs the eigenvalues, and cannot be computed by products alone")
-    return True
-
 
 ROUTES = ("auto", "full", "thin", "svd", "products")
 
@@ -90,7 +61,7 @@ def spectral_map(
     fn, rule = check_map(fn, rule, route, s.shape[-1])
     rank_tolerance(s.dtype)
     look(check_symmetric, s)
-    if route == "products" or _only_products(fn, rule):
+    if route == "products" or only_products(fn, rule):
         return map_by_products(s, fn)
     try:
         with torch.autocast(s.device.type, enabled=False):
@@ -211,7 +182,7 @@ def covariance_map(
     if route == "auto":
         route = "thin" if positions <= channels and fn.zero == 0 and rule.any_route else "full"
     moment, made = (covariance, "their covariance") if centered else (second_moment, "their second moment")
-    if route == "products" or _only_products(fn, rule):
+    if route == "products" or only_products(fn, rule):
         out = features_by_products(x, fn, centered)
         if x.device.type == "cpu":  # a GPU need not wait: NaN stays NaN in products
             look(partial(_check_root, made, moment), out, x)

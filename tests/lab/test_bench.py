@@ -8,9 +8,9 @@ import torch
 
 import gcplib.lab.bench.layers as layers
 import gcplib.lab.bench.sweeps as sweeps
-from gcplib.lab.bench import METHODS, REFERENCES, Method, Report, keep, load_methods, measure, speed_page
-from gcplib.lab.bench.layers import cells, kept_reports, report_path
-from gcplib.lab.bench.measure import one_pass, saved_bytes, shuffled, smallest_ridge
+from gcplib.lab.bench.layers import Report, cells, keep, report_path, speed_page
+from gcplib.lab.bench.measure import measure, one_pass, saved_bytes, shuffled, smallest_ridge
+from gcplib.lab.bench.methods import METHODS, REFERENCES, Method, load_methods
 from gcplib.lab.cli import bench
 from gcplib.linalg import covariance, covariance_map, newton_schulz, pade_root, taylor_root
 
@@ -207,9 +207,10 @@ def test_the_result_is_kept_in_four_digits_and_shown_on_its_page(place, capsys):
     assert printed.startswith(last.processor)
     assert "batch 2, 6 channels, 9 positions" in printed
     command("layers", "--keep", "--device", "cpu")
-    (kept,) = kept_reports()
+    (path,) = (place / "data" / "evidence").iterdir()
+    kept = Report.read(path)
     text = (place / "docs" / "speed.md").read_text()
-    assert text == speed_page([kept])
+    assert text == speed_page()
     assert "### batch 2, 5 channels, 4 positions" in text
     assert (kept.date, kept.machine, kept.threads, kept.rounds) == (last.date, last.machine, last.threads, 2)
     for rounded, row in zip(kept.rows, last.rows, strict=True):
@@ -223,7 +224,7 @@ def test_only_a_whole_result_is_kept(place):
     command("layers", "--rounds", "1", "--device", "cpu", "--sizes", "2x6x9")
     with pytest.raises(ValueError, match=r"lacks .* at \(2, 5, 4\)"):
         keep("cpu")
-    assert kept_reports() == []
+    assert "##" not in speed_page()
 
 
 def _row(method, total, gradient_error=1e-6, rounds=5, ridge=None):
@@ -235,7 +236,7 @@ def _row(method, total, gradient_error=1e-6, rounds=5, ridge=None):
     return shape | row | {"gradient_error": gradient_error, "root_distance": 0.5, "root_gradient_distance": 0.25}
 
 
-def test_the_page_compares_with_the_covariance_and_says_what_was_measured():
+def test_the_page_compares_with_the_covariance_and_says_what_was_measured(place):
     rows = [
         _row("covariance", 2.0),
         _row("exact root, torch matrix_sqrth", 1.0, None, ridge=1.0),
@@ -244,7 +245,8 @@ def test_the_page_compares_with_the_covariance_and_says_what_was_measured():
     ]
     machine = {"cpu": "A processor", "gpu": None, "versions": {"torch": "2.0"}, "commit": "abc"}
     report = Report("cpu", 3, 5, rows, {}, machine, {"torchspd": "0.1"}, "2030-01-02T03:04:05")
-    lines = speed_page([report]).splitlines()
+    report.write(place / "data" / "evidence" / "bench_cpu.json")
+    lines = speed_page().splitlines()
     assert "## A processor, 3 threads" in lines
     assert "Milliseconds in float32, median of 5 rounds. torch 2.0, torchspd 0.1; commit `abc`, 2030-01-02." in lines
     assert lines[-4:] == [

@@ -21,8 +21,9 @@ from gcplib.linalg import (
 )
 
 DOUBLE = torch.float64
-FUNCTIONS = ["sqrt", "invsqrt", "log", "power(0.3)", "power(1.7)", "power(-0.6)", "identity"]
-APPROXIMATIONS = ["newton_schulz", "accelerated", "taylor", "pade"]
+SLOW = [pytest.param(fn, marks=pytest.mark.slow) for fn in ("power(1.7)", "power(-0.6)", "accelerated")]
+FUNCTIONS = ["sqrt", "invsqrt", "log", "power(0.3)", "identity", *SLOW]
+APPROXIMATIONS = ["newton_schulz", "taylor", "pade"]
 MAPS = {
     "covariance": covariance,
     "full": partial(covariance_map, route="full"),
@@ -59,8 +60,8 @@ def test_second_derivatives_of_matrices(fn):
 
 
 @pytest.mark.parametrize("route", ["full", "thin", "svd", "products"])
-@pytest.mark.parametrize("centered", [True, False])
-@pytest.mark.parametrize("fn", ["sqrt", "newton_schulz"])
+@pytest.mark.parametrize("centered", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fn", ["sqrt", pytest.param("newton_schulz", marks=pytest.mark.slow)])
 def test_second_derivatives_of_features(fn, centered, route):
     f = partial(covariance_map, fn=fn, route=route, centered=centered)
     twice_differentiable(f, features(2, 5, 4))

@@ -14,8 +14,6 @@ from scipy import stats
 from gcplib.lab.bench.measure import shuffled
 from gcplib.lab.progress import track
 
-__all__ = ["Case", "milliseconds", "spread", "time_cases", "times_as_long"]
-
 
 @dataclass(frozen=True)
 class Case:

@@ -24,8 +24,6 @@ from gcplib.lab.bench.methods import REFERENCES, STEPS, Function, Method, eigh_r
 from gcplib.linalg import by_products, covariance_map, newton_schulz_function, products
 from gcplib.nn import create_pool
 
-__all__ = ["PARTS", "ROOTS", "measure_derivatives", "plain_products"]
-
 CLASSES = 10
 # The guard costs so little that it takes more rounds to see it.
 GUARD_ROUNDS = 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ import torch
 from gcplib.lab.bench.derivatives import GUARD_ROUNDS, PARTS
 from gcplib.lab.bench.layers import Report, evidence_path, keep_report, number, report_path, scientific
 from gcplib.lab.bench.measure import SIZES
+from gcplib.lab.machine import installed_versions
 from gcplib.lab.markdown import page, table
-
-__all__ = ["NAME", "Goal", "derivatives_cells", "derivatives_page", "keep_derivatives", "new_report"]
 
 NAME = "derivatives_cpu"
 COMMAND = "python -m gcplib bench derivatives"
@@ -78,13 +76,9 @@ GOALS = {
 
 def new_report(rounds: int) -> Report:
     """Return a report without rows, with the versions of what ONNX files need."""
-    peers = {}
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        try:
-            peers[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return Report("cpu", torch.get_num_threads(), rounds, [], peers=peers)
+    return Report(
+        "cpu", torch.get_num_threads(), rounds, [], peers=installed_versions(("onnx", "onnxruntime", "onnxscript"))
+    )
 
 
 def _size(row: dict) -> str:

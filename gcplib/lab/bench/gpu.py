@@ -31,8 +31,6 @@ from gcplib.lab.machine import describe_machine
 from gcplib.lab.progress import duration
 from gcplib.models import create_model
 
-__all__ = ["FULL", "TINY", "Settings", "isolated", "run_kit", "run_tests", "time_layers", "time_networks"]
-
 EXACT = ("auto route", "full route", "products", "torch eigh", "torch matrix_sqrth", "CuPy eigh")
 LAYERS = ("covariance", *(f"exact root, {name}" for name in EXACT), *STEPS)
 NETWORKS = {"average": "gap", "Newton-Schulz": "isqrt_cov", "exact root": "mpn_cov"}
@@ -70,9 +68,7 @@ def _facts() -> dict:
     facts = {"cuda": torch.version.cuda, "cusolver": solver, "driver": None, "gpus": []}
     if torch.cuda.is_available():
         cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-        facts["gpus"] = [
-            f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.major}.{card.minor}" for card in cards
-        ]
+        facts["gpus"] = [f"{c.name}, {c.total_memory / 2**30:.0f} GiB, {c.major}.{c.minor}" for c in cards]
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         try:
             found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout

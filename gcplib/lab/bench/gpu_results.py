@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 
 from gcplib.lab.analysis.statistics import mean_interval
-from gcplib.lab.bench.layers import cells, number, shape
+from gcplib.lab.bench.layers import four_digits, number, shape, size_tables
 from gcplib.lab.files import project_root, runs_dir, write_text
 from gcplib.lab.markdown import page, table
 from gcplib.lab.study.verdicts import Evidence, assess
-
-__all__ = ["STEPS", "failure", "failures", "gpu_page", "gpu_path", "keep_gpu", "speed_claim"]
 
 STEPS = ("Newton-Schulz, products", "Newton-Schulz, pytorchcv")
 LEAD = """\
@@ -106,7 +103,7 @@ def keep_gpu() -> Path:
     path = gpu_path()
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: the kit did not run on a card yet; run python -m gcplib bench gpu")
-    found = json.loads(path.read_text(encoding="utf-8"), parse_float=lambda text: float(f"{float(text):.4g}"))
+    found = json.loads(path.read_text(encoding="utf-8"), parse_float=four_digits)
     if not found.get("finished"):
         raise ValueError(f"{path} ends after {list(found['parts'])}: the kit was interrupted; run it again")
     return write_text(_kept_path(), json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -134,15 +131,13 @@ def gpu_page() -> str:
 
 
 def _tests(files: dict[str, list[dict]]) -> list[str]:
-    counts, numbers, reasons = [], [], []
+    heads, counts, numbers, reasons = ["", "passed", "failed", "skipped"], [], [], []
     for name, rows in files.items():
         outcomes = [row["outcome"] for row in rows]
-        counts.append(
-            [name.removeprefix("tests: "), *(outcomes.count(word) for word in ("passed", "failed", "skipped"))]
-        )
+        counts.append([name.removeprefix("tests: "), *map(outcomes.count, heads[1:])])
         numbers += [pair for row in rows for pair in row.get("found", {}).items()]
         reasons += [row["message"] for row in rows if row["outcome"] == "skipped"]
-    parts = ["## Tests", table(["", "passed", "failed", "skipped"], counts)]
+    parts = ["## Tests", table(heads, counts)]
     parts += ["\n".join(f"* Skipped: {reason}." for reason in dict.fromkeys(reasons))]
     return [*parts, *([table(["measured by the tests", ""], numbers)] if numbers else [])]
 
@@ -150,10 +145,8 @@ def _tests(files: dict[str, list[dict]]) -> list[str]:
 def _claim(claim: dict) -> list[str]:
     if "error" in claim:
         return []
-    rows = [
-        (row["size"], row["exact"], row["steps"], number(row["ratio"]), _interval(row), row["n"])
-        for row in claim["ratios"]
-    ]
+    keys = ("size", "exact", "steps")
+    rows = [(*(row[key] for key in keys), number(row["ratio"]), _interval(row), row["n"]) for row in claim["ratios"]]
     heads = ["batch x channels x positions", "exact", "beside", "times as long", "95 % interval", "rounds"]
     effects = [f"* {Evidence(**item)}" for item in claim["record"]["evidence"]]
     lead = f"Newton-Schulz is much faster than EIG/SVD on a GPU, end to end: **{claim['verdict']}**."
@@ -168,23 +161,12 @@ def _interval(row: dict) -> str:
 
 def _networks(rows: list[dict]) -> list[str]:
     heads = ["network", "pixels", "batch", "images per second", "quartiles"]
-    shown = [
-        (
-            *(row[key] for key in heads[:3]),
-            number(row["images_per_second"]),
-            f"[{number(row['low'])}, {number(row['high'])}]",
-        )
-        for row in rows
-    ]
+    shown = [(*(row[key] for key in heads[:3]), number(row["images_per_second"]), _interval(row)) for row in rows]
     lead = "Forward and backward in bf16 autocast, without loading and without the optimizer."
     return ["## Whole networks", lead, table(heads, shown)] if rows else []
 
 
 def _layers(rows: list[dict]) -> list[str]:
-    timed = [row for row in rows if "total_ms" in row]
     parts = [f"* {row['method']}: {row['skipped']}." for row in rows if "skipped" in row]
     parts = ["## Layers", "Milliseconds in float32, medians.", "\n".join(["Not timed:", "", *parts]) if parts else ""]
-    for _, group in itertools.groupby(timed, shape):
-        found = cells(group := list(group))
-        parts += [f"### {shape(group[0])}", table(list(found[0]), [list(cell.values()) for cell in found])]
-    return parts
+    return parts + size_tables(row for row in rows if "total_ms" in row)

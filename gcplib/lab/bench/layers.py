@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -14,28 +13,10 @@ from pathlib import Path
 from gcplib.lab.bench.measure import SIZES
 from gcplib.lab.bench.methods import METHODS
 from gcplib.lab.files import project_root, runs_dir, write_text
-from gcplib.lab.machine import describe_machine
+from gcplib.lab.machine import describe_machine, installed_versions
 from gcplib.lab.markdown import page, table
 
-__all__ = [
-    "Report",
-    "cells",
-    "evidence_path",
-    "keep",
-    "keep_report",
-    "kept_reports",
-    "number",
-    "report_path",
-    "scientific",
-    "shape",
-    "speed_page",
-]
-
-
-def _peer_versions() -> dict[str, str]:
-    packages = sorted({method.package for method in METHODS if method.package})
-    installed = {found.name: found.version for found in importlib.metadata.distributions()}
-    return {name: installed[name] for name in packages if name in installed}
+PEERS = sorted({method.package for method in METHODS if method.package})
 
 
 @dataclass(frozen=True)
@@ -48,7 +29,7 @@ class Report:
     rows: list[dict]
     skipped: dict[str, str] = field(default_factory=dict)
     machine: dict = field(default_factory=describe_machine)
-    peers: dict[str, str] = field(default_factory=_peer_versions)
+    peers: dict[str, str] = field(default_factory=lambda: installed_versions(PEERS))
     date: str = field(default_factory=lambda: datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
 
     @property
@@ -108,6 +89,20 @@ def shape(row: dict) -> str:
     return "batch {batch}, {channels} channels, {positions} positions".format(**row)
 
 
+def size_tables(rows: Iterable[dict]) -> list[str]:
+    """Return a heading and a table of ``cells`` for every size."""
+    parts = []
+    for text, group in itertools.groupby(rows, shape):
+        found = cells(list(group))
+        parts += [f"### {text}", table(list(found[0]), [list(cell.values()) for cell in found])]
+    return parts
+
+
+def four_digits(text: str) -> float:
+    """Return a number of a JSON file as it is kept."""
+    return float(f"{float(text):.4g}")
+
+
 def evidence_path(name: str) -> Path:
     """Return where the kept benchmark of this name is."""
     return project_root() / "data" / "evidence" / f"bench_{name}.json"
@@ -115,7 +110,7 @@ def evidence_path(name: str) -> Path:
 
 def keep_report(report: Report, name: str) -> Path:
     """Write a benchmark to ``data/evidence``, in four digits, and return the file."""
-    few = json.loads(json.dumps(report.rows), parse_float=lambda text: float(f"{float(text):.4g}"))
+    few = json.loads(json.dumps(report.rows), parse_float=four_digits)
     return dataclasses.replace(report, rows=few).write(evidence_path(name))
 
 
@@ -147,15 +142,13 @@ def kept_reports() -> list[Report]:
     return [Report.read(path) for path in paths if path.is_file()]
 
 
-def speed_page(reports: Iterable[Report] | None = None) -> str:
+def speed_page() -> str:
     """Return the page that shows the kept benchmarks: for each device a table per size."""
     parts = ["How it is measured, and what the columns say: [benchmarks.md](benchmarks.md)."]
-    for report in kept_reports() if reports is None else reports:
+    for report in kept_reports():
         packages = {"torch": report.machine["versions"]["torch"]} | report.peers
         versions = ", ".join(f"{name} {version}" for name, version in packages.items())
         about = f"Milliseconds in float32, median of {report.rounds} rounds. {versions}; commit "
         parts += [f"## {report.processor}", f"{about}`{report.machine['commit']}`, {report.date[:10]}."]
-        for _, rows in itertools.groupby(report.rows, shape):
-            found = cells(rows := list(rows))
-            parts += [f"### {shape(rows[0])}", table(list(found[0]), [list(cell.values()) for cell in found])]
+        parts += size_tables(report.rows)
     return page("Speed and exactness of the layers", *parts)

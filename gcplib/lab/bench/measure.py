@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
+import pandas as pd
 import torch
 from torch import Tensor
 
+from gcplib.lab.analysis.speed import now
 from gcplib.lab.bench.methods import REFERENCES, Function, Method
 from gcplib.lab.progress import track
-
-__all__ = ["SIZES", "Size", "measure", "now", "one_pass", "relative_error", "saved_bytes", "shuffled", "smallest_ridge"]
 
 Size = tuple[int, int, int]
 T = TypeVar("T")
@@ -26,15 +24,8 @@ SIZES: tuple[Size, ...] = ((16, 256, 49), (16, 512, 49), (16, 256, 196), (8, 256
 SIZES += ((4, 2048, 49),)
 
 
-def now(device: torch.device) -> float:
-    """Return the time in seconds, when all that a device was told to do is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def one_pass(function: Function, x: Tensor, g: Tensor) -> tuple[float, float, Tensor, Tensor]:
-    """Return seconds of the forward pass and of the backward pass, the result and ``dl/dX`` for ``dl/dC = g``."""
+    """Return milliseconds of the forward and the backward pass, the result and ``dl/dX`` for ``dl/dC = g``."""
     start = now(x.device)
     out = function(x)
     middle = now(x.device)
@@ -78,12 +69,6 @@ def smallest_ridge(function: Callable[[Tensor, float], Tensor], x: Tensor, g: Te
         if bool(torch.isfinite(out).all() and torch.isfinite(grad).all()):
             return ridge
     raise RuntimeError(f"no ridge up to 1 makes the method finite for features of shape {tuple(x.shape)}")
-
-
-def _quartiles(seconds: Sequence[float]) -> dict[str, float]:
-    # Inclusive: the default would place the quartiles of few values outside them.
-    cuts = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else 3 * list(seconds)
-    return dict(zip(("low", "median", "high"), (1e3 * cut for cut in cuts), strict=True))
 
 
 def shuffled(things: Iterable[T], rounds: int) -> list[T]:
@@ -139,26 +124,23 @@ def measure(
         if x.is_cuda:
             torch.cuda.reset_peak_memory_stats(x.device)
             before = torch.cuda.memory_allocated(x.device)
-        *seconds, out, grad = one_pass(ready[method], x, g)
+        *first, out, grad = one_pass(ready[method], x, g)
         if x.is_cuda:
             row["peak_mb"] = (torch.cuda.max_memory_allocated(x.device) - before) / 1e6
         row["error"], row["gradient_error"] = map(relative_error, (out, grad), references[method.kind])
-        row["root_distance"] = row["root_gradient_distance"] = None
-        if method.kind not in ("covariance", "exact root"):
-            found = map(relative_error, (out, grad), references["exact root"])
-            row["root_distance"], row["root_gradient_distance"] = found
-        times[method], rows[method] = [seconds], row
+        apart = method.kind not in ("covariance", "exact root")
+        distances = map(relative_error, (out, grad), references["exact root"]) if apart else (None, None)
+        row["root_distance"], row["root_gradient_distance"] = distances
+        times[method], rows[method] = [first], row
     del references, exact
-    quick = {method: ready[method] for method in functions if sum(times[method][0]) < slow}
-    for method in quick:
-        times[method].clear()
+    quick = [method for method in functions if sum(times[method][0]) < 1e3 * slow]
     for method in track(shuffled(quick, rounds), label, unit="pass"):
-        times[method].append(one_pass(quick[method], x, g)[:2])
+        times[method].append(one_pass(ready[method], x, g)[:2])
     for method, row in rows.items():
-        row["rounds"] = len(times[method])
-        forward, backward = zip(*times[method], strict=True)
-        row |= {"forward_ms": _quartiles(forward), "backward_ms": _quartiles(backward)}
-        totals = [sum(pair) for pair in times[method]]
-        row["total_ms"] = _quartiles(totals)
-        row |= {"rounds_ms": [1e3 * total for total in totals]} if each_round else {}
+        # The first pass counts where it is the only one.
+        passes = pd.DataFrame(times[method][1:] or times[method], columns=["forward_ms", "backward_ms"])
+        passes["total_ms"] = passes.sum(axis=1)
+        quartiles = passes.quantile([0.25, 0.5, 0.75]).set_axis(["low", "median", "high"]).to_dict()
+        row |= {"rounds": len(passes)} | quartiles
+        row |= {"rounds_ms": passes["total_ms"].tolist()} if each_round else {}
     return list(rows.values())

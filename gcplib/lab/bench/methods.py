@@ -12,21 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcplib.linalg import (
-    ROUTES,
-    covariance,
-    covariance_map,
-    newton_schulz,
-    newton_schulz_function,
-    pade_function,
-    pade_root,
-    taylor_function,
-    taylor_root,
-)
+from gcplib import linalg
+from gcplib.linalg import covariance, covariance_map
 from gcplib.linalg.eigen import eigh
 from gcplib.linalg.parallel import batch_parts, over_batch
-
-__all__ = ["CUDA_METHODS", "METHODS", "REFERENCES", "Function", "Method", "choose_methods", "load_methods"]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -58,9 +47,9 @@ class Method:
 REFERENCES: dict[str, Function] = {
     "covariance": covariance,
     "exact root": lambda x: covariance_map(x, route="svd"),
-    "Newton-Schulz": lambda x: covariance_map(x, newton_schulz_function(STEPS)),
-    "MPA": lambda x: covariance_map(x, pade_function()),
-    "MTP": lambda x: covariance_map(x, taylor_function()),
+    "Newton-Schulz": lambda x: covariance_map(x, linalg.newton_schulz_function(STEPS)),
+    "MPA": lambda x: covariance_map(x, linalg.pade_function()),
+    "MTP": lambda x: covariance_map(x, linalg.taylor_function()),
 }
 
 
@@ -94,17 +83,21 @@ def _pytorchcv() -> Function:
     return lambda x: pool.sqrt(pool.cov_pool(x.unsqueeze(-1)), pool.num_iter)
 
 
+def _of_covariance(root: Function) -> Function:
+    return lambda x: root(covariance(x))
+
+
 # These two need no ridge: torchspd bounds the sums of roots from below, spd-learn the eigenvalues.
 def _torchspd() -> Function:
     from torchspd import sqrtm
 
-    return lambda x: sqrtm(covariance(x))
+    return _of_covariance(sqrtm)
 
 
 def _spd_learn() -> Function:
     from spd_learn.functional import matrix_sqrt
 
-    return lambda x: matrix_sqrt.apply(covariance(x))
+    return _of_covariance(matrix_sqrt.apply)
 
 
 # This one has 1 / 0 in its gradient as soon as two eigenvalues round to zero or below.
@@ -141,7 +134,7 @@ class _CupyRoot(torch.autograd.Function):
 def _cupy() -> Function:
     import cupy  # noqa: F401
 
-    return lambda x: _CupyRoot.apply(covariance(x))
+    return _of_covariance(_CupyRoot.apply)
 
 
 METHODS = (
@@ -155,24 +148,20 @@ METHODS = (
     Method("exact root, torch matrix_sqrth", "exact root", _matrix_sqrth, ours=False, ridge=True),
     Method("exact root, torchspd", "exact root", _torchspd, "torchspd", ours=False),
     Method("exact root, spd-learn", "exact root", _spd_learn, "spd-learn", ours=False),
-    Method("Newton-Schulz, products", "Newton-Schulz", lambda: lambda x: newton_schulz(covariance(x), STEPS)),
+    Method("Newton-Schulz, products", "Newton-Schulz", lambda: lambda x: linalg.newton_schulz(covariance(x), STEPS)),
     Method("Newton-Schulz, eigenvalues", "Newton-Schulz", lambda: REFERENCES["Newton-Schulz"]),
     Method("Newton-Schulz, pytorchcv", "Newton-Schulz", _pytorchcv, "pytorchcv", ours=False),
-    Method("MPA, products", "MPA", lambda: lambda x: pade_root(covariance(x))),
+    Method("MPA, products", "MPA", lambda: _of_covariance(linalg.pade_root)),
     Method("MPA, eigenvalues", "MPA", lambda: REFERENCES["MPA"]),
-    Method("MTP, products", "MTP", lambda: lambda x: taylor_root(covariance(x))),
+    Method("MTP, products", "MTP", lambda: _of_covariance(linalg.taylor_root)),
     Method("MTP, eigenvalues", "MTP", lambda: REFERENCES["MTP"]),
 )
 
 CUPY = f"cupy-cuda{(torch.version.cuda or '12')[:2]}x"
 # What is timed on a GPU besides.
-CUDA_METHODS = tuple(
-    method
-    for method in (
-        Method("exact root, products", "exact root", lambda: lambda x: covariance_map(x, route="products")),
-        Method("exact root, CuPy eigh", "exact root", _cupy, CUPY, ours=False),
-    )
-    if method.package or "products" in ROUTES
+CUDA_METHODS = (
+    Method("exact root, products", "exact root", lambda: lambda x: covariance_map(x, route="products")),
+    Method("exact root, CuPy eigh", "exact root", _cupy, CUPY, ours=False),
 )
 
 
@@ -200,7 +189,6 @@ def load_methods(methods: Iterable[Method] = METHODS) -> tuple[dict[Method, Call
         try:
             functions[method] = method.make()
         except ImportError as error:
-            skipped[method.name] = f"{error}; " + (
-                f"pip install {method.package}" if method.package else f"torch {torch.__version__} is too old"
-            )
+            remedy = f"pip install {method.package}" if method.package else f"torch {torch.__version__} is too old"
+            skipped[method.name] = f"{error}; {remedy}"
     return functions, skipped

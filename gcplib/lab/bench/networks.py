@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gcplib.lab.bench.measure import now, shuffled
+from gcplib.lab.analysis.speed import now
+from gcplib.lab.bench.measure import shuffled
 from gcplib.lab.data import TypefacesSpec
 from gcplib.lab.files import project_root
 from gcplib.lab.markdown import page, table
@@ -21,8 +22,6 @@ from gcplib.lab.training.loop import train_epoch
 from gcplib.lab.training.recipe import Recipe
 from gcplib.lab.training.spec import RunSpec
 from gcplib.linalg.calls import unknown
-
-__all__ = ["CASES", "measure_passes", "measure_training", "training_speed_page"]
 
 BATCH, FAMILIES = 32, 12
 
@@ -95,7 +94,7 @@ def measure_training(
         state, source, indices, recipe = networks[name]
         start = now(fabric.device)
         train_epoch(state, fabric, source, indices, recipe, seed=0)
-        found[name].append(BATCH * steps / (now(fabric.device) - start))
+        found[name].append(1e3 * BATCH * steps / (now(fabric.device) - start))
     speeds = pd.DataFrame(found)[1:]  # the first pass warms up
     rows = []
     for name in names:
@@ -138,7 +137,7 @@ def measure_passes(
             with torch.autocast(device, dtype=torch.bfloat16):
                 loss = network(images).float().square().mean()
             loss.backward()
-        found[name].append((now(place) - start) / (batch * steps))
+        found[name].append((now(place) - start) / (1e3 * batch * steps))
         network.zero_grad(set_to_none=True)  # no memory while others run
     about = {"pixels": pixels, "batch": batch, "rounds": rounds, "steps": steps}
     return [
@@ -151,15 +150,11 @@ def training_speed_page() -> str:
     """Return the page that shows what is kept: for each device a table with a row per network."""
     parts = ["From the encoded image to the optimizer's step; how it is measured: [benchmarks.md](benchmarks.md)."]
     for path in sorted((project_root() / "data" / "evidence").glob("training_speed_*.csv")):
-        found = pd.read_csv(path).to_dict("records")
-        rows = [
-            (
-                f"{row['network']}, {row['pixels']} px",
-                f"{row['images_per_second']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
-                "" if row["beside"] == row["network"] else f"{100 * row['relative']:.0f} % of `{row['beside']}`",
-            )
-            for row in found
-        ]
+        rows, found = [], pd.read_csv(path).to_dict("records")
+        for row in found:
+            speed = f"{row['images_per_second']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+            beside = "" if row["beside"] == row["network"] else f"{100 * row['relative']:.0f} % of `{row['beside']}`"
+            rows.append((f"{row['network']}, {row['pixels']} px", speed, beside))
         text = (
             "{backbone}, reduction to {reduction} channels, {rounds} rounds of {steps} batches of {batch}. {machine}, "
             "{threads} threads; torch {torch}, commit `{commit}`."

@@ -9,9 +9,7 @@ import pandas as pd
 
 from gcplib.lab.files import write_atomic
 
-__all__ = ["SWEEPS", "SWEPT", "plot_sweeps", "sweep_table"]
-
-AXES = ("batch", "channels", "positions")
+AXES, WHOSE = ("batch", "channels", "positions"), ("others", "gcplib")
 SWEEPS = {
     "channels": tuple((8, channels, 196) for channels in (32, 64, 128, 256, 512)),
     "positions": tuple((8, 256, positions) for positions in (16, 49, 100, 196, 400, 784)),
@@ -24,13 +22,7 @@ SWEPT += ("Newton-Schulz, products", "Newton-Schulz, eigenvalues", "Newton-Schul
 def sweep_table(rows: Sequence[dict]) -> pd.DataFrame:
     """Return the quartiles of all sweeps, of the rows of ``measure``: a row per sweep, size, method and quartile."""
     return pd.DataFrame(
-        {
-            "sweep": axis,
-            "size": row[axis],
-            "method": row["method"],
-            "ms": value,
-            "whose": "gcplib" if row["ours"] else "others",
-        }
+        {"sweep": axis, "size": row[axis], "method": row["method"], "ms": value, "whose": WHOSE[row["ours"]]}
         for axis, sizes in SWEEPS.items()
         for row in rows
         if tuple(row[key] for key in AXES) in sizes
@@ -45,13 +37,7 @@ def plot_sweeps(rows: Sequence[dict], path: Path, where: str) -> Path:
 
     # The median of the quartiles is the median, and all of them reach from the lowest to the highest.
     style = {"estimator": "median", "errorbar": ("pi", 100), "err_style": "bars", "palette": "colorblind"}
-    looks = {
-        "hue": "method",
-        "hue_order": SWEPT,
-        "style": "whose",
-        "style_order": ("gcplib", "others"),
-        "markers": True,
-    }
+    looks = {"hue": "method", "hue_order": SWEPT, "style": "whose", "style_order": WHOSE[::-1], "markers": True}
     names = {"x": "size", "y": "ms", "col": "sweep"}
     grid = sns.relplot(sweep_table(rows), kind="line", **names, **looks, **style, facet_kws={"sharex": False})
     grid.set(xscale="log", yscale="log", xlabel="", ylabel="forward + backward, ms")

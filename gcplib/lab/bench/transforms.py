@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import re
 import tempfile
@@ -14,13 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from gcplib.lab.files import project_root, write_text
+from gcplib.lab.files import project_root, read_json, write_json
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.markdown import page, table
 from gcplib.lab.progress import track
 from gcplib.nn import create_pool, list_pools
-
-__all__ = ["CHECKS", "SLOW", "keep_transforms", "kept_transforms", "measure_transforms", "transforms_page"]
 
 CHANNELS, SIDE = 8, 4
 # Where the defaults do not suit eight channels.
@@ -173,18 +170,17 @@ def _path() -> Path:
 
 def keep_transforms(found: dict[str, dict[str, str]]) -> Path:
     """Write what ``measure_transforms`` found, with the machine."""
-    content = {"machine": describe_machine(), "pools": found}
-    return write_text(_path(), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return write_json(_path(), {"machine": describe_machine(), "pools": found})
 
 
 def kept_transforms() -> dict[str, dict[str, str]]:
     """Return what is kept, by pool and check."""
-    return json.loads(_path().read_text(encoding="utf-8"))["pools"]
+    return read_json(_path())["pools"]
 
 
 def transforms_page() -> str:
     """Return the page of what is kept."""
-    kept, machine = kept_transforms(), json.loads(_path().read_text(encoding="utf-8"))["machine"]
+    kept, machine = kept_transforms(), read_json(_path())["machine"]
     # One note for all rules.
     kept = {
         name: {check: re.sub(r"gradient rule \S+", "its gradient rule", v) for check, v in row.items()}

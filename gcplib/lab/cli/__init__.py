@@ -1,26 +1,22 @@
-"""The command line, ``gcplib`` or ``python -m gcplib``: one module per command.
+"""The command line, ``gcplib`` or ``python -m gcplib``: one module per command, with its name.
 
-Each has ``NAME``, ``SUMMARY``, ``DETAIL`` and ``EXAMPLE``, ``add_options(parser)`` and ``run(arguments)``, which gives
-the exit code (None for 0); none imports anything heavy before it runs.
+Each has ``SUMMARY``, ``DETAIL`` and ``EXAMPLE``, ``add_options(parser)`` and ``run(arguments)``, which gives the exit
+code (None for 0); none imports anything heavy before it runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import itertools
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gcplib.lab import remedy
 from gcplib.lab.cli import bench, check, data, docs, export, report, study, train
 
 __all__ = ["main", "make_parser"]
-
-# Packages whose modules have other names.
-PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         # What is raised on purpose; anything else is a bug and keeps its traceback.
-        is_ours = type(error).__module__.startswith("gcplib.")
-        if arguments.traceback or not (is_ours or isinstance(error, ValueError | OSError | KeyError) or _remedy(error)):
+        is_ours = type(error).__module__.startswith("gcplib.") or isinstance(error, ValueError | OSError | KeyError)
+        extra = remedy(error.name) if isinstance(error, ModuleNotFoundError) and error.name else ""
+        if arguments.traceback or not (is_ours or extra):
             raise
         # str() of a KeyError is its argument in quotes.
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"gcplib: error: {message}{_remedy(error)}", file=sys.stderr)
+        print(f"gcplib: error: {message}{extra}", file=sys.stderr)
         return 2
 
 
@@ -70,27 +67,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="gcplib", description=about)
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    added = {module.NAME: _add(commands, module) for module in (data, train, export, study, report, bench, docs)}
-    _add(added["data"].add_subparsers(title="commands", metavar="COMMAND"), check)
+    added = {module: _add(commands, module) for module in (data, train, export, study, report, bench, docs)}
+    _add(added[data].add_subparsers(title="commands", metavar="COMMAND"), check)
     return parser
 
 
 def _add(commands: Any, module: Any) -> argparse.ArgumentParser:
     layout = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": f"example:\n  {module.EXAMPLE}"}
-    parser = commands.add_parser(module.NAME, help=module.SUMMARY, description=module.DETAIL, **layout)
+    name = module.__name__.rpartition(".")[2]
+    parser = commands.add_parser(name, help=module.SUMMARY, description=module.DETAIL, **layout)
     parser.set_defaults(run=module.run)
     module.add_options(parser)
     return parser
-
-
-def _remedy(error: Exception) -> str:
-    """Return the command that installs a missing package of an extra."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = PACKAGES.get(error.name.split(".")[0], error.name.split(".")[0].replace("_", "-"))
-        for line in importlib.metadata.requires("gcplib") or ():
-            if found := re.match(rf"{re.escape(package)}\b.*extra == ['\"](\w+)['\"]", line):
-                return f"; it comes with: pip install 'gcplib[{found[1]}]'"
-    return ""
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

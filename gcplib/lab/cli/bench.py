@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-NAME = "bench"
 SUMMARY = "time the layers beside other packages, or whole networks in training; check a GPU"
 DETAIL = (
     "Time the ways from features to a normalized covariance (layers, the default), or whole networks in training,\n"

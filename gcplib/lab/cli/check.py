@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-NAME = "check"
 SUMMARY = "decode every image of a data set on your disk and report what is missing or corrupt"
 DETAIL = """Decode every image of a data set on your disk; print what is there beside the published counts, and which
 images are missing or corrupt. The exit code is 0 if none is, and 1 otherwise."""

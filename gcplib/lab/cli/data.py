@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-NAME = "data"
 SUMMARY = "render the Typefaces benchmark, or check a data set of yours"
 DETAIL = """Render the Typefaces benchmark into data/cache/ (once; the same settings are read back the next time).
 What is left out keeps the library's default."""

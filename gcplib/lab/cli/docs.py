@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-NAME = "docs"
 SUMMARY = "write the generated pages of docs/"
 DETAIL = (
     "Write the pages of docs/ that come from kept measurements, docstrings, recipes, notebooks and profiles.\n"

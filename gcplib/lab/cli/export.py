@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["DETAIL", "EXAMPLE", "NAME", "SUMMARY", "add_options", "run"]
-
-NAME = "export"
 SUMMARY = "write the network of a finished run as an ONNX file"
 DETAIL = """Write the whole network of a finished run, backbone and head, as an ONNX file with its preprocessing
 constants and class names. Before it says so, it compares what onnxruntime computes with torch, on images of the

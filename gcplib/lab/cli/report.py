@@ -6,7 +6,6 @@ import argparse
 
 from gcplib.lab.cli.study import profile_option
 
-NAME = "report"
 SUMMARY = "write the report of what has run"
 DETAIL = "Write runs/PROFILE/report/index.html from the executed notebooks and recorded claims; nothing is run."
 EXAMPLE = "gcplib report --profile study"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 
-NAME = "study"
 SUMMARY = "run the notebooks of a profile and write the report"
 DETAIL = """Train the runs and run the notebooks of a profile that are not up to date, several at a time, and write
 runs/PROFILE/report/index.html. An interrupted study continues at the next call; a run or a notebook that

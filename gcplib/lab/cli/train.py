@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gcplib.lab.training import RunSpec
 
-__all__ = ["DETAIL", "EXAMPLE", "NAME", "SUMMARY", "add_options", "run"]
-
-NAME = "train"
 SUMMARY = "train one run, or read it if it is finished"
 DETAIL = """Train the run that a specification describes, or continue it, or read its result if it is finished.
 The specification is the library's default, changed by --config and then by --set. For several devices give

@@ -3,8 +3,7 @@
 from gcplib.lab.data.check import check_images, require_sound
 from gcplib.lab.data.choose import choose_data, load_data
 from gcplib.lab.data.images import Images, ImagesSpec, load_images
-from gcplib.lab.data.pairs import Pair, pair
-from gcplib.lab.data.typefaces import Typefaces, TypefacesSpec, load_typefaces
+from gcplib.lab.data.typefaces import Pair, Typefaces, TypefacesSpec, load_typefaces, pair
 
 __all__ = [
     "Images",

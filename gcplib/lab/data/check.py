@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcplib.lab.data.decoding import problem
-from gcplib.lab.data.image_spec import READER, ImagesSpec, list_spec
-from gcplib.lab.data.images import Images
-from gcplib.lab.data.layouts import LAYOUTS, Listing, file_sizes, missing_files
-from gcplib.lab.data.words import SPLITS
-from gcplib.lab.files import cache_dir, digest, locked, write_atomic
+from gcplib.lab.data.images import READER, Images, ImagesSpec, problem
+from gcplib.lab.data.layouts import LAYOUTS, SPLITS, Listing, list_images
+from gcplib.lab.data.layouts.listing import file_sizes
+from gcplib.lab.files import cache_dir, digest, locked, write_json
 from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import track
 
@@ -30,16 +27,11 @@ class Report:
     """What a check of a data set found."""
 
     layout: str  # how it lies on disk
-    base: Path  # where
-    name: str | None  # of the published data set, or None where it is not known
-    splits: dict[str, int]  # images of each split, before validation images are held out
-    classes: int  # how many
-    groups: int  # how many coarse classes, 0 for none
-    smallest: str  # the class with the fewest training images
-    fewest: int  # how many these are
+    listing: Listing  # its images, before validation images are held out
     missing: list[str]  # listed images that are not on the disk
     corrupt: dict[str, str]  # why each of these cannot be decoded, by path
-    published: dict[str, int]  # counts of the data set as published, by ``train``, ``test``, ``images`` and ``classes``
+    name: str | None  # of the published data set, or None where it is not known
+    published: Mapping[str, int]  # its counts, by ``train``, ``test``, ``images`` and ``classes``
 
     @property
     def whole(self) -> bool:
@@ -47,18 +39,22 @@ class Report:
         return not (self.missing or self.corrupt)
 
     def __str__(self) -> str:
-        counts = {**self.splits, "images": sum(self.splits.values()), "classes": self.classes}
+        listing = self.listing
+        splits = {split: listing.splits.count(split) for split in SPLITS if split in listing.splits}
+        counts = {**splits, "images": len(listing.paths), "classes": len(listing.names)}
         rows = {}
         for key, count in counts.items():
             beside = f" of {self.published[key]:,}" if key in self.published else ""
-            rows[f"{key} images" if key in self.splits else key] = f"{count:,}{beside}"
-        if self.groups:
-            rows["coarse classes"] = f"{self.groups:,}"
-        rows["smallest class"] = f"{self.smallest}: {self.fewest:,} training images"
+            rows[f"{key} images" if key in splits else key] = f"{count:,}{beside}"
+        if listing.groups:
+            rows["coarse classes"] = f"{len(set(listing.groups)):,}"
+        train = Counter(label for label, split in zip(listing.classes, listing.splits, strict=True) if split == "train")
+        fewest, smallest = min((count, label) for label, count in train.items())
+        rows["smallest class"] = f"{listing.names[smallest]}: {fewest:,} training images"
         rows |= {"missing": f"{len(self.missing):,}", "corrupt": f"{len(self.corrupt):,}"}
-        lines = [f"{self.name or 'Images'} (layout {self.layout!r}) in {self.base}"]
+        lines = [f"{self.name or 'Images'} (layout {self.layout!r}) in {listing.base}"]
         lines += [f"  {key + ':':<22}{text}" for key, text in rows.items()]
-        lines += _shortened("  missing: ", self.missing) + _shortened("  corrupt: ", _reasons(self.corrupt))
+        lines += _shortened("  missing: ", self.missing) + _shortened("  corrupt: ", self.corrupt)
         if not self.whole:
             verdict = "Not whole: restore the images above from the archive, or leave them out by ImagesSpec.skip."
         elif any(counts.get(key, 0) != count for key, count in self.published.items()):
@@ -79,29 +75,12 @@ def check_images(spec: ImagesSpec) -> Report:
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: the data set cannot be listed; see ``list_images``.
     """
-    listing = list_spec(spec)
-    missing = missing_files(listing)
-    gone = set(missing)
-    corrupt = _corrupt(listing, [path for path in listing.paths if path not in gone])
-    if not (missing or corrupt):
-        _remember(listing)
+    listing = list_images(spec.layout, spec.root, spec.skip)
+    missing = [path for path in listing.paths if not (listing.base / path).exists()]
+    corrupt = _corrupt(listing, missing)
     published = LAYOUTS[spec.layout].published
     name = listing.edition or next(iter(published), None)
-    train = Counter(label for label, split in zip(listing.classes, listing.splits, strict=True) if split == "train")
-    smallest = min(train, key=lambda label: (train[label], label))
-    return Report(
-        layout=spec.layout,
-        base=listing.base,
-        name=name,
-        splits={split: listing.splits.count(split) for split in SPLITS if split in listing.splits},
-        classes=len(listing.names),
-        groups=len(set(listing.groups or ())),
-        smallest=listing.names[smallest],
-        fewest=train[smallest],
-        missing=missing,
-        corrupt=corrupt,
-        published=dict(published.get(name, {})),
-    )
+    return Report(spec.layout, listing, missing, corrupt, name, published.get(name, {}))
 
 
 def require_sound(images: Images) -> None:
@@ -116,31 +95,32 @@ def require_sound(images: Images) -> None:
     record = _record(images.listing)
     # Of several runs that start together, one checks and the others wait for what it finds.
     with locked(record):
-        if record.is_file():
-            return
-        corrupt = _corrupt(images.listing, images.listing.paths)
-        if not corrupt:
-            _remember(images.listing)
-            return
-    raise ValueError(
-        f"{len(corrupt)} of the {len(images)} images in {images.path} cannot be decoded. Restore them from the "
-        "archive of the data set, or leave them out: name them in ImagesSpec.skip, by these paths.\n"
-        + "\n".join(_shortened("  ", _reasons(corrupt)))
-    )
+        corrupt = {} if record.is_file() else _corrupt(images.listing)
+    if corrupt:
+        raise ValueError(
+            f"{len(corrupt)} of the {len(images)} images in {images.path} cannot be decoded. Restore them from the "
+            "archive of the data set, or leave them out: name them in ImagesSpec.skip, by these paths.\n"
+            + "\n".join(_shortened("  ", corrupt))
+        )
 
 
-def _corrupt(listing: Listing, paths: Sequence[str]) -> dict[str, str]:
-    """Return why images cannot be decoded, by path."""
+def _corrupt(listing: Listing, missing: Sequence[str] = ()) -> dict[str, str]:
+    """Return why images cannot be decoded, by path; remember it if none is corrupt or missing."""
+    gone = set(missing)
+    paths = [path for path in listing.paths if path not in gone]
     # Some at a time: a million futures would take a gigabyte, and one for each image is slower.
     batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
     pool = ThreadPoolExecutor(cpu_count())
     try:
         found = pool.map(lambda batch: [problem(listing.base / path) for path in batch], batches)
         reasons = track(itertools.chain.from_iterable(found), "Checking images", total=len(paths), unit=" images")
-        return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+        corrupt = {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
     finally:
         # Who interrupts a check of a million images does not wait for the rest.
         pool.shutdown(cancel_futures=True)
+    if not (missing or corrupt):
+        write_json(_record(listing), {"images": len(paths), "corrupt": 0})
+    return corrupt
 
 
 def _record(listing: Listing) -> Path:
@@ -148,15 +128,7 @@ def _record(listing: Listing) -> Path:
     return cache_dir() / f"checked-{digest({'files': files, 'reader': READER})}.json"
 
 
-def _remember(listing: Listing) -> None:
-    with write_atomic(_record(listing)) as path:
-        path.write_text(json.dumps({"images": len(listing.paths), "corrupt": 0}) + "\n", encoding="utf-8")
-
-
-def _reasons(corrupt: dict[str, str]) -> list[str]:
-    return [f"{path}: {reason}" for path, reason in corrupt.items()]
-
-
-def _shortened(start: str, items: list[str]) -> list[str]:
-    rest = len(items) - _SHOWN
-    return [f"{start}{item}" for item in items[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])]
+def _shortened(start: str, items: list[str] | dict[str, str]) -> list[str]:
+    lines = [f"{path}: {reason}" for path, reason in items.items()] if isinstance(items, dict) else items
+    rest = len(lines) - _SHOWN
+    return [f"{start}{line}" for line in lines[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from gcplib.lab.data.image_spec import choice
+from gcplib.lab.data.dataset import choice
 from gcplib.lab.data.images import Images, ImagesSpec, load_images
 from gcplib.lab.data.layouts import LAYOUTS
 from gcplib.lab.data.typefaces import Typefaces, TypefacesSpec, load_typefaces
 
 __all__ = ["choose_data", "load_data"]
-
-DATASETS = ("typefaces", *LAYOUTS)
 
 
 def load_data(spec: TypefacesSpec | ImagesSpec) -> Typefaces | Images:
@@ -47,7 +45,7 @@ def choose_data(
     >>> choose_data("cub", "~/data", families=12, train=10, validation=4, test=6, pixels=448)
     ImagesSpec(layout='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
     """
-    choice("data set", dataset, DATASETS)
+    choice("data set", dataset, ("typefaces", *LAYOUTS))
     if dataset == "typefaces":
         if root:
             raise ValueError(

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 from skimage.draw import line
+from skimage.filters import gaussian
 from skimage.morphology import disk
 from skimage.util import random_noise
 from torchvision.transforms.v2 import functional
 
+from gcplib.lab.data.dataset import choice
 from gcplib.lab.machine import cpu_count
 
 __all__ = ["CORRUPTIONS", "FILMS", "SEVERITIES", "corrupt", "film"]
@@ -50,11 +52,6 @@ def _blurred(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return ndimage.convolve(x, (kernel / kernel.sum())[..., None], mode="nearest")
 
 
-def _soft(x: np.ndarray, sigma: float, _rng: np.random.Generator) -> np.ndarray:
-    sigma = max(0.4, sigma * x.shape[0] / SIDE)  # a narrower one would change nothing
-    return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
-
-
 def _motion(x: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
     angle, reach = rng.uniform(0, np.pi), max(1, round(length * x.shape[0] / SIDE / 2))
     down, across = round(reach * np.sin(angle)), round(reach * np.cos(angle))
@@ -63,23 +60,12 @@ def _motion(x: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarra
     return _blurred(x, kernel)
 
 
-def _warped(x: np.ndarray, down: np.ndarray | float, across: np.ndarray | float) -> np.ndarray:
-    """Return the image with every place taken from ``(down, across)`` pixels away; beyond the edge it goes on."""
-    rows, columns = np.meshgrid(*map(np.arange, x.shape[:2]), indexing="ij")
-    places = [rows + down, columns + across]
-    moved = [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)]
-    return np.stack(moved, axis=-1)
-
-
 def _rotated(x: np.ndarray, degrees: float) -> np.ndarray:
-    angle = np.deg2rad(degrees)
-    rows, columns = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in x.shape[:2]), indexing="ij")
-    down = rows * np.cos(angle) - columns * np.sin(angle) - rows
-    return _warped(x, down, rows * np.sin(angle) + columns * np.cos(angle) - columns)
+    return ndimage.rotate(x, -degrees, reshape=False, order=1, mode="nearest")
 
 
 def _shifted(x: np.ndarray, length: float, angle: float) -> np.ndarray:
-    return _warped(x, length * np.sin(angle), length * np.cos(angle))
+    return ndimage.shift(x, (-length * np.sin(angle), -length * np.cos(angle), 0), order=1, mode="nearest")
 
 
 def _smooth(shape: tuple[int, int], part: float, rng: np.random.Generator) -> np.ndarray:
@@ -90,8 +76,9 @@ def _smooth(shape: tuple[int, int], part: float, rng: np.random.Generator) -> np
 
 
 def _elastic(x: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
-    pixels *= x.shape[0] / SIDE
-    return _warped(x, *(pixels * _smooth(x.shape[:2], 0.06, rng) for _ in range(2)))
+    places = [at + pixels * x.shape[0] / SIDE * _smooth(x.shape[:2], 0.06, rng) for at in np.indices(x.shape[:2])]
+    moved = [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)]
+    return np.stack(moved, axis=-1)
 
 
 def _fog(x: np.ndarray, weight: float, rng: np.random.Generator) -> np.ndarray:
@@ -119,7 +106,8 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.nda
     "gaussian_noise": lambda x, v, rng: x + v * rng.standard_normal(x.shape),
     "shot_noise": lambda x, v, rng: rng.poisson(x * v) / v,
     "impulse_noise": lambda x, v, rng: random_noise(x, mode="s&p", amount=v, rng=rng),
-    "gaussian_blur": _soft,
+    # A blur narrower than 0.4 pixels would change nothing.
+    "gaussian_blur": lambda x, v, rng: gaussian(x, max(0.4, v * x.shape[0] / SIDE), mode="nearest", channel_axis=-1),
     "defocus_blur": lambda x, v, rng: _blurred(x, disk(max(1, round(v * x.shape[0] / SIDE))).astype(x.dtype)),
     "motion_blur": _motion,
     "fog": _fog,
@@ -159,8 +147,7 @@ def corrupt(
     Raises:
         ValueError: another shape or dtype, an unknown kind or severity, or not one number per image.
     """
-    if kind not in CORRUPTIONS:
-        raise ValueError(f"unknown corruption {kind!r}; known: {', '.join(CORRUPTIONS)}")
+    choice("corruption", kind, list(CORRUPTIONS))
     if severity not in range(1, 6):
         raise ValueError(f"severity must be 1 to 5, got {severity!r}")
     value = SEVERITIES[kind][severity - 1]
@@ -186,8 +173,7 @@ def film(
     Raises:
         ValueError: an unknown kind, fewer than 2 images, or what ``corrupt`` refuses.
     """
-    if kind not in FILMS:
-        raise ValueError(f"unknown film {kind!r}; known: {', '.join(FILMS)}")
+    choice("film", kind, list(FILMS))
     if length < 2:
         raise ValueError(f"a film needs 2 images or more, got {length}")
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
-from gcplib.lab.data.image_spec import choice
-from gcplib.lab.data.layouts import Listing
-from gcplib.lab.data.words import SPLITS
+from gcplib.lab.data.layouts import SPLITS, Listing
 from gcplib.lab.machine import cpu_count
+from gcplib.lab.validation import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "Seed", "choice"]
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Dataset:
@@ -103,3 +105,9 @@ class Dataset:
             axis.imshow(image)
             axis.set_title(names[classes[place]], fontsize=9)
         return figure
+
+
+def choice(what: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is none of those allowed."""
+    if value not in allowed:
+        raise ValueError(unknown(what, value, allowed))

@@ -115,7 +115,7 @@ def check_installed(families: Sequence[Family]) -> None:
 
 
 @functools.cache
-def _source(name: str) -> tuple[str, tuple[tuple[str, float, float, float], ...]]:
+def font_source(name: str) -> tuple[str, tuple[tuple[str, float, float, float], ...]]:
     """Return the path of a family's upright regular font, and its axes (tag, low, default, high)."""
     import fontpkg
     from fontTools.ttLib import TTFont
@@ -139,18 +139,13 @@ def open_font(family: Family, size: float, weight: float = 400.0) -> ImageFont.F
 
     A variable font opens at its default instance, which may be ExtraLight, so every axis is set.
     """
-    path, axes = _source(family.name)
+    path, axes = font_source(family.name)
     # The basic layout needs FreeType only: Raqm is not in every build of Pillow, and would change the bytes.
     font = ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
     if axes:
         wanted = {**_AXES, "wght": weight}
         font.set_variation_by_axes([min(max(wanted.get(tag, default), low), high) for tag, low, default, high in axes])
     return font
-
-
-def has_weights(family: Family) -> bool:
-    """Return whether the family has a weight axis."""
-    return any(tag == "wght" for tag, *_ in _source(family.name)[1])
 
 
 @functools.cache

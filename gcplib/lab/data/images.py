@@ -2,17 +2,95 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from PIL import Image, ImageOps
+from pydantic import AfterValidator, Field, model_validator
 
-from gcplib.lab.data.dataset import Dataset
-from gcplib.lab.data.decoding import CENTER, decode
-from gcplib.lab.data.image_spec import ImagesSpec, digest_files, list_spec
-from gcplib.lab.data.layouts import Listing
+from gcplib.lab.data.dataset import Dataset, Seed
+from gcplib.lab.data.layouts import LAYOUTS, Listing, list_images
+from gcplib.lab.data.layouts.listing import file_sizes
+from gcplib.lab.files import digest
+from gcplib.lab.validation import Items, SpecError, one_of, specification
 
-__all__ = ["Images", "ImagesSpec", "load_images"]
+__all__ = ["READER", "Images", "ImagesSpec", "decode", "load_images", "problem"]
+
+# Raised when the same files would give other images or splits, so that old features and runs are not taken for new.
+READER = 1
+
+Layout = one_of("layout", LAYOUTS.keys)
+Pixels = Annotated[int, Field(ge=32, le=2048)]
+# The order says nothing, so that it must not tell two specs apart.
+Skipped = Annotated[Items[str], AfterValidator(lambda paths: tuple(sorted(set(paths))))]
+
+CENTER = (0.5, 0.5)
+
+
+@specification
+class ImagesSpec:
+    """A data set on the user's disk, and how its images are cut to squares.
+
+    Args:
+        layout: a name of ``gcplib.lab.data.layouts.LAYOUTS``.
+        root: its folder; empty for ``elpv`` as it is installed.
+        pixels: side of an image.
+        validation: fraction of the training images of every class that is held out, at least one and never all. It
+            must not be 0, for models are chosen on these images, and not on the test set. Where the data set has
+            validation images of its own, those are used and none are held out.
+        seed: which are held out.
+        resize: ``shorter`` scales the shorter side to ``pixels`` and crops the center (the papers, for birds),
+            ``both`` scales both sides and changes the proportions (the papers, for cars).
+        scale: to how many pixels they are scaled before a square of ``pixels`` is cropped (the papers, for aircraft:
+            ``both``, 512, then 448); None for ``pixels``.
+        skip: images to leave out, by their paths relative to ``Images.path``; for corrupt ones.
+
+    Raises:
+        SpecError: a setting has the wrong type, or is out of its range.
+    """
+
+    layout: Layout
+    root: str
+    pixels: Pixels = 448
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    seed: Seed = 0
+    resize: Literal["shorter", "both"] = "shorter"
+    scale: Pixels | None = None
+    skip: Skipped = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ImagesSpec:
+        problems = []
+        if not self.root.strip() and not LAYOUTS[self.layout].installed:
+            problems.append(f"root is empty; give the folder: {LAYOUTS[self.layout].expected}")
+        if self.scale is not None and self.scale < self.pixels:
+            problems.append(
+                f"scale is {self.scale}, less than pixels, {self.pixels}: no such square can be cropped from the "
+                "scaled image; give at least that, or None"
+            )
+        if problems:
+            raise SpecError("ImagesSpec", problems)
+        return self
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the square may be cropped at different places of an image."""
+        return self.resize == "shorter" or (self.scale or 0) > self.pixels
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The name of the set: a digest of these settings, the files with their sizes, and their labels.
+
+        The root is left out, so that a data set that moves keeps its runs. The files are listed once for each spec.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError, ValueError: the data set is not there, or not whole.
+        """
+        return _digest(self, list_images(self.layout, self.root, self.skip))
 
 
 class Images(Dataset):
@@ -60,14 +138,25 @@ def load_images(spec: ImagesSpec) -> Images:
         ValueError: the layout is another one (the message describes the expected one), a class has no training
             image to spare, or files changed since this spec was first used.
     """
-    listing = list_spec(spec)
-    if (now := digest_files(spec, listing)) != spec.digest:
+    listing = list_images(spec.layout, spec.root, spec.skip)
+    if (now := _digest(spec, listing)) != spec.digest:
         # Otherwise a run on the new files would be filed under the name of the old ones.
         raise ValueError(
             f"the files below {listing.base} changed while this session used them (digest {spec.digest}, now {now}); "
             "make the ImagesSpec again"
         )
     return Images(spec, listing)
+
+
+def _digest(spec: ImagesSpec, listing: Listing) -> str:
+    """Return the name of these files under the settings of a spec."""
+    settings = asdict(spec)
+    # A data set may move. The files that are left tell what was skipped, as if those had never been there.
+    del settings["root"], settings["skip"]
+    files = list(zip(listing.paths, file_sizes(listing), listing.classes, listing.splits, strict=True))
+    return digest(
+        {"spec": settings, "files": files, "names": listing.names, "groups": listing.groups, "reader": READER}
+    )
 
 
 def _hold_out(spec: ImagesSpec, listing: Listing) -> np.ndarray:
@@ -86,3 +175,62 @@ def _hold_out(spec: ImagesSpec, listing: Listing) -> np.ndarray:
         # A generator for each class: a class more or less does not change what the others hold out.
         splits[np.random.default_rng([spec.seed, number]).permutation(places)[:count]] = "validation"
     return splits
+
+
+def decode(
+    path: Path, pixels: int, resize: str, scale: int | None = None, place: tuple[float, float] = CENTER
+) -> np.ndarray:
+    """Return an image file as (pixels, pixels, 3) uint8.
+
+    Args:
+        path: of the file.
+        pixels: side of the image.
+        resize: ``shorter`` or ``both`` sides.
+        scale: to how many pixels; None for ``pixels``.
+        place: where it is cropped, from 0 (top, left) to 1.
+
+    Raises:
+        ValueError: the file cannot be read as an image; the message names it.
+    """
+    try:
+        with Image.open(path) as file:
+            image = _to_rgb(ImageOps.exif_transpose(file))
+        short, side = min(image.size), scale or pixels
+        size = (side, side)
+        if resize == "shorter":
+            size = tuple(length * side // short for length in image.size)
+        # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks an image.
+        image = image.resize(size, Image.Resampling.BILINEAR)
+        left, top = (round((length - pixels) * part) for length, part in zip(size, place[::-1], strict=True))
+        return np.asarray(image.crop((left, top, left + pixels, top + pixels)))
+    except Exception as error:  # damaged bytes raise whatever the decoder meets first
+        raise ValueError(f"{path} cannot be read as an image: {_text(error)}") from error
+
+
+def problem(path: Path) -> str | None:
+    """Return why ``decode`` would refuse a file, or None.
+
+    A JPEG is decoded at an eighth of its size: all its bytes are read, and most of the arithmetic is left out.
+    """
+    try:
+        with Image.open(path) as file:
+            file.draft(None, (1, 1))
+            _to_rgb(ImageOps.exif_transpose(file))
+    except Exception as error:  # see decode
+        return _text(error)
+    return None
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        # Pillow would clip them to white.
+        raise ValueError(f"its mode {image.mode} has more than 8 bits per channel; save it with 8")
+    if image.has_transparency_data:
+        # On white, as a viewer shows it: what lies under transparent pixels is often black or noise.
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

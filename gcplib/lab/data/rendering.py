@@ -5,15 +5,18 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+import string
+import textwrap
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from gcplib.lab.data.fonts import WEIGHTS, Family, open_font, x_height
-from gcplib.lab.data.words import SPLITS, draw_lines
+from gcplib.lab.data.layouts import SPLITS
 
 # Part of every cache file's name: raise it whenever a change here changes an image.
 RENDERER = 1
@@ -22,12 +25,20 @@ _X_HEIGHTS = (16.0, 28.0)  # pixels at 224: below it, letters of neighboring fam
 _SUPERSAMPLING = 2
 _LEAST_CONTRAST = 4.5  # the WCAG ratio asked of large text
 
+# Common English words, a list for each split, so that a model that reads words instead of shapes gains nothing. They
+# are dealt out like cards: every split has first letters (the capitals) from the whole alphabet.
+_DEAL = ("train", "test", "train", "validation", "train", "test", "train")
+_LIST = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
+WORDS: dict[str, tuple[str, ...]] = {
+    split: tuple(word for place, word in enumerate(_LIST) if _DEAL[place % len(_DEAL)] == split) for split in SPLITS
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
     """All that is random in an image except its typeface. Lengths are in x-heights, drawn numbers in [0, 1]."""
 
-    lines: tuple[str, ...]
+    text: str  # the words in reading order; each line is one of the image
     anchor: str
     spacing: float
     size: float
@@ -41,15 +52,24 @@ class Scene:
     background: np.ndarray
     noise: np.ndarray
 
-    @property
-    def text(self) -> str:
-        """The words, in reading order; each line is one of the image."""
-        return "\n".join(self.lines)
-
 
 def scene_rng(seed: int, split: str, family: Family, index: int) -> np.random.Generator:
     """Return the generator of one image: the same whatever the number of images, families or processes."""
     return np.random.default_rng([seed, SPLITS.index(split), zlib.crc32(family.name.encode()), index])
+
+
+def _draw_text(rng: np.random.Generator, split: str) -> str:
+    """Draw four to eight words of a split, at times with digits, and set them in lines."""
+    words = [str(word) for word in rng.choice(WORDS[split], size=rng.integers(4, 9), replace=False)]
+    case = rng.choice(["lower", "title", "upper", "first"], p=[0.45, 0.25, 0.05, 0.25])
+    words = list(map({"upper": str.upper, "title": str.capitalize}.get(case, str), words))
+    if case == "first":
+        words[0] = words[0].capitalize()
+    if rng.random() < 0.2:
+        digits = "".join(rng.choice(list(string.digits), size=rng.integers(1, 4)))
+        words.insert(int(rng.integers(len(words) + 1)), digits)
+    # Short neighbors share a line; a longer line would make every text small.
+    return textwrap.fill(" ".join(words), width=14, break_long_words=False)
 
 
 def _draw_background(rng: np.random.Generator, pixels: int, light: bool) -> np.ndarray:
@@ -78,9 +98,8 @@ def _draw_background(rng: np.random.Generator, pixels: int, light: bool) -> np.n
             box = np.sort(rng.uniform(-0.2, 1.2, size=(2, 2)), axis=0).ravel() * pixels
             [pen.rectangle, pen.ellipse][int(rng.integers(2))]([int(side) for side in box], fill=255)
         layer = layer.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 4)))
-        image += np.asarray(layer, dtype=np.float32)[..., None] * (rng.uniform(-35, 35, size=3) / 255).astype(
-            np.float32
-        )
+        tint = (rng.uniform(-35, 35, size=3) / 255).astype(np.float32)
+        image += np.asarray(layer, dtype=np.float32)[..., None] * tint
     # The bounds leave black (or white) text a contrast of more than 3.9 everywhere, where no color reaches the wish.
     return np.clip(image, *((108, 255) if light else (0, 127)))
 
@@ -120,7 +139,7 @@ def draw_scene(rng: np.random.Generator, split: str, pixels: int) -> Scene:
     light = bool(rng.random() < 0.6)
     background = _draw_background(rng, pixels, light)
     return Scene(
-        lines=draw_lines(rng, split),
+        text=_draw_text(rng, split),
         anchor=str(rng.choice(["ls", "ms", "rs"])),
         spacing=float(rng.uniform(2.3, 2.9)),
         size=float(rng.random()),
@@ -142,15 +161,15 @@ def place_text(scene: Scene, families: Sequence[Family]) -> list[np.ndarray]:
     The size is drawn from what fits the largest of the families, so no text leaves the image.
     """
     side = scene.background.shape[0]
+    lines = scene.text.split("\n")
     # The ink of all lines of all families, in x-heights about the origin of the first baseline.
     boxes = []
     for family in families:
         font = open_font(family, 100 / x_height(family), scene.weight)
-        for number, line in enumerate(scene.lines):
-            left, top, right, bottom = (edge / 100 for edge in font.getbbox(line, anchor=scene.anchor))
-            boxes.append((left, top + number * scene.spacing, right, bottom + number * scene.spacing))
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
+        for number, line in enumerate(lines):
+            down = number * scene.spacing
+            boxes.append(np.array(font.getbbox(line, anchor=scene.anchor)) / 100 + (0, down, 0, down))
+    (left, top), (right, bottom) = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
 
     cos, sin = math.cos(scene.angle), math.sin(scene.angle)
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, scene.shear], [0.0, 1.0]])
@@ -179,7 +198,7 @@ def place_text(scene: Scene, families: Sequence[Family]) -> list[np.ndarray]:
         canvas = Image.new("L", canvas_size)
         pen = ImageDraw.Draw(canvas)
         font = open_font(family, scale / x_height(family), scene.weight)
-        for number, line in enumerate(scene.lines):
+        for number, line in enumerate(lines):
             start = (float(origin[0]), float(origin[1]) + number * scene.spacing * scale)
             pen.text(start, line, fill=255, font=font, anchor=scene.anchor)
         part = tuple(int(edge) * _SUPERSAMPLING for edge in part_size)
@@ -198,15 +217,11 @@ def paint(scene: Scene, ink: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(np.asarray(blurred) + scene.noise), 0, 255).astype(np.uint8)
 
 
-def encode(image: np.ndarray) -> bytes:
-    """Return an image (H, W, 3) as JPEG, without chroma subsampling: colored text on color stays sharp."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="JPEG", quality=92, subsampling=0)
-    return stream.getvalue()
-
-
 def draw_image(seed: int, split: str, family: Family, index: int, pixels: int) -> tuple[str, bytes]:
     """Return the text and the JPEG of one image of a family."""
     scene = draw_scene(scene_rng(seed, split, family, index), split, pixels)
     (ink,) = place_text(scene, [family])
-    return scene.text, encode(paint(scene, ink))
+    stream = io.BytesIO()
+    # Without chroma subsampling, colored text on color stays sharp.
+    Image.fromarray(paint(scene, ink)).save(stream, format="JPEG", quality=92, subsampling=0)
+    return scene.text, stream.getvalue()

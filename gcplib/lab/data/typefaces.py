@@ -7,7 +7,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -16,16 +16,14 @@ from PIL import Image, features
 from pydantic import AfterValidator, Field
 
 from gcplib.lab.data import rendering
-from gcplib.lab.data.dataset import Dataset
-from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, pinned_families
-from gcplib.lab.data.image_spec import Seed
-from gcplib.lab.data.layouts import Listing
-from gcplib.lab.data.words import SPLITS
+from gcplib.lab.data.dataset import Dataset, Seed
+from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, find_family, pinned_families
+from gcplib.lab.data.layouts import SPLITS, Listing
 from gcplib.lab.data.workers import draw_all
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
 from gcplib.lab.validation import specification
 
-__all__ = ["Typefaces", "TypefacesSpec", "load_typefaces"]
+__all__ = ["Pair", "Typefaces", "TypefacesSpec", "load_typefaces", "pair"]
 
 
 def _no_more_than_are_pinned(families: int) -> int:
@@ -34,10 +32,8 @@ def _no_more_than_are_pinned(families: int) -> int:
     return families
 
 
-# A classifier needs two classes, every split an image of every family, and letters room to be read.
-Families = Annotated[int, Field(ge=2), AfterValidator(_no_more_than_are_pinned)]
+# Every split needs an image of every family.
 Count = Annotated[int, Field(ge=1, le=100_000)]
-Pixels = Annotated[int, Field(ge=64, le=512)]
 
 
 @specification
@@ -56,11 +52,11 @@ class TypefacesSpec:
         SpecError: a setting is not an integer, or out of its range.
     """
 
-    families: Families = 60
+    families: Annotated[int, Field(ge=2), AfterValidator(_no_more_than_are_pinned)] = 60
     train: Count = 40
     validation: Count = 10
     test: Count = 20
-    pixels: Pixels = 224
+    pixels: Annotated[int, Field(ge=64, le=512)] = 224  # letters need room to be read
     seed: Seed = 0
 
     # Whether the square may be cropped at different places of an image: it is all there is.
@@ -127,7 +123,7 @@ class Typefaces(Dataset):
         return self._words.tobytes().decode().split("\0")
 
 
-def load_typefaces(spec: TypefacesSpec | None = None, progress: bool = True, workers: int | None = None) -> Typefaces:
+def load_typefaces(spec: TypefacesSpec | None = None, workers: int | None = None) -> Typefaces:
     """Return the set of these settings, rendering it first if its file is missing, truncated or altered.
 
     The file is ``typefaces-<digest>.npz`` in `gcplib.lab.files.cache_dir`. ``workers`` (default: all cores) does not
@@ -145,7 +141,7 @@ def load_typefaces(spec: TypefacesSpec | None = None, progress: bool = True, wor
             except Exception as error:  # damaged bytes raise whatever the zip, the header or the checksum meets first
                 warnings.warn(f"{path} is truncated or altered ({error}); rendering it again", stacklevel=2)
         check_installed(spec.chosen)
-        arrays = _render(spec, progress, workers)
+        arrays = _render(spec, workers)
         with write_atomic(path) as temporary:
             np.savez(temporary, checksum=_checksum(arrays), **arrays)
     return Typefaces(spec, path, **arrays)
@@ -171,13 +167,60 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _render(spec: TypefacesSpec, progress: bool, workers: int | None) -> dict[str, np.ndarray]:
+def _render(spec: TypefacesSpec, workers: int | None) -> dict[str, np.ndarray]:
     """Draw every image and return the arrays of the file."""
-    counts = {split: getattr(spec, split) for split in SPLITS}
-    images = draw_all(spec.seed, counts, spec.chosen, spec.pixels, progress, workers)
+    tasks = [
+        (spec.seed, split, family, index, spec.pixels)
+        for split in SPLITS
+        for family in spec.chosen
+        for index in range(getattr(spec, split))
+    ]
+    images = draw_all(tasks, workers)
     jpegs = [jpeg for _, jpeg in images]
     return {
         "jpegs": np.frombuffer(b"".join(jpegs), dtype=np.uint8),
         "offsets": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
         "words": np.frombuffer("\0".join(text for text, _ in images).encode(), dtype=np.uint8),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The same words, layout, background and noise in two families: a counterfactual pair.
+
+    ``first`` and ``second`` are (H, W, 3) uint8; ``mask`` (H, W) bool marks the pixels that differ, which are the
+    ground truth for attribution; ``ink`` (H, W) bool those under a letter of either family, before the blur;
+    ``text`` are the words; ``families`` the two names.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    mask: np.ndarray
+    ink: np.ndarray
+    text: str
+    families: tuple[str, str]
+
+
+def pair(first: str, second: str, spec: TypefacesSpec | None = None, seed: int = 0) -> Pair:
+    """Draw the same scene, with words of the test split, in two families.
+
+    The letters have one x-height, and every line one origin. The images are not compressed, so pixels away from
+    the letters are equal. ``seed`` picks the scene; ``spec`` gives the size of the images.
+
+    Raises:
+        ValueError: a family is not pinned (the message lists near matches), or both are the same.
+        MissingFamilyError: a family is not installed; the message holds the pip line.
+    """
+    spec = TypefacesSpec() if spec is None else spec
+    families = find_family(first), find_family(second)
+    if families[0] == families[1]:
+        raise ValueError(f"a pair needs two different families; both are {families[0].name!r}")
+    check_installed(families)
+    # Four numbers, as `rendering.scene_rng` takes, with a split that does not exist: no image of the set recurs.
+    rng = np.random.default_rng([spec.seed, len(SPLITS), 0, seed])
+    scene = rendering.draw_scene(rng, "test", spec.pixels)
+    inks = rendering.place_text(scene, families)
+    first, second = (rendering.paint(scene, ink) for ink in inks)
+    mask = (first != second).any(axis=-1)
+    names = families[0].name, families[1].name
+    return Pair(first, second, mask, np.maximum(*inks) > 0, scene.text, names)

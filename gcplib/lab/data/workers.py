@@ -6,13 +6,12 @@ import contextlib
 import multiprocessing
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from gcplib.lab.data import rendering
-from gcplib.lab.data.fonts import Family
 from gcplib.lab.machine import cpu_count
-from gcplib.lab.progress import progress_wanted
+from gcplib.lab.progress import track
 
 __all__ = ["draw_all", "main_hidden"]
 
@@ -21,23 +20,8 @@ _CHUNK = 10
 _FEW = 100
 
 
-def draw_all(
-    seed: int,
-    counts: Mapping[str, int],
-    families: Sequence[Family],
-    pixels: int,
-    progress: bool = True,
-    workers: int | None = None,
-) -> list[tuple[str, bytes]]:
-    """Return the text and the JPEG of ``counts[split]`` images of every family, ordered by split, then family."""
-    from tqdm.auto import tqdm
-
-    tasks = [
-        (seed, split, family, index, pixels)
-        for split, count in counts.items()
-        for family in families
-        for index in range(count)
-    ]
+def draw_all(tasks: Sequence[tuple], workers: int | None = None) -> list[tuple[str, bytes]]:
+    """Return what ``rendering.draw_image`` makes of the arguments in each of ``tasks``, in their order."""
     workers = workers or (1 if len(tasks) < _FEW else cpu_count())
     with contextlib.ExitStack() as stack:
         if workers == 1:
@@ -47,8 +31,7 @@ def draw_all(
             stack.callback(pool.shutdown, cancel_futures=True)
             with main_hidden():
                 images = pool.map(rendering.draw_image, *zip(*tasks, strict=True), chunksize=_CHUNK)
-        hidden = not (progress and progress_wanted())
-        return list(tqdm(images, "Rendering Typefaces", len(tasks), unit=" images", disable=hidden))
+        return list(track(images, "Rendering Typefaces", len(tasks), " images"))
 
 
 @contextlib.contextmanager

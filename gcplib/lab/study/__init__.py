@@ -6,15 +6,13 @@ Notebooks need only the names exported here:
 'holds'
 """
 
-from gcplib.lab.study.claims import claims_table, record
-from gcplib.lab.study.kept import effects_table, kept_effects
+from gcplib.lab.study.claims import record
 from gcplib.lab.study.options import options_of
-from gcplib.lab.study.tables import evidence_table, save_table
+from gcplib.lab.study.tables import effects_table, evidence_table, kept_effects, save_table
 from gcplib.lab.study.verdicts import Evidence, verdict
 
 __all__ = [
     "Evidence",
-    "claims_table",
     "effects_table",
     "evidence_table",
     "kept_effects",

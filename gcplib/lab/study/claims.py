@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcplib.lab.files import runs_dir, write_text
+from gcplib.lab.files import runs_dir, write_json
 from gcplib.lab.machine import describe_machine
-from gcplib.lab.study.verdicts import UNTESTED, Assessment, Evidence, assess, claims
+from gcplib.lab.study.verdicts import UNTESTED, Assessment, Evidence, assess
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["assess_records", "check_name", "claims_table", "forget_claims", "read_records", "record"]
+__all__ = ["assess_records", "check_name", "forget_claims", "read_records", "record"]
 
 
 def record(
@@ -40,6 +40,8 @@ def record(
     Raises:
         ValueError: the claim does not exist, there is no evidence, or a name is not usable as a file name.
     """
+    import pandas as pd  # here, because the runner and the command line need no pandas
+
     found = assess(claim, evidence)
     if not found.effects:
         raise ValueError("a claim needs at least one Evidence; leave it unrecorded if it was not tested")
@@ -56,13 +58,13 @@ def record(
         "by": "study" if os.environ.get("GCPLIB_STUDY") else "hand",
         "machine": describe_machine(),
     }
-    text = json.dumps(document, indent=1, ensure_ascii=False)
-    write_text(_folder(profile) / f"{claim}-{notebook}.json", text + "\n")
+    write_json(_folder(profile) / f"{claim}-{notebook}.json", document)
     word = f"{UNTESTED}: none of these is a primary effect" if found.verdict == UNTESTED else found.verdict
-    return _frame(
+    rows = [
         {"claim": claim, **asdict(item), "role": "primary" if primary else "secondary", "p": p, "verdict": word}
         for item, primary, p in found.effects
-    )
+    ]
+    return pd.DataFrame(rows)
 
 
 def check_name(**names: str) -> None:
@@ -90,35 +92,5 @@ def assess_records(claim: str, records: Iterable[dict]) -> Assessment:
     )
 
 
-def claims_table(profile: str) -> pd.DataFrame:
-    """Return one row for each of the claims, with the verdict over everything that the profile's notebooks measured.
-
-    Columns: id, source, claim, verdict, evidence (text, one effect per line), seeds, data, notebooks.
-    """
-    rows, records = [], read_records(profile)
-    for claim in claims().values():
-        own, found = [entry for entry in records if entry["claim"] == claim.id], assess_records(claim.id, records)
-        counts = sorted({item.n for item, *_ in found.effects})
-        rows.append(
-            {
-                "id": claim.id,
-                "source": claim.source,
-                "claim": claim.text,
-                "verdict": found.verdict,
-                "evidence": "\n".join(f"{item}{', primary' * primary}" for item, primary, _ in found.effects),
-                "seeds": " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "",
-                "data": "; ".join(dict.fromkeys(entry["data"] for entry in own)),
-                "notebooks": ", ".join(entry["notebook"] for entry in own),
-            }
-        )
-    return _frame(rows)
-
-
 def _folder(profile: str) -> Path:
     return runs_dir() / profile / "claims"
-
-
-def _frame(rows: Iterable[dict]) -> pd.DataFrame:
-    import pandas as pd  # here, because the runner and the command line need no pandas
-
-    return pd.DataFrame(list(rows))

@@ -13,25 +13,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["VISIBLE", "own_device", "usable_devices", "visible_devices"]
+__all__ = ["VISIBLE", "own_device", "visible_devices"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def visible_devices() -> list[str]:
-    """Return the GPUs that this process may use, in the words of ``CUDA_VISIBLE_DEVICES``."""
+def visible_devices(limit: int | None = None) -> list[str]:
+    """Return the GPUs that this process may use, in the words of ``CUDA_VISIBLE_DEVICES``, at most so many.
+
+    Raises:
+        ValueError: there are fewer than ``limit``.
+    """
     import torch
 
     count = torch.cuda.device_count()
-    if (given := os.environ.get(VISIBLE)) is None:
-        return [str(number) for number in range(count)]
+    given = os.environ.get(VISIBLE, ",".join(map(str, range(count))))
     # CUDA itself stops at the first that is no device.
-    return list(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, given.split(","))))[:count]
-
-
-def usable_devices(limit: int | None) -> list[str]:
-    """Return the visible GPUs, at most so many; raises ValueError if there are fewer."""
-    devices = visible_devices()
+    names = itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, given.split(",")))
+    devices = list(names)[:count]
     if limit is not None and limit > len(devices):
         raise ValueError(f"{limit} GPUs are asked for, but torch sees {len(devices)}; give at most that many")
     return devices[:limit]

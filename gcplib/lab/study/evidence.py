@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcplib.lab.files import project_root, runs_dir, write_atomic, write_text
+from gcplib.lab.files import project_root, runs_dir, write_atomic, write_json, write_text
 from gcplib.lab.machine import machine_line
 from gcplib.lab.markdown import page, table
 from gcplib.lab.study.claims import assess_records, read_records
@@ -47,7 +47,7 @@ def keep_evidence(profile: str) -> list[Path]:
     readme = project_root() / "README.md"
     before = readme.read_text(encoding="utf-8")
     with_lines(before, "")  # what cannot be shown is not kept
-    written = [write_text(_kept_path(profile), json.dumps(records, indent=1, ensure_ascii=False) + "\n")]
+    written = [write_json(_kept_path(profile), records)]
     if with_figure:
         written.append(written[0].with_name("accuracy.png"))
         with write_atomic(written[-1]) as temporary:
@@ -74,14 +74,10 @@ def verdicts_page() -> str:
     names = [path.name.removesuffix(SUFFIX) for path in _kept_path("").parent.glob(f"*{SUFFIX}")]
     kept = {name: kept_records(name) for name in sorted(names)}
     details = {claim.id: _details(claim, kept) for claim in claims().values()}
-    rows = [
-        (
-            f"[{claim.id}]({'' if details[claim.id] else 'claims.md'}#{claim.id.lower()})",
-            claim.text,
-            *(assess_records(claim.id, records).verdict for records in kept.values()),
-        )
-        for claim in claims().values()
-    ]
+    rows = []
+    for claim in claims().values():
+        link = f"[{claim.id}]({'' if details[claim.id] else 'claims.md'}#{claim.id.lower()})"
+        rows.append((link, claim.text, *(assess_records(claim.id, records).verdict for records in kept.values())))
     summary = "\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())
     overview = table(["claim", "", *(f"`{name}`" for name in kept)], rows)
     origins = [f"* {_origin(name, records)}" for name, records in kept.items()]
@@ -141,9 +137,7 @@ def _counts(records: Sequence[dict]) -> str:
 
 def _origin(name: str, records: Sequence[dict]) -> str:
     machine = records[0]["machine"]
-    commits = ", ".join(
-        f"`{name}`" for name in dict.fromkeys(record["machine"]["commit"] or "none" for record in records)
-    )
+    commits = ", ".join(dict.fromkeys(f"`{record['machine']['commit'] or 'none'}`" for record in records))
     days = " to ".join(sorted({record["date"][:10] for record in records}))
     return f"`{name}`: {machine_line(machine)}; torch {machine['versions']['torch']}; commit {commits}; {days}."
 

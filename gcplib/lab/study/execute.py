@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from papermill.iorw import load_notebook_node
@@ -19,22 +21,18 @@ from papermill.parameterize import parameterize_notebook
 from gcplib.lab.files import read_json, write_atomic, write_json
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.study.claims import forget_claims
-from gcplib.lab.study.notebooks import KERNEL
 
-__all__ = ["NotebookFailed", "execute"]
+__all__ = ["execute"]
 
 KERNEL_STARTS = 3
 
 
-class NotebookFailed(RuntimeError):
-    """A notebook stopped with an error; ``failure`` has number, id and source of the cell, error and traceback."""
-
-    def __init__(self, name: str, failure: dict[str, Any]) -> None:
-        super().__init__(f"{name} failed in cell [{failure['number']}]: {failure['error']}\n{failure['traceback']}")
-        self.failure = failure
-
-
 class _Client(NotebookClient):
+    def create_kernel_manager(self) -> AsyncKernelManager:
+        """Make a kernel of this Python, whatever kernels Jupyter knows of: those may lack our packages."""
+        self.km = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+        return self.km
+
     def output(self, outs: list, msg: dict, *arguments: Any) -> Any:
         """Print what a cell prints, as it prints it."""
         if msg["msg_type"] == "stream":
@@ -57,14 +55,14 @@ def execute(
     ``<name>.failed.ipynb``. A cell may take ``timeout`` seconds, and ``tell`` is called when one begins.
 
     Raises:
-        NotebookFailed: a cell raised an error, took too long, or its kernel died.
+        RuntimeError: a cell raised an error, took too long, or its kernel died.
     """
     failed, facts = output.with_suffix(".failed.ipynb"), output.with_suffix(".json")
     started, date = time.monotonic(), datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     forget_claims(profile, notebook.stem)
     output.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
-    options = {"kernel_name": KERNEL, "language": "python"}  # a notebook without its metadata does not say
+    options = {"kernel_name": NATIVE_KERNEL_NAME, "language": "python"}  # a notebook without its metadata does not say
     document = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters), **options)
     failure = _run(document, notebook.parent, timeout, tell)
     seconds = round(time.monotonic() - started, 1)
@@ -75,12 +73,13 @@ def execute(
     entry |= {"status": "failed" if failure else "ok", "failure": failure, "date": date}
     write_json(facts, entry | {"parameters": dict(parameters), "machine": describe_machine()})
     if failure:
-        raise NotebookFailed(output.stem, failure)
+        where = f"{output.stem} failed in cell [{failure['number']}]"
+        raise RuntimeError(f"{where}: {failure['error']}\n{failure['traceback']}")
     return output
 
 
 def _run(document: Any, folder: Path, timeout: int, tell: Callable[..., None]) -> dict[str, Any] | None:
-    """Run the cells in place, and return what went wrong, and where."""
+    """Run the cells in place; return what went wrong, and number, id and source of the cell where it did."""
     cells, begun = document.cells, []
 
     def begin(cell: nbformat.NotebookNode, cell_index: int) -> None:
@@ -90,7 +89,7 @@ def _run(document: Any, folder: Path, timeout: int, tell: Callable[..., None]) -
     options = {"timeout": timeout, "startup_timeout": 120, "resources": {"metadata": {"path": str(folder)}}}
     for start in range(KERNEL_STARTS):
         try:
-            _Client(document, kernel_name=KERNEL, on_cell_execute=begin, **options).execute()
+            _Client(document, on_cell_execute=begin, **options).execute()
             return None
         except Exception as caught:
             error = caught

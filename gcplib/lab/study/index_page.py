@@ -40,9 +40,13 @@ def build_report(plan: Plan) -> Path:
     for path in [*folder.glob("notebooks/*.html"), *folder.glob("figures/*.png")]:
         if path.name not in kept:  # of an earlier report
             path.unlink()
-    rows, template = _claims(plan), Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
-    values = {"plan": plan, "notebooks": notebooks, "claims": rows, "summary": _summary(plan, rows), "css": CSS}
-    values |= {"counts": plan.count_runs(), "unfinished": plan.runs("failed", "diverged"), "facts": _provenance(plan)}
+    template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
+    rows = _claims(plan)
+    # Some claims have secondary effects alone.
+    tested = [row["verdict"] for row in rows if row["verdict"] != UNTESTED]
+    values = {"plan": plan, "notebooks": notebooks, "claims": rows, "tested": tested, "css": CSS}
+    values |= {"verdicts": count_verdicts(tested), "counted": counted, "runs": plan.count_runs()}
+    values |= {"unfinished": plan.runs("failed", "diverged"), "origin": _provenance(plan)}
     return write_text(report_path(plan), jinja2.Environment(**JINJA).from_string(template).render(values))
 
 
@@ -79,29 +83,14 @@ def _claims(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _summary(plan: Plan, rows: list[dict[str, Any]]) -> str:
-    statuses, (total, words) = [plan.status(job) for job in plan.of("notebooks")], plan.count_runs()
-    parts = [f"{statuses.count('ok')} of {counted(len(statuses), 'notebook')} ran through"] if statuses else []
-    parts = [f"{parts[0]}, {statuses.count('failed')} failed"] if "failed" in statuses else parts
-    parts += [f"Of {counted(total, 'training run')}, {words}"] if total else []
-    tested = [row["verdict"] for row in rows if row["verdict"] != UNTESTED]  # some have secondary effects alone
-    text = f"Of {len(rows)} claims, {len(tested)} {'was' if len(tested) == 1 else 'were'} tested in this profile"
-    return ". ".join([*parts, text + (f": {count_verdicts(tested)}." if tested else ".")])
-
-
-def _provenance(plan: Plan) -> list[tuple[str, str]]:
+def _provenance(plan: Plan) -> dict[str, Any]:
     """The facts that a reader needs to place the numbers, from the newest run rather than from this machine."""
-    facts = sorted(filter(None, map(plan.facts, plan.of("notebooks"))), key=lambda entry: entry["date"])
-    machine = facts[-1]["machine"] if facts else describe_machine()
-    commits = dict.fromkeys(entry["machine"]["commit"] or "none" for entry in facts or [{"machine": machine}])
-    rows = [("Profile", f"{plan.profile}: {plan.description}".rstrip(": "))]
-    rows += [("Settings", ", ".join(f"{key} {value}" for key, value in plan.shared.items()))] if plan.shared else []
-    rows += [("Machine", machine_line(machine)), ("Commit", ", ".join(commits))]
-    rows.append(("Versions", " · ".join(f"{name} {version}" for name, version in machine["versions"].items())))
-    if facts:
-        rows.append(("Run", " to ".join(dict.fromkeys((_when(facts[0]["date"]), _when(facts[-1]["date"]))))))
-        rows.append(("Time", f"{duration(sum(entry['seconds'] for entry in facts))} in all, summed over notebooks"))
-    return rows
+    ran = sorted(filter(None, map(plan.facts, plan.of("notebooks"))), key=lambda entry: entry["date"])
+    machines = [entry["machine"] for entry in ran] or [describe_machine()]
+    found = {"machine": machine_line(machines[-1]), "versions": machines[-1]["versions"]}
+    found["commits"] = dict.fromkeys(machine["commit"] or "none" for machine in machines)
+    found["dates"] = dict.fromkeys(_when(entry["date"]) for entry in (ran[:1] + ran[-1:]))
+    return found | {"time": duration(sum(entry["seconds"] for entry in ran))}
 
 
 def _when(date: str) -> str:

@@ -1,4 +1,4 @@
-"""What Snakemake calls: one job of a study in a process of its own (``python -m gcplib.lab.study.jobs``).
+"""What Snakemake calls: one job of a study in a process of its own (``python -m gcplib.lab.study.jobs JOB THREADS``).
 
 It runs in the folder of the study, whose ``plan.json`` says what to do. Its output goes to its log; what a person
 watches goes to ``logs/<job>.state``.
@@ -6,7 +6,6 @@ watches goes to ``logs/<job>.state``.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import subprocess
@@ -27,15 +26,11 @@ USER_CACHE = "GCPLIB_USER_CACHE_HOME"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one job and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m gcplib.lab.study.jobs", description=__doc__.splitlines()[0])
-    parser.add_argument("job", help="data, sweeps/NAME or notebooks/NAME")
-    parser.add_argument("--threads", default="1", help="numeric threads: two jobs that both use every core are slow")
-    arguments = parser.parse_args(argv)
+def main(name: str, threads: str = "1") -> int:
+    """Run a job with so many numeric threads (two that both use every core are slow), and return its exit code."""
     end_with_study()
     plan = read_plan(Path.cwd())
-    job = plan.jobs[arguments.job]
+    job = plan.jobs[name]
     log, loop, state = (plan.file(job, suffix) for suffix in (".log", ".loop", ".state"))
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as file:  # also the output of what this process starts
@@ -48,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.pop("MPLBACKEND", None)  # with a backend set, a kernel shows no figures
     # Loops say how far they are in a file: thousands of redrawn bars do not belong into a log.
     os.environ |= {"GCPLIB_STUDY": "1", "GCPLIB_PROGRESS": "0", "GCPLIB_STATUS": str(loop)}
-    os.environ |= dict.fromkeys(THREADS, arguments.threads)
+    os.environ |= dict.fromkeys(THREADS, threads)
     before, known = read_json(state), {"state": "running", "begun": time.time()}
 
     def tell(**values: Any) -> None:
@@ -112,4 +107,4 @@ def _train(name: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jinja2 import DictLoader, pass_context
+from jinja2 import pass_context
+from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-try:
-    from latex2mathml.converter import convert as to_mathml
-except ImportError:  # formulas then stay LaTeX, and MathJax is asked of the network
-    to_mathml = None
-
 __all__ = ["Page"]
-
-STYLE = """
-<style>
- body.jp-Notebook { max-width: 62rem; margin: 0 auto; padding: 1rem 1rem 4rem; overflow: auto; }
- .jp-Cell:target { outline: 3px solid #c62828; outline-offset: 4px; }
- .gcp-top { font: 14px system-ui, sans-serif; padding: .6rem .8rem; border: 1px solid #ddd; margin-bottom: 1rem; }
- .gcp-top.failed { border-color: #c62828; background: #fdecea; color: #5f1412; }
- math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", "DejaVu Math TeX Gyre", math; }
- math[display=block] { margin: .6em 0; overflow: auto hidden; padding-bottom: .3em; }
-</style>
-"""
-# The lab template without its scripts: nothing is fetched, and nothing needs to be.
-BLOCKS = {
-    "html_head_js": "",
-    "html_head_js_mathjax": "{% if resources.mathjax_url %}{{ super() }}{% endif %}",
-    "html_head_js_mermaidjs": "",
-    "html_head_css": STYLE,
-    "body_header": "{{ super() }}{{ resources.gcp_top }}",
-}
-TEMPLATE = "{% extends 'lab/index.html.j2' %}"
-TEMPLATE += "".join(f"{{%- block {name} -%}}{body}{{%- endblock -%}}" for name, body in BLOCKS.items())
 
 
 class _Renderer(IPythonRenderer):
@@ -57,7 +31,7 @@ class _Renderer(IPythonRenderer):
 
 def _mathml(text: str, display: str) -> str:
     try:
-        return to_mathml(text.strip(), display=display) if to_mathml else ""
+        return convert(text.strip(), display=display)
     except Exception:  # the converter raises many kinds; a formula in LaTeX is better than no page
         return ""
 
@@ -85,17 +59,9 @@ class Page:
         """The whole page."""
         self.document.metadata.pop("widgets", None)  # they would need a script from the network; their text stays
         self.document.metadata["title"] = self.title
-        exporter = _Exporter(extra_loaders=[DictLoader({"gcp.html.j2": TEMPLATE})], template_file="gcp.html.j2")
-        exporter.mathjax_url = "" if to_mathml else exporter.mathjax_url
-        top = '<div class="gcp-top"><a href="../index.html">← report</a></div>'
-        if self.failure:
-            anchor = _anchor(self.failure)
-            cell = f'<a href="#{anchor}">cell [{self.failure["number"]}]</a>: {escape(self.failure["error"])}'
-            top = top.replace('top">', 'top failed">').replace(
-                "</div>", f" · This notebook <b>failed</b> in {cell}</div>"
-            )
-            top += f'<style>[id="{anchor}"] {{ border-left: 6px solid #c62828; background: #fdecea; }}</style>'
-        return exporter.from_notebook_node(self.document, resources={"gcp_top": top})[0]
+        exporter = _Exporter(template_file=str(Path(__file__).with_name("notebook.html.j2")))
+        resources = {"failure": self.failure, "anchor": _anchor(self.failure) if self.failure else ""}
+        return exporter.from_notebook_node(self.document, resources)[0]
 
     @functools.cached_property
     def figures(self) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Notebooks as a study sees them: their text, the values that they take, and the kernel that runs them.
+"""Notebooks as a study sees them: their text, and the values that they take.
 
 papermill warns about an unknown parameter and goes on, and passes text where a number is meant. Here the cell tagged
 ``parameters`` is read as Python, so that values can be checked before anything runs.
@@ -7,10 +7,8 @@ papermill warns about an unknown parameter and goes on, and passes text where a 
 from __future__ import annotations
 
 import ast
-import builtins
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,34 +16,13 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gcplib.lab.files import project_root
-from gcplib.lab.study.options import options_of
 from gcplib.lab.study.sources import parse_cell
 from gcplib.lab.validation import unknown
 
-__all__ = ["KERNEL", "Notebook", "check_kernel", "discover", "notebooks_dir"]
+__all__ = ["Notebook", "discover", "notebooks_dir"]
 
-KERNEL = "python3"
-INSTALL_KERNEL = "python -m ipykernel install --sys-prefix --name python3"
 TYPES = {"Any": Any, "Literal": Literal} | {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-# What a notebook may call on its way from parameters to the first thing that has to be imported.
-NAMES = (
-    "dict",
-    "float",
-    "int",
-    "isinstance",
-    "len",
-    "list",
-    "max",
-    "min",
-    "range",
-    "set",
-    "str",
-    "sum",
-    "tuple",
-    "zip",
-)
-PURE = {"__builtins__": {name: getattr(builtins, name) for name in NAMES}}
 
 
 def notebooks_dir() -> Path:
@@ -58,27 +35,11 @@ def discover() -> dict[str, Path]:
     return {path.stem: path for path in sorted(notebooks_dir().glob("*.ipynb"))}
 
 
-def check_kernel() -> None:
-    """Raise ValueError, with the command that mends it, if the kernel ``python3`` is not this Python, or not there."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        spec = KernelSpecManager().get_kernel_spec(KERNEL)
-    except NoSuchKernel:
-        raise ValueError(f"Jupyter has no kernel {KERNEL!r}; install it with: {INSTALL_KERNEL}") from None
-    program, here = (os.path.realpath(os.path.dirname(path)) for path in (spec.argv[0], sys.executable))
-    # A bare "python" is replaced by this very interpreter; a full path to another one runs without our packages.
-    if os.path.isabs(spec.argv[0]) and program != here:
-        place = f"({spec.resource_dir}) starts {spec.argv[0]}, but this is {sys.executable}"
-        raise ValueError(f"the Jupyter kernel {KERNEL!r} {place}; install this one with: {INSTALL_KERNEL}")
-
-
 class Notebook:
     """A notebook's cells, and the parameters that it declares: name, default and type of each.
 
-    The one cell tagged ``parameters`` holds assignments of literals, with annotations. What follows from the
-    parameters alone is computed before a study begins: calls of ``options_of``, assertions, and whole cells tagged
-    ``check``, which may import. A ValueError or a failed assertion there refuses the values.
+    The one cell tagged ``parameters`` holds assignments of literals, with annotations. Cells tagged ``check`` need
+    nothing else: they run before a study begins, and an error there, of ``options_of`` perhaps, refuses the values.
 
     Raises:
         ValueError: it is no notebook, there is not exactly one such cell, or it holds anything but literals.
@@ -154,46 +115,9 @@ class Notebook:
         return values
 
     def _refusals(self, values: dict[str, Any]) -> Iterator[str]:
-        values["options_of"] = options_of
-        for kind, tags, source in self.text:
+        for _, tags, source in self.text:
             if "check" in tags:
                 try:
                     exec(compile(parse_cell(source), f"{self.path.name} (cell tagged check)", "exec"), values)
                 except Exception as error:  # whatever a notebook raises here, it refuses these values
                     yield str(error) or repr(error)
-            elif kind == "code" and "parameters" not in tags:
-                yield from _follow(parse_cell(source).body, values)
-
-
-def _follow(body: list[ast.stmt], values: dict[str, Any]) -> Iterator[str]:
-    """Run statements as far as they follow from the values, and yield what they refuse."""
-    for statement in body:
-        try:
-            if isinstance(statement, ast.If):
-                test = eval(compile(ast.Expression(statement.test), "<if>", "eval"), PURE, values)
-                yield from _follow(statement.body if test else statement.orelse, values)
-            elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.Assert):
-                exec(compile(ast.Module([statement], []), "<cell>", "exec"), PURE, values)
-            else:
-                raise NameError("it may do anything")
-        except Exception as error:
-            names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
-            is_check = isinstance(statement, ast.Assert) or "options_of" in names
-            if is_check and isinstance(error, ValueError | AssertionError):
-                yield str(error) or ast.unparse(statement)
-                continue
-            # It needs more than the parameters: what it sets is not known, nor a list or dict that it may change.
-            for node in ast.walk(statement):
-                match node:
-                    case ast.Name(id=name, ctx=ast.Store()) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                        values.pop(name, None)
-                    case (
-                        ast.Attribute(value=ast.Name(id=name)) | ast.Subscript(value=ast.Name(id=name), ctx=ast.Store())
-                    ):
-                        values.pop(name, None)
-                    case ast.Call(args=[*arguments]):
-                        for argument in arguments:
-                            if isinstance(argument, ast.Name) and isinstance(
-                                values.get(argument.id), list | dict | set
-                            ):
-                                values.pop(argument.id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gcplib.lab.validation import unknown
+
 __all__ = ["options_of"]
 
 
@@ -27,8 +29,6 @@ def options_of(name: str, given: Mapping[str, Any], needed: Iterable[str] = (), 
     """
     needed = list(needed)
     if wrong := [key for key in given if key not in (*needed, *defaults)]:
-        from gcplib.linalg.calls import unknown
-
         raise ValueError("; ".join(unknown(f"option of {name!r}", key, [*needed, *defaults]) for key in wrong))
     if missing := [key for key in needed if key not in given]:
         raise ValueError(f"parameter {name!r} lacks {', '.join(map(repr, missing))}; it has {[*given]}")

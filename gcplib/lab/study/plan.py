@@ -73,7 +73,7 @@ class Plan:
     def begin(self, job: Job) -> None:
         """Forget that a job was ever done."""
         for path in self.stamp(job).parent.glob("*"):
-            if path.name.rpartition(".")[0] == job.name.split("/")[-1]:
+            if path.stem == Path(job.name).name:
                 path.unlink(missing_ok=True)
 
     def finish(self, job: Job) -> None:

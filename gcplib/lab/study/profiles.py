@@ -89,9 +89,8 @@ def make_plan(profile: str | Path) -> Plan:
     if not isinstance(document := read_yaml(path), dict):
         raise SpecError(str(path), [f"expected a mapping with 'notebooks' or 'runs', got {document!r}"])
     checked(Profile, document, "profile", problems)
-    if not re.fullmatch(
-        r"\w[\w.-]*", path.stem
-    ):  # it names the folder of the results, and claims are recorded under it
+    # It names the folder of the results, and claims are recorded under it.
+    if not re.fullmatch(r"\w[\w.-]*", path.stem):
         problems.append(f"a profile's name may have letters, digits, '_', '-' and '.', got {path.stem!r}")
     shared, entries, runs = (_mapping(document, key) for key in ("shared", "notebooks", "runs"))
     if not entries and not runs:

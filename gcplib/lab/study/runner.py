@@ -15,10 +15,10 @@ from gcplib.lab.files import cache_dir, runs_dir
 from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import counted
 from gcplib.lab.study.alive import PIPE, kill_tree, only_study
-from gcplib.lab.study.devices import VISIBLE, usable_devices
+from gcplib.lab.study.devices import VISIBLE, visible_devices
 from gcplib.lab.study.index_page import build_report, report_path
 from gcplib.lab.study.jobs import USER_CACHE
-from gcplib.lab.study.notebooks import check_kernel, notebooks_dir
+from gcplib.lab.study.notebooks import notebooks_dir
 from gcplib.lab.study.plan import Plan, write_plan
 from gcplib.lab.study.profiles import make_plan
 from gcplib.lab.study.watch import Watch
@@ -44,7 +44,7 @@ def run_study(
         0 if all is well, 1 if anything failed, 130 if it was interrupted. A run that diverged is a result.
 
     Raises:
-        ValueError: profile, parameters, kernel, GPUs or free space are not in order; nothing has run.
+        ValueError: profile, parameters, GPUs or free space are not in order; nothing has run.
         StudyRunning: a study of the profile is running.
     """
     plan = make_plan(profile)
@@ -55,8 +55,6 @@ def run_study(
             raise ValueError(unknown(f"notebook of profile {plan.profile!r}", name.removeprefix("notebooks/"), known))
     if not (notebooks_dir() / "Snakefile").is_file():
         raise FileNotFoundError(f"no Snakefile in {notebooks_dir()}; run from the checkout, or set GCPLIB_NOTEBOOKS")
-    if plan.of("notebooks"):
-        check_kernel()
     for folder in (runs_dir(), cache_dir()):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         if (free := shutil.disk_usage(existing).free) < FREE_BYTES:
@@ -90,7 +88,7 @@ def run_study(
 def _devices(plan: Plan, gpus: int | None) -> list[str] | None:
     """Return the GPUs that the jobs may use, or None if nobody asked for any: they see what there is."""
     wanted = sum(job.gpus for job in plan.jobs.values())
-    devices = usable_devices(gpus) if wanted or gpus is not None else None
+    devices = visible_devices(gpus) if wanted or gpus is not None else None
     if wanted and not devices:
         print(f"No GPU to use: {counted(wanted, 'job')} of training runs will use the CPU.", flush=True)
     return devices

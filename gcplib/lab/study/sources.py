@@ -89,16 +89,11 @@ class Library:
                     for alias in aliases:
                         if (alias.asname or alias.name) == name:
                             return self._place(other, alias.name)
-                case ast.Dict():  # a table of what is imported when it is asked for: names and their module
-                    texts = [
-                        (ast.unparse(k).strip("'"), ast.unparse(v).strip("'"))
-                        for k, v in zip(node.keys, node.values, strict=True)
-                        if k
-                    ]
-                    for names, other in (pair for text in texts for pair in (text, text[::-1])):
-                        for place in (other, f"{module}.{other}"):
-                            if name in names.split() and self._module(place):
-                                return self._place(place, name)
+                # What a package imports when it is asked for, by the modules within it.
+                case ast.Assign(targets=[ast.Name(id="_HOMES")], value=table):
+                    for part, names in ast.literal_eval(table).items():
+                        if name in names.split():
+                            return self._place(f"{module}.{part}", name)
         return home
 
     def _tree(self, path: Path) -> ast.Module:

@@ -1,19 +1,23 @@
-"""Tables of measurements: saved by notebooks, kept in the repository, shown by later runs."""
+"""Tables of measurements, saved by notebooks and shown by later runs, and of the effects of claims, to read."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcplib.lab.files import project_root, runs_dir, write_atomic
 from gcplib.lab.machine import describe_machine
-from gcplib.lab.study.claims import check_name
+from gcplib.lab.study.claims import assess_records, check_name
+from gcplib.lab.study.evidence import kept_records
+from gcplib.lab.study.verdicts import Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pandas.io.formats.style import Styler
 
-__all__ = ["evidence_table", "keep_tables", "save_table"]
+__all__ = ["effects_table", "evidence_table", "keep_tables", "kept_effects", "save_table"]
 
 # In every row, because rows of several machines may be put together.
 PROVENANCE = ("profile", "machine", "torch", "commit")
@@ -62,12 +66,47 @@ def keep_tables(profile: str) -> list[Path]:
     tables = sorted(_folder(profile).glob("*.csv"))
     if not tables:
         raise FileNotFoundError(f"study {profile!r} has no tables in {_folder(profile)}; run it first")
-    kept = [project_root() / "data" / "evidence" / table.name for table in tables]
-    for table, path in zip(tables, kept, strict=True):
-        with write_atomic(path) as temporary:
+    kept = []
+    for table in tables:
+        kept.append(project_root() / "data" / "evidence" / table.name)
+        with write_atomic(kept[-1]) as temporary:
             shutil.copyfile(table, temporary)
     return kept
 
 
 def _folder(profile: str) -> Path:
     return runs_dir() / profile / "tables"
+
+
+def kept_effects(*claims: str) -> Styler:
+    """Return the primary effects of claims in the kept evidence of many seeds, with the verdicts that follow.
+
+    Args:
+        claims: their ids, such as ``C24``.
+    """
+    rows, records = [], kept_records("evidence")
+    for claim in claims:
+        found = assess_records(claim, records)
+        rows += [(claim, *_cells(item), found.verdict) for item, primary, _ in found.effects if primary]
+    return _shown(rows, ["claim", "primary effect", "mean", "95 % interval", "unit", "n", "verdict"])
+
+
+def effects_table(tables: Iterable[pd.DataFrame]) -> Styler:
+    """Return what ``record`` has returned for several claims as one table to read."""
+    rows = []
+    for table in tables:
+        for row in table.to_dict("records"):
+            item = Evidence(*(row[key] for key in ("name", "effect", "low", "high", "n", "unit")))
+            rows.append((row["claim"], *_cells(item), row["role"], row["verdict"]))
+    return _shown(rows, ["claim", "effect", "mean", "95 % interval", "unit", "n", "role", "verdict"])
+
+
+def _cells(item: Evidence) -> tuple[str, str, str, str, int]:
+    return item.name, item.amount, item.interval, item.unit, item.n
+
+
+def _shown(rows: list[tuple], columns: list[str]) -> Styler:
+    import pandas as pd
+
+    left = [{"selector": "th, td", "props": [("text-align", "left")]}]
+    return pd.DataFrame(rows, columns=columns).style.hide(axis="index").set_table_styles(left)

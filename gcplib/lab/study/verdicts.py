@@ -88,13 +88,10 @@ class Evidence:
 
     def __post_init__(self) -> None:
         for field in ("effect", "low", "high"):
-            value = float(getattr(self, field))  # a NumPy or torch scalar would not survive JSON
-            if not math.isfinite(value):
-                raise ValueError(f"evidence {self.name!r}: {field} must be finite, got {value}")
-            object.__setattr__(self, field, value)
-        if not self.low <= self.effect <= self.high:
+            object.__setattr__(self, field, float(getattr(self, field)))  # JSON has no scalars of NumPy or torch
+        if not -math.inf < self.low <= self.effect <= self.high < math.inf:
             numbers = f"{self.low}, {self.effect}, {self.high}"
-            raise ValueError(f"evidence {self.name!r}: expected low <= effect <= high, got {numbers}")
+            raise ValueError(f"evidence {self.name!r}: expected finite low <= effect <= high, got {numbers}")
         if int(self.n) != self.n or self.n < 1:
             raise ValueError(f"evidence {self.name!r}: n must be an integer of at least 1, got {self.n}")
         object.__setattr__(self, "n", int(self.n))
@@ -179,21 +176,16 @@ def assess(claim: str, evidence: Evidence | Iterable[Evidence]) -> Assessment:
     primary = [item for item in items if claim.is_primary(item.name)]
     missing = tuple(text for text in claim.primary if not any(re.fullmatch(text, item.name) for item in primary))
     few = any(item.n < LEAST_N for item in primary)
-    p_values = [None] * len(primary)
-    if primary and not few:
-        p_values = holm([*(item.p_value for item in primary), *(1.0 for _ in missing)]).tolist()[: len(primary)]
-    signs = {
-        math.copysign(1, item.effect) if p < LEVEL else 0
-        for item, p in zip(primary, p_values, strict=True)
-        if p is not None
-    }
     if few or not primary:
-        word = TOO_FEW if few else UNTESTED
-    elif 1 in signs:
-        word = HOLDS if signs == {1} and not missing else PARTLY
+        word, p_values = TOO_FEW if few else UNTESTED, [None] * len(primary)
     else:
-        word = FAILS if -1 in signs else UNDECIDED
-    weighed = [Weighed(item, True, p) for item, p in zip(primary, p_values, strict=True)]
+        p_values = holm([item.p_value for item in primary] + [1.0] * len(missing)).tolist()
+        signs = {math.copysign(1, item.effect) if p < LEVEL else 0 for item, p in zip(primary, p_values, strict=False)}
+        if 1 in signs:
+            word = HOLDS if signs == {1} and not missing else PARTLY
+        else:
+            word = FAILS if -1 in signs else UNDECIDED
+    weighed = [Weighed(item, True, p) for item, p in zip(primary, p_values, strict=False)]
     weighed += [Weighed(item, False, None) for item in items if not claim.is_primary(item.name)]
     return Assessment(word, tuple(weighed), missing)
 

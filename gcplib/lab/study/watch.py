@@ -23,21 +23,20 @@ class Watch:
     def __init__(self, plan: Plan, due: Sequence[str], cores: int) -> None:
         self.plan, self.jobs, self.cores = plan, [plan.jobs[name] for name in due], cores
         self.start = self.news = time.time()
-        self.states: dict[str, dict[str, Any]] = {}
+        self.states: dict[str, dict[str, Any]] = {job.name: {} for job in self.jobs}
         self.usual = {job.name: plan.facts(job).get("usual_seconds") for job in self.jobs}
         self.width = max((len(job.label) for job in plan.jobs.values()), default=0)
         if due:
-            where = f"logs in {plan.folder / 'logs'}"
-            print(
-                f"Study {plan.profile!r}: {counted(len(due), 'job')} on {counted(cores, 'core')}; {where}", flush=True
-            )
+            amount = f"{counted(len(due), 'job')} on {counted(cores, 'core')}"
+            print(f"Study {plan.profile!r}: {amount}; logs in {plan.folder / 'logs'}", flush=True)
 
     def look(self) -> None:
         """Print what is new, or after a while how far the running jobs are."""
         before, states = self.states, {job.name: read_json(self.plan.file(job, ".state")) for job in self.jobs}
-        self.states = {name: state for name, state in states.items() if state.get("begun", 0) >= self.start}
+        # What an earlier study left says nothing about this one.
+        self.states = {name: state if state.get("begun", 0) >= self.start else {} for name, state in states.items()}
         for job in self.jobs:
-            state, last = self.states.get(job.name, {}), before.get(job.name, {})
+            state, last = self.states[job.name], before[job.name]
             if state.get("begun") != last.get("begun"):  # again, if it had died
                 usual = f" (about {duration(self.usual[job.name])} last time)" if self.usual[job.name] else ""
                 self._line(f"{job.label:<{self.width}}  started{usual}")
@@ -46,12 +45,9 @@ class Watch:
                 for outcome in ("diverged", "failed") if job.kind == "sweeps" else ():
                     words += f", {count} {outcome}" if (count := len(self.plan.runs(outcome, of=job))) else ""
                 self._line(f"{job.label:<{self.width}}  {words}{self.remaining()}")
-        running = [job for job in self.jobs if self._state(job) == "running"]
+        running = [job for job in self.jobs if self.states[job.name].get("state") == "running"]
         if running and time.time() - self.news >= HEARTBEAT:
             self._line("running: " + "; ".join(map(self._position, running)) + self.remaining())
-
-    def _state(self, job: Job) -> str | None:
-        return self.states.get(job.name, {}).get("state")
 
     def _line(self, text: str) -> None:
         self.news = time.time()
@@ -70,14 +66,13 @@ class Watch:
 
         Notebooks take as long as the last time, and runs as long as those before them; notebooks wait for runs.
         """
-        now, left = time.time(), [job for job in self.jobs if self._state(job) not in ("done", "failed")]
-        begun = {job.name: self.states.get(job.name, {}).get("begun", now) for job in self.jobs}
-        total = done = 0
-        for job in self.jobs:
-            if job.kind == "sweeps":
-                total += len(job.values)
-                done += len(job.values) if job not in left else self.states.get(job.name, {}).get("done", 0)
-        pace = (now - min(begun[job.name] for job in self.jobs if job.kind == "sweeps")) / done if done else 0.0
+        now, over = time.time(), ("done", "failed")
+        left = [job for job in self.jobs if self.states[job.name].get("state") not in over]
+        begun = {job.name: self.states[job.name].get("begun", now) for job in self.jobs}
+        sweeps = [job for job in self.jobs if job.kind == "sweeps"]
+        total = sum(len(job.values) for job in sweeps)
+        done = sum(self.states[job.name].get("done", 0) if job in left else len(job.values) for job in sweeps)
+        pace = (now - min(begun[job.name] for job in sweeps)) / done if done else 0.0
         times = [(max(usual - (now - begun[j.name]), 1), j.threads) for j in left if (usual := self.usual[j.name])]
         work = sum(seconds * min(threads, self.cores) for seconds, threads in times) / self.cores
         seconds = pace * (total - done) + max([work, *(seconds for seconds, _ in times)])
@@ -90,7 +85,7 @@ class Watch:
         plan, failed = self.plan, []
         print(f"\nStudy {plan.profile!r} took {duration(time.time() - self.start)}:")
         for job in self.jobs:
-            if job.kind != "notebooks" and job.name in self.states and not plan.is_done(job):
+            if job.kind != "notebooks" and self.states[job.name] and not plan.is_done(job):
                 failed.append(job)
                 print(f"  FAILED   {job.label:<{self.width}}  log: {plan.file(job, '.log')}")
                 _excerpt(_tail(plan.file(job, ".log")))

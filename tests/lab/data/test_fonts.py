@@ -42,7 +42,7 @@ def test_weight_axis_is_set_and_clipped():
 
 def test_optical_size_is_that_of_text():
     family = fonts.find_family("Newsreader")
-    _, axes = fonts._source("Newsreader")
+    _, axes = fonts.font_source("Newsreader")
 
     def ink(font):
         return bytes(font.getmask("hamburg"))

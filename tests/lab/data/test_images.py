@@ -17,11 +17,11 @@ from gcplib.lab.data import (
     Typefaces,
     TypefacesSpec,
     choose_data,
-    image_spec,
+    images,
     load_data,
     load_images,
 )
-from gcplib.lab.data.decoding import decode
+from gcplib.lab.data.images import decode
 
 FLAT = {"train/a": 4, "train/b": 3, "test/a": 1, "test/b": 2}
 NESTED = {f"{split}/{name}": 3 for split in ("train", "test") for name in ("cat/lion", "cat/lynx", "dog/wolf")}
@@ -163,7 +163,7 @@ def test_files_that_change_under_a_spec_are_noticed(cub):
 
 def test_reader_is_part_of_the_digest(cub, monkeypatch):
     before = ImagesSpec("cub", str(cub)).digest
-    monkeypatch.setattr(image_spec, "READER", image_spec.READER + 1)
+    monkeypatch.setattr(images, "READER", images.READER + 1)
     assert ImagesSpec("cub", str(cub)).digest != before
 
 

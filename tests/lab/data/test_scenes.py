@@ -10,7 +10,7 @@ import trees
 from gcplib.lab.data import ImagesSpec, choose_data, load_images
 from gcplib.lab.data.check import check_images
 from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_images
-from gcplib.lab.data.layouts.scenes import split_by_fraction
+from gcplib.lab.data.layouts.scenes import training_part
 
 INNER = {"aid": "AID", "nwpu": "NWPU-RESISC45", "ucm": "UCMerced_LandUse/Images"}
 FRACTIONS = {"aid": 0.5, "aid_20": 0.2, "nwpu": 0.2, "nwpu_10": 0.1, "ucm": 0.8, "ucm_50": 0.5}
@@ -66,24 +66,21 @@ def test_the_check_knows_the_published_counts(tmp_path, kind):
     assert f"3 of {classes}" in report
 
 
-def test_splits_are_nested_in_every_class_and_do_not_depend_on_the_order():
-    paths = [f"{label}/{label}_{number}.jpg" for label in "ab" for number in range(40)]
-    classes = [place // 40 for place in range(80)]
-    small, large = (split_by_fraction(paths, classes, fraction) for fraction in (0.2, 0.5))
-    assert (small.count("train"), large.count("train")) == (16, 40)
-    assert all(many == "train" for few, many in zip(small, large, strict=True) if few == "train")
-    order = random.Random(0).sample(range(80), 80)
-    assert split_by_fraction([paths[n] for n in order], [classes[n] for n in order], 0.2) == [small[n] for n in order]
-    assert split_by_fraction(paths, classes, 0.2, seed=1) != small
+def test_training_parts_are_nested_and_do_not_depend_on_the_order():
+    paths = [f"a/a_{number}.jpg" for number in range(40)]
+    small, large = (training_part(paths, fraction) for fraction in (0.2, 0.5))
+    assert (len(small), len(large)) == (8, 20)
+    assert small < large < set(paths)
+    assert training_part(random.Random(0).sample(paths, 40), 0.2) == small
+    assert small != set(paths[:8])
 
 
 def test_small_classes_are_on_both_sides_and_a_single_image_is_trained_on():
-    assert sorted(split_by_fraction(["1", "2"], [0, 0], 0.9)) == ["test", "train"]
-    assert sorted(split_by_fraction(["1", "2"], [0, 0], 0.1)) == ["test", "train"]
-    assert split_by_fraction(["1"], [0], 0.1) == ["train"]
+    assert len(training_part(["1", "2"], 0.9)) == len(training_part(["1", "2"], 0.1)) == 1
+    assert training_part(["1"], 0.1) == {"1"}
     for fraction in (0, 1):
         with pytest.raises(ValueError, match="above 0 and below 1, got"):
-            split_by_fraction(["1"], [0], fraction)
+            training_part(["1"], fraction)
 
 
 @every
@@ -93,11 +90,11 @@ def test_what_is_not_the_data_set_is_refused(tmp_path, kind):
         list_images(kind, tmp_path / "empty")
     base = trees.make_scenes(tmp_path / "set", kind) / INNER[kind]
     trees.save(base / "stray.jpg", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"1 images lie outside the class folders: stray\.jpg"):
+    with pytest.raises(ValueError, match=r"has images outside class folders stray\.jpg"):
         list_images(kind, tmp_path / "set")
     (base / "stray.jpg").unlink()
     (base / "zzz").mkdir()
-    with pytest.raises(ValueError, match=r"class folders without images \(.*\.tif.*\): zzz"):
+    with pytest.raises(ValueError, match=r"the class folder zzz has no images \(.*\.tif.*\)"):
         list_images(kind, tmp_path / "set")
     trees.save(base / "zzz" / "other.jpg", (0, 0, 0))
     with pytest.raises(ValueError, match=r"the images of 1 class folders are not named like .*: zzz"):

@@ -8,8 +8,8 @@ from scipy import stats
 
 from gcplib.lab.analysis import mean_interval
 from gcplib.lab.files import project_root
-from gcplib.lab.study import Evidence, claims_table, record, verdict
-from gcplib.lab.study.claims import forget_claims
+from gcplib.lab.study import Evidence, record, verdict
+from gcplib.lab.study.claims import assess_records, forget_claims, read_records
 from gcplib.lab.study.evidence import kept_records
 from gcplib.lab.study.verdicts import assess, claims
 
@@ -141,17 +141,16 @@ def test_a_record_of_secondary_effects_says_that_they_decide_nothing(runs):
     assert list(table["verdict"]) == ["not tested: none of these is a primary effect"]
 
 
-def test_the_table_has_every_claim_and_merges_notebooks(runs):
+def test_an_assessment_of_records_merges_notebooks_until_one_is_forgotten(runs):
     record("C30", evidence(9, 11, FIRST), notebook="a", profile="smoke", data="toy")
     record("C30", evidence(-1, 1, SECOND, n=7), notebook="b", profile="smoke", data="toy")
-    table = claims_table("smoke").set_index("id")
-    assert len(table) == 36
-    row = table.loc["C30"]
-    assert (row["verdict"], row["seeds"], row["data"], row["notebooks"]) == ("holds in part", "3 to 7", "toy", "a, b")
-    assert row["evidence"].splitlines()[1] == f"{SECOND}: +0.0 points [−1.0, 1.0], n = 7, primary"
-    assert table.loc["C31", "verdict"] == "not tested"
+    records = read_records("smoke")
+    assert [entry["notebook"] for entry in records] == ["a", "b"]
+    found = assess_records("C30", records)
+    assert (found.verdict, [item.n for item, *_ in found.effects]) == ("holds in part", [3, 7])
+    assert assess_records("C31", records).verdict == "not tested"
     forget_claims("smoke", "a")
-    assert claims_table("smoke").set_index("id").loc["C30", "verdict"] == "undecided here"
+    assert assess_records("C30", read_records("smoke")).verdict == "undecided here"
 
 
 def test_an_unknown_claim_or_no_evidence_is_refused(runs):

@@ -95,29 +95,21 @@ def test_an_integer_given_for_a_float_becomes_one(world):
 
 def test_options_are_checked_as_the_notebook_calls_for_them(world):
     parameters = "sizes: dict = {}\nlooks: dict = {'pairs': 8}\nsecond: dict = {}\nseeds: int = 2\nepochs: int = 3"
-    code = (
-        "import torch\nfrom gcplib.lab.study import options_of\nusual = {'rate': 0.02} | sizes",
-        "common = {'epochs': epochs}\nlooks = options_of('looks', looks, ['pairs'], **usual, epochs=common['epochs'])",
-        "if second:\n    second = options_of('second', second, ['dataset'])",
-        "torch.load('nothing')\nassert seeds >= 2, f'at least 2 seeds, got {seeds}'",
-        "epochs = torch.ones(epochs).sum()\nassert epochs > 100",  # not known here
+    check = (
+        "from gcplib.lab.study import options_of\nusual = {'rate': 0.02} | sizes\n"
+        "looks = options_of('looks', looks, ['pairs'], **usual, epochs=epochs)\n"
+        "if second:\n    second = options_of('second', second, ['dataset'])\n"
+        "assert seeds >= 2, f'at least 2 seeds, got {seeds}'"
     )
-    assert problems(world, *code, parameters=parameters) == []
-    assert problems(world, *code, parameters=parameters, looks={"pairs": 1, "rate": 1}) == []
-    values = {"looks": {"pair": 1}, "second": {"data": "x"}, "seeds": 1}
-    first, second, third = problems(world, *code, parameters=parameters, **values)
-    assert first.startswith("a: unknown option of 'looks' 'pair'; did you mean 'pairs'? known: pairs, rate, epochs")
-    assert second.startswith("a: unknown option of 'second' 'data'; did you mean 'dataset'?")
-    assert third == "a: at least 2 seeds, got 1"
-
-
-def test_what_may_have_changed_is_not_known(world):
-    code = (
-        "found, table, rows = [], {}, []\nimport torch\nfor size in (1, 2):\n    found.append(torch.ones(size))",
-        "table['a'] = torch.ones(1)\ntorch.fill(rows)\ntotal = 0\nfor one in torch.ones(3):\n    total += 1",
-        "pairs = list(zip(found, (1, 2), strict=True))\nassert found and table and rows and total",
-    )
-    assert problems(world, *code, parameters="seeds: int = 2") == []
+    cells = {"parameters": parameters, "check": check}
+    later = "epochs = torch.ones(epochs).sum()\nassert epochs > 100"  # what no tag marks is not run
+    assert problems(world, later, **cells) == []
+    assert problems(world, later, **cells, looks={"pairs": 1, "rate": 1}) == []
+    (problem,) = problems(world, **cells, looks={"pair": 1})
+    assert problem.startswith("a: unknown option of 'looks' 'pair'; did you mean 'pairs'? known: pairs, rate, epochs")
+    (problem,) = problems(world, **cells, second={"data": "x"})
+    assert problem.startswith("a: unknown option of 'second' 'data'; did you mean 'dataset'?")
+    assert problems(world, **cells, seeds=1) == ["a: at least 2 seeds, got 1"]
 
 
 def test_a_cell_tagged_check_runs_with_the_values(world):

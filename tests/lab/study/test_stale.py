@@ -60,10 +60,11 @@ def test_a_module_makes_those_stale_that_use_it(checkout):
     # Every notebook trains or compares pools; the second only differentiates.
     assert checkout("gcplib/lab/training/recipe.py", "\n__all__", "\nX = 1\n__all__") == [n for n in EVERY if n != "02"]
     assert checkout("gcplib/linalg/spectral.py", "\nimport torch", "\nX = 1\nimport torch") == EVERY
-    recorded = [name for name in EVERY if name in using("record", "claims_table", "Evidence")]
+    recorded = [name for name in EVERY if name in using("record", "Evidence")]
     assert checkout("gcplib/lab/study/verdicts.py", "LEAST_N", "LEAST_M") == recorded
 
 
+@pytest.mark.slow
 def test_what_no_notebook_uses_makes_none_stale(checkout):
     assert checkout("gcplib/lab/bench/methods.py", "\nfrom", "\nX = 1\nfrom") == []
     assert checkout("gcplib/lab/study/watch.py", "HEARTBEAT = 20", "HEARTBEAT = 21") == []
@@ -77,14 +78,16 @@ def test_comments_docstrings_and_layout_make_none_stale(checkout):
     assert checkout(path, '"""How to train', '"""In which way to train') == []
 
 
+@pytest.mark.slow
 def test_data_make_those_stale_that_read_them(checkout):
     assert checkout("data/evidence/amplification.csv", "\n", "\n\n") == ["06"]
     assert checkout("data/published.csv", "\n", "\n\n") == ["07"]
     assert checkout("data/typefaces.txt", "\n", "\n# x\n") == [name for name in EVERY if name != "02"]
-    recorded = [name for name in EVERY if name in using("record", "claims_table", "Evidence")]
+    recorded = [name for name in EVERY if name in using("record", "Evidence")]
     assert checkout("gcplib/lab/study/claims.yaml", "C01:", "\nC01:") == recorded
 
 
+@pytest.mark.slow
 def test_text_and_parameters_make_the_one_notebook_stale(checkout):
     name = "notebooks/02_differentiate_the_square_root.ipynb"
     cells = json.loads((ROOT / name).read_text())["cells"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gcplib.lab.files import read_json, write_json
-from gcplib.lab.study.devices import VISIBLE, own_device, usable_devices, visible_devices
+from gcplib.lab.study.devices import VISIBLE, own_device, visible_devices
 from gcplib.lab.study.jobs import main, train_runs
 from gcplib.lab.study.plan import Job, Plan, write_plan
 from gcplib.lab.study.sweeps import plan_sweeps
@@ -88,11 +88,11 @@ def test_the_run_that_a_process_died_in_comes_last_the_next_time(plan, monkeypat
     for name in ("GCPLIB_STATUS", "GCPLIB_PROGRESS"):
         monkeypatch.setenv(name, "")
     with pytest.raises(KeyboardInterrupt):
-        main([job.name])
+        main(job.name)
     assert (read_json(state)["state"], read_json(state)["run"]) == ("running", next(iter(job.values)))
     assert not (plan.folder / "sweeps").exists()
     tried += [None, None]
-    assert main([job.name]) == 0
+    assert main(job.name) == 0
     assert tried[3:] == [specs[1], specs[2], specs[0]]
     assert [entry["directory"] for entry in plan.runs("failed")] == list(job.values)
     assert {entry["reason"] for entry in plan.runs("failed")} == {"RuntimeError: no luck"}
@@ -187,11 +187,10 @@ def test_visible_devices_are_those_of_the_environment_or_all(four_gpus, monkeypa
     assert visible_devices() == ["0", "1", "2", "3"]
     monkeypatch.setenv(VISIBLE, "2, GPU-8f1a,-1,3")
     assert visible_devices() == ["2", "GPU-8f1a"]
-    assert usable_devices(1) == ["2"]
-    assert usable_devices(0) == []
-    assert usable_devices(None) == ["2", "GPU-8f1a"]
+    assert visible_devices(1) == ["2"]
+    assert visible_devices(0) == []
     with pytest.raises(ValueError, match="3 GPUs are asked for, but torch sees 2"):
-        usable_devices(3)
+        visible_devices(3)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert visible_devices() == []
 

@@ -20,6 +20,7 @@ def sweep_file(world, job):
     return json.loads(world.runs("smoke", "sweeps", f"{job}.json").read_text())
 
 
+@pytest.mark.slow
 def test_failed_and_diverged_runs_do_not_stop_the_rest_and_failed_ones_are_tried_again(world):
     world.training()
     world.notebook("reads", NOTEBOOK, parameters="profile = 'smoke'\nfamilies = 8")
@@ -91,6 +92,7 @@ runs:
     assert not world.runs("smoke", "sweeps", "all-3.json").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_in_a_run_leaves_the_others_trained(world):
     world.training()
     world.notebook("reads", NOTEBOOK)
@@ -162,7 +164,7 @@ def test_every_job_that_asks_for_a_gpu_has_one_of_its_own(world, monkeypatch):
 
 def test_more_gpus_than_there_are_is_an_error(world, monkeypatch):
     monkeypatch.delenv("GCPLIB_ROOT")  # the list of the typefaces is there
-    monkeypatch.setattr("gcplib.lab.study.devices.visible_devices", lambda: ["0"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     world.profile("runs: {all: {gpus: 1, base: {pool: gap}}}")
     with pytest.raises(ValueError, match="2 GPUs are asked for, but torch sees 1"):
         run_study("smoke", gpus=2)

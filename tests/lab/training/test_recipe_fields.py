@@ -373,6 +373,7 @@ def test_every_precision_of_a_recipe_is_known_to_the_engine():
         assert Recipe(precision=precision).precision == precision
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
 def test_a_compiled_run_is_that_of_the_plain_network(tiny_spec, own_runs):
     recipe = Recipe(epochs=2, batch_size=8, freeze_batch_norm=True)

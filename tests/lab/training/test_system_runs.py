@@ -80,6 +80,7 @@ def check_exact(spec, interrupted, monkeypatch, tmp_path):
     again.load_model()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pool", "systems", "loss"), HEAD)
 def test_a_head_with_systems_continues_exactly(spec, interrupted, monkeypatch, tmp_path, pool, systems, loss):
     recipe = dataclasses.replace(QUICK, loss=loss)
@@ -185,6 +186,7 @@ def test_a_network_that_looks_twice_is_trained_on_the_mean_of_both_losses(small,
     assert row["train_loss"] == pytest.approx(want.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_features_of_all_views_are_those_of_the_transformed_images(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path))
     features = cache_features(tiny_data, views=True)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gcplib.lab.data.layouts import aircraft, cars, cub, dogs, elpv, folder, imagenet, inaturalist, scenes
-from gcplib.lab.data.layouts.listing import Layout, Listing, check_listing, file_sizes, leave_out, missing_files
+from gcplib.lab.data.layouts.listing import SPLITS, Layout, Listing, check_listing, leave_out
 
-__all__ = [
-    "LAYOUTS",
-    "Layout",
-    "Listing",
-    "file_sizes",
-    "guess_layout",
-    "leave_out",
-    "list_images",
-    "missing_files",
-]
+__all__ = ["LAYOUTS", "SPLITS", "Listing", "guess_layout", "list_images"]
 
 # A new data set is one module and one line here. Aerial scenes are three in one module, with two splits each.
 LAYOUTS: Mapping[str, Layout] = {
@@ -33,14 +24,15 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def list_images(layout: str, root: str | Path) -> Listing:
-    """Return the images below ``root``, which lies as ``LAYOUTS[layout]`` says.
+def list_images(layout: str, root: str | Path, skip: Sequence[str] = ()) -> Listing:
+    """Return the images below ``root``, which lies as ``LAYOUTS[layout]`` says, without those at the paths ``skip``.
 
     An empty root is for layouts that are ``installed`` by a package.
 
     Raises:
         FileNotFoundError, NotADirectoryError: ``root`` is no folder, or the package is not installed.
-        ValueError: something is missing, empty or contradictory; the message says what the layout looks like.
+        ValueError: something is missing, empty or contradictory, or a path to skip is none of the images; the message
+            says what the layout looks like.
     """
     kind = LAYOUTS[layout]
     hint = f". The layout {layout!r} is {kind.expected}."
@@ -50,7 +42,7 @@ def list_images(layout: str, root: str | Path) -> Listing:
         check_listing(listing)
     except ValueError as error:
         raise ValueError(f"{place}: {error}{hint}") from error
-    return listing
+    return leave_out(listing, skip)
 
 
 def guess_layout(root: str | Path) -> str:

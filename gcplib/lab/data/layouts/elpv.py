@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 
 from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
 from gcplib.lab.data.layouts.reading import find_folder, read_lines
 
-_CLASSES = ("0 %", "33 %", "67 %", "100 %")
-_GROUPS = ("functional", "functional", "defective", "defective")
-_CELLS = ("mono", "poly")
-_NTH = 4
+# A line of the table: an image, the probability of a defect, and the kind of cell.
+_LINE = re.compile(r"(\S+)\s+(\d(?:\.\d+)?)\s+(mono|poly)")
+_NAMES = {"0.00": "0 %", "0.33": "33 %", "0.67": "67 %", "1.00": "100 %"}
+_GROUPS = ["functional", "functional", "defective", "defective"]
 
 
 def _find(root: Path) -> Path | None:
@@ -45,33 +46,23 @@ def _read(root: Path) -> Listing:
     base = _find(root)
     if base is None:
         raise ValueError("no labels.csv with images/ beside it here, in data/ or in src/elpv_dataset/data/")
-    cells = []
+    cells = {}
     for number, line in read_lines(base / "labels.csv"):
-        path, *rest = line.split()
-        label = _label(rest[0]) if len(rest) == 2 else None
-        if label is None or rest[1] not in _CELLS:
+        found = _LINE.fullmatch(line)
+        label = f"{float(found[2]):.2f}" if found else ""
+        if label not in _NAMES:
             raise ValueError(
                 f"labels.csv, line {number}: {line!r} should be a path, a probability (0, 1/3, 2/3 or 1) and mono or "
                 "poly, with spaces between"
             )
-        cells.append((path, label, rest[1]))
+        cells[found[1]] = label, found[3]
     # In each class and kind of cell in turn, every fourth is for test, and counting goes on from one to the next, so
     # that the fractions are right in sum. A hash of the names shuffles them: no order of the table, no release of a
     # library and no seed changes it.
-    order = sorted(cells, key=lambda c: (c[1], c[2], hashlib.sha256(Path(c[0]).name.encode()).digest()))
-    test = {path for path, *_ in order[_NTH - 1 :: _NTH]}
-    rows = [(path, label, "test" if path in test else "train") for path, label, _ in cells]
-    return listing_of(base, rows, dict(enumerate(_CLASSES)), list(_GROUPS))
-
-
-def _label(text: str) -> int | None:
-    """Return the number of a probability's class: how many thirds it is."""
-    try:
-        thirds = 3 * float(text)
-        label = round(thirds)
-    except (ValueError, OverflowError):
-        return None
-    return label if label in range(4) and abs(thirds - label) < 0.01 else None
+    order = sorted(cells, key=lambda path: (*cells[path], hashlib.sha256(Path(path).name.encode()).digest()))
+    test = set(order[3::4])
+    rows = [(path, label, "test" if path in test else "train") for path, (label, _) in cells.items()]
+    return listing_of(base, rows, _NAMES, _GROUPS)
 
 
 LAYOUT = Layout(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,16 @@ _TRAIN, _MINI, _VAL = ("train", "2021_train"), ("train_mini", "2021_train_mini")
 # Number, kingdom, phylum, class, order, family, genus and species.
 _TAXON = re.compile(r"\d+(_[^_]+){7}")
 # The parts of a table in COCO's format, and what we need of each entry.
-_TABLE = {
-    "images": {"id", "file_name"},
-    "annotations": {"image_id", "category_id"},
-    "categories": {"id", "name"},
-}
+_TABLE = {"images": {"id", "file_name"}, "annotations": {"image_id", "category_id"}, "categories": {"id", "name"}}
 
 
-def _sources(root: Path) -> list[str]:
-    """Return the tables of training images that are there, and the first folder of them that is named as in 2021."""
-    tables = [f"train{year}.json" for year in (2017, 2018, 2019) if (root / f"train{year}.json").is_file()]
+def _sources(root: Path) -> dict[str, Callable[[Path], Listing]]:
+    """Return the readers of the tables that are there, and of the first folder that is named as in 2021."""
+    years = [year for year in (2017, 2018, 2019) if (root / f"train{year}.json").is_file()]
     folders = (name for name in _TRAIN + _MINI if (root / name).is_dir())
-    return tables + [f"{name}/" for name in folders if any(map(_TAXON.fullmatch, scan(root / name)[0]))][:1]
+    named = [name for name in folders if any(map(_TAXON.fullmatch, scan(root / name)[0]))][:1]
+    tables = {f"train{year}.json": partial(_read_tables, year=year) for year in years}
+    return tables | {f"{name}/": partial(_read_folders, train=name) for name in named}
 
 
 def _read(root: Path) -> Listing:
@@ -43,9 +43,9 @@ def _read(root: Path) -> Listing:
             "00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris"
         )
     if len(sources) > 1:
-        raise ValueError(f"several years are here ({first(sources)}); give each a folder of its own")
-    (source,) = sources
-    return _read_tables(root, source[5:9]) if source.endswith(".json") else _read_folders(root, source[:-1])
+        raise ValueError(f"several years are here ({first(list(sources))}); give each a folder of its own")
+    (read,) = sources.values()
+    return read(root)
 
 
 def _read_folders(root: Path, train: str) -> Listing:
@@ -64,34 +64,29 @@ def _read_folders(root: Path, train: str) -> Listing:
     return listing_of(root, rows_of(trees), names, [taxon[3] for taxon in taxa.values()], edition)
 
 
-def _read_tables(root: Path, year: str) -> Listing:
-    tables = {split: _table(root / f"{part}{year}.json") for split, part in (("train", "train"), ("test", "val"))}
-    categories = _categories(root, f"train{year}.json", tables["train"]["categories"])
+def _read_tables(root: Path, year: int) -> Listing:
+    tables = {part: _table(root / f"{part}{year}.json") for part in ("train", "val")}
     rows = []
-    for split, table in tables.items():
+    for part, table in tables.items():
         labels = {row["image_id"]: row["category_id"] for row in table["annotations"]}
         if unlabeled := [row["file_name"] for row in table["images"] if row["id"] not in labels]:
-            name = f"{'val' if split == 'test' else split}{year}.json"
-            raise ValueError(f"{name} has no annotation of {len(unlabeled)} images: {first(unlabeled)}")
+            raise ValueError(f"{part}{year}.json has no annotation of {len(unlabeled)} images: {first(unlabeled)}")
+        split = "train" if part == "train" else "test"
         rows += [(row["file_name"], labels[row["id"]], split) for row in table["images"]]
+    source = f"train{year}.json"
+    categories = {row["id"]: row for row in sorted(tables["train"]["categories"], key=lambda row: row["id"])}
+    if (root / "categories.json").is_file():
+        # Names that were kept secret during the competitions of 2018 and 2019, and published later.
+        names = {row.get("id"): row for row in _json(root / "categories.json", list)}
+        if unknown := [str(key) for key in categories if "name" not in names.get(key, ())]:
+            raise ValueError(
+                f"categories.json has no names for {len(unknown)} categories of {source}: {first(unknown)}"
+            )
+        categories = {key: row | names[key] for key, row in categories.items()}
     level = next((n for n in ("supercategory", "class") if all(row.get(n) for row in categories.values())), None)
     groups = [str(row[level]) for row in categories.values()] if level else None
     names = {key: str(row["name"]) for key, row in categories.items()}
-    return listing_of(root, rows, names, groups, f"iNaturalist {year}", source=f"train{year}.json")
-
-
-def _categories(root: Path, name: str, rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Return the categories by id, with the names that were kept secret during the competitions of 2018 and 2019.
-
-    They were published later, as categories.json, which wins where it is there.
-    """
-    found = {row["id"]: row for row in sorted(rows, key=lambda row: row["id"])}
-    if not (root / "categories.json").is_file():
-        return found
-    names = {row.get("id"): row for row in _json(root / "categories.json", list)}
-    if unknown := [str(key) for key in found if "name" not in names.get(key, ())]:
-        raise ValueError(f"categories.json has no names for {len(unknown)} categories of {name}: {first(unknown)}")
-    return {key: row | names[key] for key, row in found.items()}
+    return listing_of(root, rows, names, groups, f"iNaturalist {year}", source)
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
-from gcplib.lab.data.words import SPLITS
-
+SPLITS = ("train", "validation", "test")
 _SHOWN = 5
 
 
@@ -67,25 +68,16 @@ def file_sizes(listing: Listing) -> list[int]:
     Raises:
         FileNotFoundError: images are missing; the message counts them and names the first.
     """
-    sizes = {path: _size(listing.base / path) for path in listing.paths}
-    if missing := [path for path, size in sizes.items() if size is None]:
+    sizes = {}
+    for path in listing.paths:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            sizes[path] = os.stat(listing.base / path).st_size
+    if missing := [path for path in listing.paths if path not in sizes]:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(listing.paths)} listed images are not below {listing.base}: "
             f"{first(missing)}. Unpack or copy the data set again, or leave them out by ImagesSpec.skip"
         )
     return [sizes[path] for path in listing.paths]
-
-
-def missing_files(listing: Listing) -> list[str]:
-    """Return the listed images that are not on the disk."""
-    return [path for path in listing.paths if _size(listing.base / path) is None]
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def leave_out(listing: Listing, paths: Sequence[str]) -> Listing:
@@ -98,10 +90,10 @@ def leave_out(listing: Listing, paths: Sequence[str]) -> Listing:
             f"{len(unknown)} of the images to skip are not in the data set: {first(unknown)}; give paths relative to "
             f"{listing.base}, such as {listing.paths[0]!r}"
         )
-    rows = zip(listing.paths, listing.classes, listing.splits, strict=True)
+    kept = [path not in gone for path in listing.paths]
+    parts = {name: list(compress(getattr(listing, name), kept)) for name in ("paths", "classes", "splits")}
+    left = replace(listing, **parts)
     try:
-        left = listing_of(listing.base, (row for row in rows if row[0] not in gone), dict(enumerate(listing.names)))
-        left = replace(left, groups=listing.groups, edition=listing.edition)
         check_listing(left)
     except ValueError as error:
         raise ValueError(f"{listing.base}: without the {len(gone)} images to skip, {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gcplib.lab.data.layouts.listing import first
@@ -75,32 +75,31 @@ def read_mat(path: Path, name: str) -> list[Any]:
     return list(np.atleast_1d(values[name]))
 
 
-def flat_classes(root: Path, split: str) -> dict[str, list[str]]:
+def flat_classes(root: Path, split: str = ".") -> dict[str, list[str]]:
     """Return the images of every class folder of a split, as paths below ``root``; folders within them are refused."""
-    found = class_folders(root, split)
-    if deep := ["/".join((split, *key)) for key in found if len(key) > 1]:
-        raise ValueError(f"{split}/ has folders in its class folders ({first(deep)})")
-    return {name: paths for (name,), paths in found.items()}
+    return {name: paths for (name,), paths in class_folders(root, split, depth=1).items()}
 
 
-def class_folders(root: Path, split: str) -> dict[tuple[str, ...], list[str]]:
+def class_folders(root: Path, split: str, depth: int = 2) -> dict[tuple[str, ...], list[str]]:
     """Return the images of every class of a split, as paths below ``root``; a key is (class,) or (coarse, class)."""
-    outer, stray = scan(root / split)
-    if stray or not outer:
-        raise ValueError(f"{split}/ has {'images outside' if stray else 'no'} class folders {first(stray)}".rstrip())
-    found = {}
-    for name in outer:
-        inner, images = scan(root / split / name)
+    found: dict[tuple[str, ...], list[str]] = {}
+    keys: list[tuple[str, ...]] = [()]
+    for key in keys:  # grows by the folders within
+        folder = PurePosixPath(split, *key)
+        inner, images = scan(root / folder)
+        if not key and (images or not inner):
+            raise ValueError(
+                f"{split}/ has {'images outside' if images else 'no'} class folders {first(images)}".rstrip()
+            )
+        if len(key) == depth and inner:
+            raise ValueError(f"{folder} holds folders ({first(inner)}), one level deeper than is understood")
         if inner and images:
-            raise ValueError(f"{split}/{name} holds both images and folders ({first(inner)})")
-        for key in [(name, leaf) for leaf in inner] or [(name,)]:
-            folder = "/".join((split, *key))
-            deeper, held = scan(root / folder) if inner else ([], images)
-            if deeper:
-                raise ValueError(f"{folder} holds folders ({first(deeper)}), one level deeper than is understood")
-            if not held:
-                raise ValueError(f"the class folder {folder} has no images ({', '.join(sorted(SUFFIXES))})")
-            found[key] = [f"{folder}/{image}" for image in held]
+            raise ValueError(f"{folder} holds both images and folders ({first(inner)})")
+        if not (inner or images):
+            raise ValueError(f"the class folder {folder} has no images ({', '.join(sorted(SUFFIXES))})")
+        keys += [(*key, name) for name in inner]
+        if images:
+            found[key] = [f"{folder}/{image}" for image in images]
     if len(set(map(len, found))) > 1:
         raise ValueError(f"some folders of {split}/ hold images and others folders")
     return found
