@@ -51,8 +51,9 @@ types: $(READY)
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir notebooks
 
-bench: $(READY)  ## time the pooling layers side by side
-	@$(BIN)/python -m gcplib bench
+bench: $(READY)  ## time the pooling layers, their derivatives and exports side by side
+	@$(BIN)/python -m gcplib bench layers
+	@$(BIN)/python -m gcplib bench derivatives
 
 gpu: $(READY)  ## test and time everything on an NVIDIA card (8 minutes)
 	@$(BIN)/python -m gcplib bench gpu

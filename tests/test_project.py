@@ -169,7 +169,11 @@ def _installed_by(*extras):
 def test_each_part_imports_what_its_extra_installs():
     distributions = importlib.metadata.packages_distributions()
     extras = {"lab": ["train"], "lab.data": ["train"], "lab.training": ["train"], "lab.cli": ["train"]}
-    extras |= {"lab.analysis": ["train", "notebooks"], "lab.study": ["study"], "lab.bench": ["study", "bench"]}
+    extras |= {
+        "lab.analysis": ["train", "notebooks"],
+        "lab.study": ["study"],
+        "lab.bench": ["study", "bench", "export"],
+    }
     extras |= {base: ["train"] for base in BASE} | {"lab.doc_pages": ["study"], "exporting": ["export"]}
     # Corruptions are for a notebook.
     extras["lab.data.corruptions"] = ["train", "notebooks"]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from gcplib.lab.bench.derivatives_page import derivatives_page
 from gcplib.lab.bench.gpu_results import gpu_page
 from gcplib.lab.bench.layers import speed_page
 from gcplib.lab.bench.networks import training_speed_page
@@ -98,6 +99,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "recipes.md": recipes_page,
     "data_sets.md": layouts_page,
     "speed.md": speed_page,
+    "derivatives.md": derivatives_page,
     "training_speed.md": training_speed_page,
     "gpu.md": gpu_page,
 }

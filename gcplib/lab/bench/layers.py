@@ -103,6 +103,17 @@ def four_digits(text: str) -> float:
     return float(f"{float(text):.4g}")
 
 
+def evidence_path(name: str) -> Path:
+    """Return where the kept benchmark of this name is."""
+    return project_root() / "data" / "evidence" / f"bench_{name}.json"
+
+
+def keep_report(report: Report, name: str) -> Path:
+    """Write a benchmark to ``data/evidence``, in four digits, and return the file."""
+    few = json.loads(json.dumps(report.rows), parse_float=four_digits)
+    return dataclasses.replace(report, rows=few).write(evidence_path(name))
+
+
 def keep(device: str) -> Path:
     """Copy the last benchmark on a device to ``data/evidence``, in four digits, and return the file.
 
@@ -122,9 +133,7 @@ def keep(device: str) -> Path:
             f"{path.name} lacks {len(missing)} of {len(wanted)} rows, for example {method!r} at {size}; "
             f"run {command} with all sizes and methods"
         )
-    kept = project_root() / "data" / "evidence" / f"bench_{device}.json"
-    few = json.loads(json.dumps(report.rows), parse_float=four_digits)
-    return dataclasses.replace(report, rows=few).write(kept)
+    return keep_report(report, device)
 
 
 def kept_reports() -> list[Report]:

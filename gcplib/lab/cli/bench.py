@@ -34,6 +34,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--reduction", type=int, default=64, help="default: %(default)s")
     training.add_argument("--backbone", default="tf_efficientnet_lite0", help="default: %(default)s")
     training.add_argument("--keep", action="store_true", help="measure all networks, and keep the result")
+    derivatives = kinds.add_parser("derivatives", help="second derivatives, vmap, the root by products, ONNX files")
+    derivatives.set_defaults(what="derivatives")
+    derivatives.add_argument("--rounds", type=int, default=15, help="timed passes of each case (default: %(default)s)")
+    derivatives.add_argument("--sizes", type=_size, nargs="+", metavar="BxDxM", help="only these, such as 16x256x49")
+    derivatives.add_argument("--keep", action="store_true", help="measure nothing; keep the last result")
     transforms = kinds.add_parser("transforms", help="which transforms, exports and edge cases each pool passes")
     transforms.set_defaults(what="transforms")
     transforms.add_argument("--keep", action="store_true", help="keep the result, and renew its page")
@@ -52,11 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
         return _transforms(arguments.keep)
     if arguments.what == "gpu":
         return _gpu(arguments)
-    written = _layers(arguments) if arguments.what == "layers" else _training(arguments)
+    measured = {"layers": _layers, "derivatives": _derivatives, "training": _training}
+    written = measured[arguments.what](arguments)
     if arguments.keep:
         from gcplib.lab.doc_pages import write_page
 
-        written.append(write_page("speed.md" if arguments.what == "layers" else "training_speed.md"))
+        pages = {"layers": "speed.md", "derivatives": "derivatives.md", "training": "training_speed.md"}
+        written.append(write_page(pages[arguments.what]))
     print("\nWritten:", *written, sep="\n  ")
     return 0
 
@@ -107,6 +114,29 @@ def _layers(arguments: argparse.Namespace) -> list:
     if arguments.sweep:
         written.append(plot_sweeps(report.rows, written[0].with_suffix(".png"), report.processor))
     return written
+
+
+def _derivatives(arguments: argparse.Namespace) -> list:
+    import pandas as pd
+
+    from gcplib.lab.bench.derivatives import measure_derivatives
+    from gcplib.lab.bench.derivatives_page import NAME, derivatives_cells, keep_derivatives, new_report
+    from gcplib.lab.bench.layers import report_path
+    from gcplib.lab.bench.measure import SIZES
+    from gcplib.lab.progress import track
+
+    if arguments.keep:
+        if arguments.sizes:
+            raise ValueError("--keep measures nothing, so --sizes cannot go with it")
+        return [keep_derivatives()]
+    report = new_report(arguments.rounds)
+    print(f"{report.processor}; torch {report.machine['versions']['torch']}, commit {report.machine['commit']}")
+    for size in track(list(arguments.sizes or SIZES), "benchmark", unit="size"):
+        report.rows.extend(rows := measure_derivatives(size, arguments.rounds))
+        for part in dict.fromkeys(row["part"] for row in rows):
+            cells = derivatives_cells([row for row in rows if row["part"] == part])
+            print(f"\n{part}", pd.DataFrame(cells).to_string(index=False), sep="\n")
+    return [report.write(report_path(NAME))]
 
 
 def _training(arguments: argparse.Namespace) -> list:

@@ -1,0 +1,144 @@
+"""What was measured of derivatives, products and export: the file that is kept, goals, and the page that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gcplib.lab.bench.derivatives import GUARD_ROUNDS, PARTS
+from gcplib.lab.bench.layers import Report, evidence_path, keep_report, number, report_path, scientific
+from gcplib.lab.bench.measure import SIZES
+from gcplib.lab.machine import installed_versions
+from gcplib.lab.markdown import page, table
+
+NAME = "derivatives_cpu"
+COMMAND = "python -m gcplib bench derivatives"
+LEAD = f"""\
+What a layer costs beside forward and backward: second derivatives, `torch.func.vmap`, the root by products, ONNX files,
+and the guard that keeps products in float32. `{COMMAND}` measures it; with `--keep` the last result
+is kept and this page renewed. Features are random normal in float32, batch x channels x positions. The cases of a part
+take turns in shuffled rounds. Times are medians with quartiles; ratios, taken within rounds, are medians with 95 %
+intervals by the sign test; errors are relative, against float64. Beside other packages:
+[benchmarks.md](benchmarks.md)."""
+NOT_MEASURED = f"**Not measured yet.** On a quiet machine: `{COMMAND}`, then `{COMMAND} --keep`."
+
+ABOUT = {
+    "second derivatives": "First order: forward and the gradient `g = dl/dX`. Second order: both, and the gradient of "
+    "`|g|^2`, a penalty on gradients. torch's `eigh` under autograd takes eigenvalues clamped at eps, as in MPN-COV's "
+    "releases; where eigenvalues vanish or repeat, its error says what its speed is worth.",
+    "gradients of each image": "The gradients of each image's loss by all weights and by the image's features: "
+    "`vmap(grad(loss))`, and a loop over the images, whose gradients are not put together.",
+    "products": '`route="products"` takes no eigenvalues. The steps are on the smaller side, too, and are held against '
+    "the same function of the eigenvalues, as they are not the root.",
+    "ONNX": "`gcplib.export` of the pool `mpn_cov`, in onnxruntime on as many threads as torch has. By products torch "
+    "computes what the file holds.",
+    "guard of precision": "`covariance_map` with the products of `gcplib.linalg` as they are, and with a plain `@` in "
+    "their place. The same twice shows what noise alone looks like.",
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The most that a column may be in the rows of a case."""
+
+    case: str
+    column: str
+    most: float
+
+    def outcome(self, row: dict) -> str:
+        """Return ``met`` or ``missed`` where the whole interval says so, else ``open``."""
+        found = row[self.column]
+        if found["low"] is None:
+            return "open"
+        return "met" if found["high"] <= self.most else "missed" if found["low"] > self.most else "open"
+
+    def sentence(self, rows: Sequence[dict]) -> str:
+        """Return at how many of the sizes the goal is met, and where it is not."""
+        rows = [row for row in rows if row["case"] == self.case]
+        sizes = {word: [_size(r) for r in rows if self.outcome(r) == word] for word in ("met", "missed", "open")}
+        text = f"Goal for the {self.case}, {self.column}: at most {self.most:g}. "
+        text += f"Met at {len(sizes['met'])} of {len(rows)} sizes"
+        if sizes["missed"]:
+            text += f"; missed at {', '.join(sizes['missed'])}"
+        if sizes["open"]:
+            text += f"; open, as the interval holds the goal or is unknown, at {', '.join(sizes['open'])}"
+        return f"{text}."
+
+
+GOALS = {
+    "second derivatives": Goal("exact root (gcplib)", "ratio", 4),
+    "guard of precision": Goal("exact root, forward and backward", "cost, %", 2),
+}
+
+
+def new_report(rounds: int) -> Report:
+    """Return a report without rows, with the versions of what ONNX files need."""
+    return Report(
+        "cpu", torch.get_num_threads(), rounds, [], peers=installed_versions(("onnx", "onnxruntime", "onnxscript"))
+    )
+
+
+def _size(row: dict) -> str:
+    return "{batch} x {channels} x {positions}".format(**row)
+
+
+def _cell(column: str, value: object) -> str:
+    if isinstance(value, dict):
+        if value["n"] == 1:
+            return f"{number(value['median'])} once"
+        return f"{number(value['median'])} [{number(value['low'])}, {number(value['high'])}]"
+    return scientific(value) if value is None or isinstance(value, float) else str(value)
+
+
+def derivatives_cells(rows: Sequence[dict]) -> list[dict[str, str]]:
+    """Return rows of one part as text by column; a row without a value of a column has an empty cell there."""
+    hidden = ("part", "batch", "channels", "positions")
+    columns = list(dict.fromkeys(column for row in rows for column in row if column not in hidden))
+    return [{"size": _size(row)} | {c: _cell(c, row[c]) if c in row else "" for c in columns} for row in rows]
+
+
+def keep_derivatives() -> Path:
+    """Copy the last result to ``data/evidence``, in four digits, and return the file.
+
+    Raises:
+        FileNotFoundError: nothing was measured yet.
+        ValueError: only some sizes were measured.
+    """
+    path = report_path(NAME)
+    if not path.is_file():
+        raise FileNotFoundError(f"nothing was measured yet; run {COMMAND}")
+    report = Report.read(path)
+    wanted = {(part, size) for part in PARTS for size in SIZES}
+    found = {(row["part"], (row["batch"], row["channels"], row["positions"])) for row in report.rows}
+    if missing := wanted - found:
+        part, size = min(missing)
+        raise ValueError(
+            f"{path.name} lacks {len(missing)} of {len(wanted)} measurements, for example {part} at {size}; "
+            f"run {COMMAND} with all sizes"
+        )
+    return keep_report(report, NAME)
+
+
+def derivatives_page(report: Report | None = None) -> str:
+    """Return the page that shows a report, or the one that is kept, or how to make it."""
+    title, path = "Derivatives, products and export", evidence_path(NAME)
+    if report is None:
+        if not path.is_file():
+            return page(title, LEAD, NOT_MEASURED)
+        report = Report.read(path)
+    packages = {"torch": report.machine["versions"]["torch"]} | report.peers
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    about = (
+        f"{report.processor}. {report.rounds} rounds, of the guard {GUARD_ROUNDS * report.rounds}. {versions}; commit "
+    )
+    parts = [f"{about}`{report.machine['commit']}`, {report.date[:10]}."]
+    for part in PARTS:
+        rows = [row for row in report.rows if row["part"] == part]
+        found = derivatives_cells(rows)
+        goal = GOALS[part].sentence(rows) if part in GOALS else ""
+        parts += [f"## {part[0].upper()}{part[1:]}", ABOUT[part], goal]
+        parts.append(table(list(found[0]), [list(cell.values()) for cell in found]))
+    return page(title, LEAD, *parts)
