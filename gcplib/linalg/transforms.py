@@ -34,7 +34,10 @@ def batched(function: Any) -> Any:
 
 def run(function: Any, *arguments: Any) -> Any:
     """Apply an autograd function that is ``batched``."""
-    return (function if torch.compiler.is_compiling() else function.with_forward_mode).apply(*arguments)
+    if not torch.compiler.is_compiling():
+        return function.with_forward_mode.apply(*arguments)
+    # Where nothing is recorded the forward pass is all; torch 2.11 would give one that ends in *rest a context too many.
+    return function.apply(*arguments) if torch.is_grad_enabled() else function.forward(*arguments)
 
 
 def pull_back(function: Callable[..., Any], inputs: tuple[Tensor, ...], g: Any) -> tuple[Tensor, ...]:
