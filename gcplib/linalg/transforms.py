@@ -36,7 +36,7 @@ def run(function: Any, *arguments: Any) -> Any:
     """Apply an autograd function that is ``batched``."""
     if not torch.compiler.is_compiling():
         return function.with_forward_mode.apply(*arguments)
-    # Where nothing is recorded the forward pass is all; torch 2.11 would give one that ends in *rest a context too many.
+    # Where nothing is recorded the forward pass is all; torch 2.11 would give one ending in *rest a context too many.
     return function.apply(*arguments) if torch.is_grad_enabled() else function.forward(*arguments)
 
 
