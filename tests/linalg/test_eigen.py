@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gcplib.linalg import NonFiniteError, covariance_map, set_residual_check, sqrtm
 from gcplib.linalg.eigen import NoEigensolverError, eigensolver_faults
@@ -81,3 +82,25 @@ def test_known_faults_of_versions():
     assert "one at a time" in slow
     (wrong,) = eigensolver_faults("2.12.0", "11.7.1.2")
     assert "11.7.3.90 mends" in wrong
+
+
+class Looks(TorchDispatchMode):
+    """Counts values that the host reads, each of which makes it wait for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("route", "forward", "backward"), [("full", 2, 2), ("thin", 2, 2), ("products", 1, 0)])
+def test_the_host_reads_few_values(route, forward, backward):
+    """Of the decomposition, and once of all that is checked; and on a CPU whether a direction is null."""
+    x = torch.randn(3, 6, 6, requires_grad=True)
+    with Looks() as looks:
+        out = covariance_map(x, route=route)
+    assert looks.count == forward
+    with Looks() as looks:
+        torch.autograd.grad(out, x, torch.ones_like(out))
+    assert looks.count == backward
