@@ -126,6 +126,7 @@ def test_lab_says_which_extra_it_lacks(request, tmp_path, where, arguments, extr
     assert ("Traceback" in done.stderr) == (arguments[0] == "-c")
 
 
+@pytest.mark.slow
 def test_training_node_trains_without_jupyter(training_node):
     assert "tpami2022/cub" in _run(training_node, "-m", "gcplib", "train", "--list", check=True).stdout
     code = "import importlib.util as u; print([n for n in ('jupyterlab', 'papermill', 'snakemake') if u.find_spec(n)])"

@@ -13,11 +13,15 @@ PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn
 def remedy(module: str) -> str:
     """Return the command that installs a missing module with an extra of gcplib; nothing if none has it."""
     name = module.partition(".")[0]
-    package = re.escape(PACKAGES.get(name, name.replace("_", "-")))
-    for line in importlib.metadata.requires("gcplib") or ():
-        if found := re.match(rf"{package}\b.*extra == ['\"](\w+)['\"]", line):
-            return f"; it comes with: pip install 'gcplib[{found[1]}]'"
-    return ""
+    package = PACKAGES.get(name, name.replace("_", "-"))
+    lines = [
+        re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in importlib.metadata.requires("gcplib") or ()
+    ]
+    extras = [(found[1], found[2]) for found in lines if found]
+    fitting = [extra for required, extra in extras if required == package]
+    # The smallest: an extra that is made of others requires what they do.
+    smallest = min(fitting, key=[extra for _, extra in extras].count, default=None)
+    return f"; it comes with: pip install 'gcplib[{smallest}]'" if smallest else ""
 
 
 for _name in ("filelock", "lightning_fabric", "pandas", "PIL", "psutil", "pydantic", "safetensors", "tqdm", "yaml"):

@@ -7,7 +7,10 @@ from distributed_gradients import check_distributed
 from gcplib import create_pool, list_pools
 
 
-@pytest.mark.parametrize("size", [(4, 4), (2, 3)], ids=["many positions", "few positions"])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param((4, 4), id="many positions"), pytest.param((2, 3), id="few positions", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", list_pools())
 def test_compiles_in_one_graph(name, size):
     # aot_eager traces forward and backward as every backend does, but needs no C++ compiler.

@@ -70,6 +70,7 @@ def paired_gain(
     first: str,
     second: str,
     column: str = "score",
+    other: str = "",
     by: str = "method",
     **where: object,
 ) -> Interval | None:
@@ -80,6 +81,7 @@ def paired_gain(
         first: value of ``by``.
         second: value of ``by``.
         column: the numbers to compare.
+        other: the column of the second, where it is another.
         by: the column that names the methods.
         where: values of other columns that rows must have.
 
@@ -88,12 +90,13 @@ def paired_gain(
     >>> paired_gain(runs, "a", "b").mean
     3.0
     """
-    if table is None or not {column, *where} <= set(table):
+    if table is None or not {column, other or column, *where} <= set(table):
         return None
     for name, value in where.items():
         table = table[table[name] == value]
     table = table.set_index("seed")
-    values = [table.loc[table[by] == method, column].astype(float).dropna() for method in (first, second)]
+    pairs = ((first, column), (second, other or column))
+    values = [table.loc[table[by] == method, numbers].astype(float).dropna() for method, numbers in pairs]
     seeds = values[0].index.intersection(values[1].index)
     return paired_difference(*(numbers[seeds] for numbers in values)) if len(seeds) > 1 else None
 

@@ -17,6 +17,7 @@ RUNS = pd.DataFrame(
 
 def test_gain_is_paired_over_the_seeds_that_both_have():
     assert paired_gain(RUNS, "root", "average") == paired_difference([5, 7], [4, 5])
+    assert paired_gain(RUNS, "root", "average", other="vote").mean == 0.0
     assert paired_gain(RUNS.rename(columns={"method": "way"}), "root", "average", by="way").mean == 1.5
 
 

@@ -73,6 +73,7 @@ def _check_tiny(document):
     assert item["n"] == TINY.rounds
 
 
+@pytest.mark.slow
 def test_one_file_of_tests_and_all_measurements(runs, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "TESTS", ("host_and_device",))
     assert command("--device", "cpu", "--tiny") == 0

@@ -101,6 +101,7 @@ def test_selection_drops_near_duplicates_then_fills_quotas(monkeypatch):
     assert distance.select(families, table) == ["kept", "near-duplicate of A", "kept", "category full", "kept"]
 
 
+@pytest.mark.slow
 def test_kept_families_are_farther_apart_than_the_threshold():
     with (project_root() / "data" / "typefaces_distance.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -27,6 +27,7 @@ def small() -> Typefaces:
     return load_typefaces(SMALL)
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_number_of_processes(small, tmp_path):
     # A script without a main guard, as a beginner writes it: processes must not run it again.
     script = tmp_path / "script.py"

@@ -43,9 +43,9 @@ def _tiny(name, roots):
     return RunSpec.from_dict(merge(values, {"pretrained": False, "data": data, "recipe": recipe}))
 
 
-# Of each file the first data set; the others, which differ in the reading of the data, are slow.
-FIRST = {name.partition("/")[0]: name for name in reversed(list_recipes())}
-EACH = [pytest.param(name, marks=[] if name in FIRST.values() else pytest.mark.slow) for name in list_recipes()]
+# A pool, gates, and two stages; the others, which differ in their settings alone, are slow.
+QUICK = ("tpami2022/cub", "gsop_net1/imagenet", "coarse2fine/cub")
+EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in list_recipes()]
 
 
 @pytest.mark.parametrize("name", EACH)
