@@ -10,6 +10,7 @@ RUNS = pd.DataFrame(
         "method": ["root", "root", "root", "average", "average", "average"],
         "seed": [2, 0, 1, 0, 1, 3],
         "score": [9.0, 5.0, 7.0, 4.0, 5.0, 1.0],
+        "vote": [0.0, 0.0, 0.0, 6.0, 6.0, 6.0],
         "stage": ["head"] * 5 + ["full"],
     }
 )
