@@ -10,7 +10,7 @@ import torch
 from gcplib.lab.bench import cases, derivatives, derivatives_page
 from gcplib.lab.bench.cases import Case, spread, time_cases, times_as_long
 from gcplib.lab.bench.derivatives import ORDERS, PARTS, ROOTS, measure_derivatives, plain_products
-from gcplib.lab.bench.derivatives_page import GOALS, NAME, derivatives_cells, keep_derivatives
+from gcplib.lab.bench.derivatives_page import NAME, derivatives_cells, goal_sentence, keep_derivatives
 from gcplib.lab.bench.layers import Report, evidence_path, kept_reports, report_path
 from gcplib.lab.bench.methods import REFERENCES
 from gcplib.lab.cli import bench
@@ -51,11 +51,6 @@ def test_a_tiny_run_is_kept_and_shown_on_its_page(place, capsys):
         if "eigh" not in row["case"]:
             errors = [value for column, value in row.items() if "error" in column or column == "difference"]
             assert all(0 <= value < 2e-2 for value in errors)
-    first, second = (f"{order}, ms" for order in ORDERS)
-    for row in last.rows:
-        if row["part"] == "second derivatives":
-            assert row[second]["median"] > row[first]["low"]
-            assert row["ratio"]["low"] is None
     assert command("--keep") == 0
     kept = Report.read(evidence_path(NAME))
     text = (place / "docs" / "derivatives.md").read_text()
@@ -182,11 +177,10 @@ def test_goals_are_met_where_the_interval_says_so():
         _row((1, 3, 2), 3, 3.5, 5),
         _row((1, 4, 2), None, 1, None),
     ]
-    assert [GOALS["second derivatives"].outcome(row) for row in rows] == ["met", "missed", "open", "open"]
-    text = GOALS["second derivatives"].sentence([*rows, _row((1, 1, 2), 9, 9, 9) | {"case": "another"}])
+    text = goal_sentence("second derivatives", [*rows, _row((1, 1, 2), 9, 9, 9) | {"case": "another"}])
     assert text == (
-        "Goal for the exact root (gcplib), ratio: at most 4. Met at 1 of 4 sizes; missed at 1 x 2 x 2; open, as the "
-        "interval holds the goal or is unknown, at 1 x 3 x 2, 1 x 4 x 2."
+        "Goal for the exact root (gcplib), ratio: at most 4, by the whole interval: met at 1 x 1 x 2; missed at "
+        "1 x 2 x 2; open at 1 x 3 x 2, 1 x 4 x 2."
     )
     cells = derivatives_cells(rows)
     assert cells[1] == {

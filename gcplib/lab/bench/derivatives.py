@@ -113,18 +113,18 @@ def _per_sample(size: Size, rounds: int, label: str) -> list[dict]:
     row = {"case": "mpn_cov and a linear classifier"}
     row |= {f"{name}, ms": milliseconds(times[name]) for name in cases}
     row["loop / vmap"] = times_as_long(times["loop over images"], times["vmap"])
-    return [row | {"difference": None if None in errors else max(filter(None, errors), default=0.0)}]
+    return [row | {"difference": None if None in errors else max(errors)}]
 
 
 def _products(size: Size, rounds: int, label: str) -> list[dict]:
-    functions = {method: method.make() for method in ROOTS if method.ours}
-    rows = []
-    for row in measure(size, functions, rounds):
-        cell = {"case": f"{row['method']} (gcplib)"}
-        for key, head in {"forward_ms": "forward, ms", "total_ms": "forward and backward, ms"}.items():
-            cell[head] = row[key] | {"n": row["rounds"]}
-        rows.append(cell | {"error": row["error"], "error of the gradient": row["gradient_error"]})
-    return rows
+    rows = measure(size, {method: method.make() for method in ROOTS if method.ours}, rounds)
+    heads = {"forward_ms": "forward, ms", "total_ms": "forward and backward, ms"}
+    return [
+        {"case": f"{row['method']} (gcplib)"}
+        | {head: row[key] | {"n": row["rounds"]} for key, head in heads.items()}
+        | {"error": row["error"], "error of the gradient": row["gradient_error"]}
+        for row in rows
+    ]
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,56 +35,42 @@ ABOUT = {
     "ONNX": "`gcplib.export` of the pool `mpn_cov`, in onnxruntime on as many threads as torch has. By products torch "
     "computes what the file holds.",
     "guard of precision": "`covariance_map` with the products of `gcplib.linalg` as they are, and with a plain `@` in "
-    "their place. The same twice shows what noise alone looks like.",
+    f"their place, in {GUARD_ROUNDS} times as many rounds. The same twice shows what noise alone looks like.",
 }
 
 
-@dataclass(frozen=True)
-class Goal:
-    """The most that a column may be in the rows of a case."""
-
-    case: str
-    column: str
-    most: float
-
-    def outcome(self, row: dict) -> str:
-        """Return ``met`` or ``missed`` where the whole interval says so, else ``open``."""
-        found = row[self.column]
-        if found["low"] is None:
-            return "open"
-        return "met" if found["high"] <= self.most else "missed" if found["low"] > self.most else "open"
-
-    def sentence(self, rows: Sequence[dict]) -> str:
-        """Return at how many of the sizes the goal is met, and where it is not."""
-        rows = [row for row in rows if row["case"] == self.case]
-        sizes = {word: [_size(r) for r in rows if self.outcome(r) == word] for word in ("met", "missed", "open")}
-        text = f"Goal for the {self.case}, {self.column}: at most {self.most:g}. "
-        text += f"Met at {len(sizes['met'])} of {len(rows)} sizes"
-        if sizes["missed"]:
-            text += f"; missed at {', '.join(sizes['missed'])}"
-        if sizes["open"]:
-            text += f"; open, as the interval holds the goal or is unknown, at {', '.join(sizes['open'])}"
-        return f"{text}."
-
-
+# The most that a column may be in the rows of a case.
 GOALS = {
-    "second derivatives": Goal("exact root (gcplib)", "ratio", 4),
-    "guard of precision": Goal("exact root, forward and backward", "cost, %", 2),
+    "second derivatives": ("exact root (gcplib)", "ratio", 4),
+    "guard of precision": ("exact root, forward and backward", "cost, %", 2),
 }
+
+
+def goal_sentence(part: str, rows: Sequence[dict]) -> str:
+    """Return where a part meets its goal and where not, if the whole interval says so; else it is open."""
+    case, column, most = GOALS[part]
+    sizes: dict[str, list[str]] = {"met": [], "missed": [], "open": []}
+    for row in rows:
+        if row["case"] == case:
+            low, high = row[column]["low"], row[column]["high"]
+            known = low is not None
+            outcome = "met" if known and high <= most else "missed" if known and low > most else "open"
+            sizes[outcome].append(_size(row))
+    found = "; ".join(f"{outcome} at {', '.join(names)}" for outcome, names in sizes.items() if names)
+    return f"Goal for the {case}, {column}: at most {most}, by the whole interval: {found}."
 
 
 def new_report(rounds: int) -> Report:
     """Return a report without rows, with the versions of what ONNX files need."""
-    return Report(
-        "cpu", torch.get_num_threads(), rounds, [], peers=installed_versions(("onnx", "onnxruntime", "onnxscript"))
-    )
+    peers = installed_versions(("onnx", "onnxruntime", "onnxscript"))
+    return Report("cpu", torch.get_num_threads(), rounds, [], peers=peers)
 
 
 def _size(row: dict) -> str:
     return "{batch} x {channels} x {positions}".format(**row)
 
 
-def _cell(column: str, value: object) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, dict):
         if value["n"] == 1:
             return f"{number(value['median'])} once"
@@ -97,7 +82,7 @@ def derivatives_cells(rows: Sequence[dict]) -> list[dict[str, str]]:
     """Return rows of one part as text by column; a row without a value of a column has an empty cell there."""
     hidden = ("part", "batch", "channels", "positions")
     columns = list(dict.fromkeys(column for row in rows for column in row if column not in hidden))
-    return [{"size": _size(row)} | {c: _cell(c, row[c]) if c in row else "" for c in columns} for row in rows]
+    return [{"size": _size(row)} | {c: _cell(row[c]) if c in row else "" for c in columns} for row in rows]
 
 
 def keep_derivatives() -> Path:
@@ -131,14 +116,12 @@ def derivatives_page(report: Report | None = None) -> str:
         report = Report.read(path)
     packages = {"torch": report.machine["versions"]["torch"]} | report.peers
     versions = ", ".join(f"{name} {version}" for name, version in packages.items())
-    about = (
-        f"{report.processor}. {report.rounds} rounds, of the guard {GUARD_ROUNDS * report.rounds}. {versions}; commit "
-    )
+    about = f"{report.processor}. {report.rounds} rounds. {versions}; commit "
     parts = [f"{about}`{report.machine['commit']}`, {report.date[:10]}."]
     for part in PARTS:
         rows = [row for row in report.rows if row["part"] == part]
         found = derivatives_cells(rows)
-        goal = GOALS[part].sentence(rows) if part in GOALS else ""
+        goal = goal_sentence(part, rows) if part in GOALS else ""
         parts += [f"## {part[0].upper()}{part[1:]}", ABOUT[part], goal]
         parts.append(table(list(found[0]), [list(cell.values()) for cell in found]))
     return page(title, LEAD, *parts)
