@@ -20,7 +20,7 @@ from torch.autograd import Function
 
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg.products import product
-from gcplib.linalg.transforms import batched, look, run
+from gcplib.linalg.transforms import batched, exporting, look, run
 
 if TYPE_CHECKING:
     from gcplib.linalg.functions import SpectralFunction
@@ -184,7 +184,7 @@ def polynomial(coefficients: tuple[float, ...], center: float, s: Tensor, lam: T
 def pade(s: Tensor, lam: Tensor | None) -> Tensor:
     above, below = (polynomial(c, 1, s, None) for c in (formulas.PADE_NUMERATOR, formulas.PADE_DENOMINATOR))
     # The denominator is positive definite, with eigenvalues up to 1, and everything commutes.
-    if torch.compiler.is_exporting():
+    if exporting():
         return product(inverse(below, formulas.horner(formulas.PADE_DENOMINATOR, 1, 0.0)), above)
     return torch.linalg.solve(below, above)
 

@@ -37,6 +37,21 @@ def run(function: type[Function], *arguments: Any) -> Any:
     return (function if torch.compiler.is_compiling() else function.with_forward_mode).apply(*arguments)
 
 
+@torch.compiler.assume_constant_result
+def exporting() -> bool:
+    """Say whether torch.export is tracing; in torch.compile, too, where ``is_exporting`` of torch 2.11 is always true."""
+    return torch.compiler.is_exporting()
+
+
+def fresh(out: Tensor) -> Tensor:
+    """Return the result of a forward pass that ends in place; a compiled graph, where a copy is free, gets one.
+
+    Torch 2.11 compiles intermediates to be results as well. Of two that are one tensor the gradient goes to the last,
+    which nobody uses, and is zero, with no word.
+    """
+    return out.clone() if torch.compiler.is_compiling() else out
+
+
 def pull_back(function: Callable[..., Any], inputs: tuple[Tensor, ...], g: Any) -> tuple[Tensor, ...]:
     """Return ``J^T g`` of a differentiable function, which can be differentiated again."""
     with torch.enable_grad():
@@ -76,7 +91,7 @@ class _Look(Function):
 
 def look(check: Callable[..., None], *values: Tensor) -> None:
     """Call ``check`` with the values, under vmap with the mapped dimension in front; exported graphs have no checks."""
-    if torch.compiler.is_exporting():
+    if exporting():
         return
     if torch.compiler.is_compiling():
         check(*(value.detach() for value in values))
