@@ -149,7 +149,7 @@ def weighted_gradient(
         # Between null directions f may have no derivative; 0 is the smallest choice.
         weights = weights.masked_fill_(null.unsqueeze(-1) & null.unsqueeze(-2), 0)
     slope = weights.diagonal(dim1=-2, dim2=-1)
-    require_finite(slope, f"the gradient of {fn}", lam)
+    require_finite(slope, f"the gradient of {fn.name}", lam)
     if kept is not None:
         require(torch.isfinite(weights).all(), "a truncation between equals", partial(_raise_tie, rule))
     weighted = inner * weights

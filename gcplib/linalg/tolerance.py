@@ -83,7 +83,7 @@ def require(ok: Tensor, message: str, otherwise: Callable[[], NoReturn]) -> None
     """Call ``otherwise``, which says what is wrong and where, unless the one-element tensor ``ok`` is true.
 
     Within ``one_look`` at its end. In a compiled graph, where no value can be looked at, the graph itself fails with
-    the short message.
+    the short message, made of texts alone: torch 2.11 formats no objects there.
     """
     if torch.compiler.is_compiling():
         torch._assert_async(ok, message)

@@ -34,7 +34,10 @@ def batched(function: type[Function]) -> type[Function]:
 
 def run(function: type[Function], *arguments: Any) -> Any:
     """Apply an autograd function that is ``batched``."""
-    return (function if torch.compiler.is_compiling() else function.with_forward_mode).apply(*arguments)
+    if not torch.compiler.is_compiling():
+        return function.with_forward_mode.apply(*arguments)
+    # Where nothing is recorded the forward pass is all. Torch 2.11 would give it a context too many, if it ends in *rest.
+    return function.apply(*arguments) if torch.is_grad_enabled() else function.forward(*arguments)
 
 
 @torch.compiler.assume_constant_result
