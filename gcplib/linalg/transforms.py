@@ -36,13 +36,13 @@ def run(function: type[Function], *arguments: Any) -> Any:
     """Apply an autograd function that is ``batched``."""
     if not torch.compiler.is_compiling():
         return function.with_forward_mode.apply(*arguments)
-    # Where nothing is recorded the forward pass is all. Torch 2.11 would give it a context too many, if it ends in *rest.
+    # Where nothing is recorded the forward pass is all; torch 2.11 gives one that ends in *rest a context too many.
     return function.apply(*arguments) if torch.is_grad_enabled() else function.forward(*arguments)
 
 
 @torch.compiler.assume_constant_result
 def exporting() -> bool:
-    """Say whether torch.export is tracing; in torch.compile, too, where ``is_exporting`` of torch 2.11 is always true."""
+    """Say whether torch.export is tracing. In torch.compile, ``is_exporting`` itself is always true in torch 2.11."""
     return torch.compiler.is_exporting()
 
 
