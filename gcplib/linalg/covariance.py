@@ -8,7 +8,7 @@ from torch.autograd import Function
 
 from gcplib.linalg.products import product
 from gcplib.linalg.tolerance import check_matrices
-from gcplib.linalg.transforms import batched, run
+from gcplib.linalg.transforms import batched, fresh, run
 
 # The order of `triu_vector`, stored in checkpoints. Other libraries changed theirs and silently lost their
 # published weights, so a new order would get a new number.
@@ -63,7 +63,7 @@ class _Covariance(Function):
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         x = center(x)
-        return product(x, x.mT).div_(x.shape[-1]), x
+        return fresh(product(x, x.mT).div_(x.shape[-1])), x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -23,7 +23,7 @@ def not_noise(lam: Tensor, rank: int, fn: SpectralFunction) -> Tensor:
     keep = lam > rank_tolerance(lam.dtype) * lam[..., -1:]
     keep[..., : lam.shape[-1] - rank] = False
     if fn.positive:
-        require(keep.all(), f"{fn} of a singular matrix", partial(_raise_singular, fn, lam))
+        require(keep.all(), f"{fn.name} of a singular matrix", partial(_raise_singular, fn, lam))
     return keep
 
 
@@ -55,7 +55,7 @@ def values(fn: SpectralFunction, lam: Tensor, kept: Tensor | None) -> Tensor:
     """Return ``sqrt(t) f(lam / t)``, 0 where not kept; a zero matrix has no scale and gives zeros."""
     t = scale_of(fn, lam)
     f = fn.value(lam) if t is None else fn.value(lam / t) * t.sqrt() * (lam[..., -1:] > 0)
-    require_finite(f, f"{fn}", lam)
+    require_finite(f, fn.name, lam)
     return f if kept is None else f * kept
 
 

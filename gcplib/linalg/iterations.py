@@ -12,7 +12,7 @@ from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg.covariance import symmetric
 from gcplib.linalg.polynomials import root_by_steps, scale
 from gcplib.linalg.products import add_product, product
-from gcplib.linalg.transforms import batched, pull_back, push_forward, run
+from gcplib.linalg.transforms import batched, exporting, fresh, pull_back, push_forward, run
 
 Steps = tuple[formulas.Step, ...]
 
@@ -55,7 +55,7 @@ class _Iteration(Function):
             v = _plus_identity(add_product(square, square, v, beta=k2, alpha=k3).add_(v, alpha=k1), k0)
             vs.append(v)
             y = add_product(y, y, v, beta=constant, alpha=slope)
-        return y.mul_(t.rsqrt() if inverse else t.sqrt()), t, *vs
+        return fresh(y.mul_(t.rsqrt() if inverse else t.sqrt())), t, *vs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -152,7 +152,7 @@ def _plus_identity(s: Tensor, number: float = 1.0) -> Tensor:
 
 def iterate(s: Tensor, steps: Steps, inverse: bool = False) -> Tensor:
     """Return ``sqrt(t) p(S / t)`` of matrices ``(..., d, d)``, or ``inverse``, that divided by S."""
-    if torch.compiler.is_exporting():
+    if exporting():
         return root_by_steps(steps, inverse, s)
     batch = s.flatten(0, -3) if s.dim() > 2 else s.unsqueeze(0)
     return run(_Iteration, batch, steps, inverse)[0].view(s.shape)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gcplib.linalg import divided_differences as formulas
 from gcplib.linalg.products import product
+from gcplib.linalg.transforms import exporting
 
 
 def iteration(steps: tuple[formulas.Step, ...], s: Tensor, lam: Tensor | None, inverse: bool = False) -> Tensor:
@@ -47,7 +48,7 @@ def polynomial(coefficients: tuple[float, ...], center: float, s: Tensor, lam: T
 def pade(s: Tensor, lam: Tensor | None) -> Tensor:
     above, below = (polynomial(c, 1, s, None) for c in (formulas.PADE_NUMERATOR, formulas.PADE_DENOMINATOR))
     # The denominator is positive definite, with eigenvalues up to 1, and everything commutes.
-    if torch.compiler.is_exporting():
+    if exporting():
         return product(inverse(below, formulas.horner(formulas.PADE_DENOMINATOR, 1, 0.0)), above)
     return torch.linalg.solve(below, above)
 

@@ -36,8 +36,23 @@ def run(function: Any, *arguments: Any) -> Any:
     """Apply an autograd function that is ``batched``."""
     if not torch.compiler.is_compiling():
         return function.with_forward_mode.apply(*arguments)
-    # Where nothing is recorded the forward pass is all; torch 2.11 would give one ending in *rest a context too many.
+    # Where nothing is recorded the forward pass is all; torch 2.11 gives one that ends in *rest a context too many.
     return function.apply(*arguments) if torch.is_grad_enabled() else function.forward(*arguments)
+
+
+@torch.compiler.assume_constant_result
+def exporting() -> bool:
+    """Say whether torch.export is tracing. In torch.compile, ``is_exporting`` itself is always true in torch 2.11."""
+    return torch.compiler.is_exporting()
+
+
+def fresh(out: Tensor) -> Tensor:
+    """Return the result of a forward pass that ends in place; a compiled graph, where a copy is free, gets one.
+
+    Torch 2.11 compiles intermediates to be results as well. Of two that are one tensor the gradient goes to the last,
+    which nobody uses, and is zero, with no word.
+    """
+    return out.clone() if torch.compiler.is_compiling() else out
 
 
 def pull_back(function: Callable[..., Any], inputs: tuple[Tensor, ...], g: Any) -> tuple[Tensor, ...]:
@@ -79,7 +94,7 @@ class _Look(Function):
 
 def look(check: Callable[..., None], *values: Tensor) -> None:
     """Call ``check`` with the values, under vmap with the mapped dimension in front; exported graphs have no checks."""
-    if torch.compiler.is_exporting():
+    if exporting():
         return
     if torch.compiler.is_compiling():
         check(*(value.detach() for value in values))
