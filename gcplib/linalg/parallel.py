@@ -19,6 +19,9 @@ Work = Callable[[slice, Tensor | None], tuple[Tensor, ...]]
 # cores, root and gradient: side by side takes 1.3 of the time at 64 rows after a convolution, 0.8 with nothing before
 # it; 1.1 and 0.8 at 128 rows, 0.8 and 0.7 at 196 and 256. Where other processes use the cores, it is always faster.
 FEWEST_ROWS = 128
+# With two threads there is little to share, and what torch's own threads do before costs as much. On two cores of an
+# AMD EPYC side by side took 1.1 to 1.5 of the time after a product, 0.8 to 0.9 after nothing, at 128 and 256 rows.
+FEWEST_THREADS = 4
 
 
 @cache
@@ -55,9 +58,10 @@ def batch_parts(x: Tensor, rows: int) -> list[slice]:
         rows: of the matrices to decompose.
     """
     batch = x.shape[0]
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or rows < FEWEST_ROWS:
+    threads = torch.get_num_threads()
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or rows < FEWEST_ROWS or threads < FEWEST_THREADS:
         return [slice(0, batch)]
-    count = max(1, min(torch.get_num_threads(), batch))
+    count = max(1, min(threads, batch))
     return [slice(batch * i // count, batch * (i + 1) // count) for i in range(count)]
 
 

@@ -14,7 +14,9 @@ from gcplib.linalg.parallel import batch_parts, over_batch, use_threads
 
 @pytest.fixture
 def three_threads(monkeypatch):
-    monkeypatch.setattr(parallel, "FEWEST_ROWS", 1)  # share out the small matrices of these tests too
+    # Share out the small matrices of these tests, too.
+    monkeypatch.setattr(parallel, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(parallel, "FEWEST_THREADS", 2)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
