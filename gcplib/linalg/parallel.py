@@ -58,8 +58,10 @@ def batch_parts(x: Tensor, rows: int) -> list[slice]:
         rows: of the matrices to decompose.
     """
     batch = x.shape[0]
-    threads = torch.get_num_threads()
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or rows < FEWEST_ROWS or threads < FEWEST_THREADS:
+    # A graph cannot hold a number of threads, so a compiler is asked before it.
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or rows < FEWEST_ROWS:
+        return [slice(0, batch)]
+    if (threads := torch.get_num_threads()) < FEWEST_THREADS:
         return [slice(0, batch)]
     count = max(1, min(threads, batch))
     return [slice(batch * i // count, batch * (i + 1) // count) for i in range(count)]
