@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+
+LOG_INTERVAL = 30.0  # seconds between two lines where nobody watches
 
 _depth = 0  # of bars within bars
 
@@ -37,15 +40,18 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     """Yield ``items`` behind a progress bar with the time that remains.
 
     Where ``GCPLIB_STATUS`` names a file, it holds the state of the outermost bar as one line, for whoever started
-    this process and wants to show how far it is. Bars within a bar say nothing about the whole.
+    this process and wants to show how far it is. Bars within a bar say nothing about the whole, and a log has none.
     """
     from tqdm.auto import tqdm
 
     global _depth
     status = os.environ.get("GCPLIB_STATUS") if _depth == 0 else None
+    log = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+    shown = progress_wanted() and not (log and _depth)
+    options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {}
     start, _depth = time.monotonic(), _depth + 1
     try:
-        with tqdm(items, desc=description, total=total, unit=unit, disable=not progress_wanted()) as bar:
+        with tqdm(items, desc=description, total=total, unit=unit, disable=not shown, **options) as bar:
             for done, item in enumerate(bar):
                 if status:
                     seconds = (time.monotonic() - start) / done * (bar.total - done) if done and bar.total else None
