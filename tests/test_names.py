@@ -38,7 +38,7 @@ PLACES = {
     "system": (lambda: RunSpec.from_dict({"systems": {"gates": {}}}), "gate"),
     "loss": (lambda: RunSpec.from_dict({"recipe": {"loss": "gcee(15)"}}), "gce"),
     "schedule": (lambda: RunSpec.from_dict({"recipe": {"schedule": "cosin"}}), "cosine"),
-    "layout": (lambda: RunSpec.from_dict({"data": {"layout": "cubs", "root": "x"}}), "cub"),
+    "dataset": (lambda: RunSpec.from_dict({"data": {"dataset": "cubs", "root": "x"}}), "cub"),
     "published recipe": (lambda: load_recipe("tpami2022/cup"), "tpami2022/cub"),
     "typeface": (lambda: find_family("Robotto"), "Roboto"),
     "profile": (lambda: profile_path("smok"), "smoke"),

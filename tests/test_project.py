@@ -203,7 +203,7 @@ def test_readme_is_short():
     "pattern",
     [
         "gcplib/linalg/*gradient*",
-        "gcplib/lab/data/layouts/cub.py",
+        "gcplib/lab/data/readers/cub.py",
         "gcplib/lab/training/loop.py",
         "gcplib/lab/study/claims.py",
         "gcplib/lab/cli/train.py",

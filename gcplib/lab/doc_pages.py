@@ -13,7 +13,7 @@ from gcplib.lab.bench.gpu_results import gpu_page
 from gcplib.lab.bench.layers import speed_page
 from gcplib.lab.bench.networks import training_speed_page
 from gcplib.lab.bench.transforms import transforms_page
-from gcplib.lab.data.layouts import LAYOUTS
+from gcplib.lab.data.readers import DATASETS
 from gcplib.lab.files import project_root, write_text
 from gcplib.lab.markdown import docstring, page, table
 from gcplib.lab.study.evidence import claims_page, verdicts_page
@@ -50,17 +50,17 @@ def recipes_page() -> str:
     return page("Published recipes", lead, *parts)
 
 
-def layouts_page() -> str:
+def datasets_page() -> str:
     """Return the page of the data sets that can be read from disk, from their readers."""
     parts = []
-    for name, layout in LAYOUTS.items():
+    for name, reader in DATASETS.items():
         counts = [
             f"* {title}: " + ", ".join(f"{count:,} {what}" for what, count in numbers.items())
-            for title, numbers in layout.published.items()
+            for title, numbers in reader.published.items()
         ]
-        parts += [f"## {name}", f"Expected under `root`: {layout.expected.replace('<', '&lt;')}."]
-        parts += [docstring(getattr(layout.read, "func", layout.read)), "\n".join(counts)]
-    lead = "What `dataset` and `data.layout` may be; counts are as published."
+        parts += [f"## {name}", f"Expected under `root`: {reader.expected.replace('<', '&lt;')}."]
+        parts += [docstring(getattr(reader.read, "func", reader.read)), "\n".join(counts)]
+    lead = "What `dataset` and `data.dataset` may be; counts are as published."
     return page("Data sets on disk", f"{lead} How to use them: [data](../data/README.md).", *parts)
 
 
@@ -97,7 +97,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "pools.md": pools_page,
     "transforms.md": transforms_page,
     "recipes.md": recipes_page,
-    "data_sets.md": layouts_page,
+    "data_sets.md": datasets_page,
     "speed.md": speed_page,
     "derivatives.md": derivatives_page,
     "training_speed.md": training_speed_page,

@@ -13,16 +13,16 @@ EXAMPLE = "gcplib data check ~/data/CUB_200_2011"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the parser of the command its options."""
     parser.add_argument("path", nargs="?", default="", metavar="PATH", help="folder (none for elpv as it is installed)")
-    parser.add_argument("--layout", metavar="NAME", help="layout, such as cub or folder (default: what it looks like)")
+    parser.add_argument("--dataset", metavar="NAME", help="such as cub or folder (default: what it looks like)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the images, and return 1 if any is missing or corrupt."""
     from gcplib.lab.data import ImagesSpec, check_images
-    from gcplib.lab.data.layouts import guess_layout
+    from gcplib.lab.data.readers import guess_dataset
 
-    if not (arguments.path or arguments.layout):
+    if not (arguments.path or arguments.dataset):
         raise ValueError("give the folder of the data set: gcplib data check PATH")
-    report = check_images(ImagesSpec(arguments.layout or guess_layout(arguments.path), arguments.path))
+    report = check_images(ImagesSpec(arguments.dataset or guess_dataset(arguments.path), arguments.path))
     print(report, flush=True)
     return 0 if report.whole else 1

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcplib.lab.data.images import READER, Images, ImagesSpec, problem
-from gcplib.lab.data.layouts import LAYOUTS, SPLITS, Listing, list_images
-from gcplib.lab.data.layouts.listing import file_sizes
+from gcplib.lab.data.images import DECODER, Images, ImagesSpec, problem
+from gcplib.lab.data.readers import DATASETS, SPLITS, Listing, list_images
+from gcplib.lab.data.readers.listing import file_sizes
 from gcplib.lab.files import cache_dir, digest, locked, write_json
 from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import track
@@ -26,7 +26,7 @@ _BATCH = 32
 class Report:
     """What a check of a data set found."""
 
-    layout: str  # how it lies on disk
+    dataset: str  # how it lies on disk
     listing: Listing  # its images, before validation images are held out
     missing: list[str]  # listed images that are not on the disk
     corrupt: dict[str, str]  # why each of these cannot be decoded, by path
@@ -52,7 +52,7 @@ class Report:
         fewest, smallest = min((count, label) for label, count in train.items())
         rows["smallest class"] = f"{listing.names[smallest]}: {fewest:,} training images"
         rows |= {"missing": f"{len(self.missing):,}", "corrupt": f"{len(self.corrupt):,}"}
-        lines = [f"{self.name or 'Images'} (layout {self.layout!r}) in {listing.base}"]
+        lines = [f"{self.name or 'Images'} (dataset {self.dataset!r}) in {listing.base}"]
         lines += [f"  {key + ':':<22}{text}" for key, text in rows.items()]
         lines += _shortened("  missing: ", self.missing) + _shortened("  corrupt: ", self.corrupt)
         if not self.whole:
@@ -75,12 +75,12 @@ def check_images(spec: ImagesSpec) -> Report:
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: the data set cannot be listed; see ``list_images``.
     """
-    listing = list_images(spec.layout, spec.root, spec.skip)
+    listing = list_images(spec.dataset, spec.root, spec.skip)
     missing = [path for path in listing.paths if not (listing.base / path).exists()]
     corrupt = _corrupt(listing, missing)
-    published = LAYOUTS[spec.layout].published
+    published = DATASETS[spec.dataset].published
     name = listing.edition or next(iter(published), None)
-    return Report(spec.layout, listing, missing, corrupt, name, published.get(name, {}))
+    return Report(spec.dataset, listing, missing, corrupt, name, published.get(name, {}))
 
 
 def require_sound(images: Images) -> None:
@@ -125,7 +125,7 @@ def _corrupt(listing: Listing, missing: Sequence[str] = ()) -> dict[str, str]:
 
 def _record(listing: Listing) -> Path:
     files = list(zip(listing.paths, file_sizes(listing), strict=True))
-    return cache_dir() / f"checked-{digest({'files': files, 'reader': READER})}.json"
+    return cache_dir() / f"checked-{digest({'files': files, 'reader': DECODER})}.json"
 
 
 def _shortened(start: str, items: list[str] | dict[str, str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gcplib.lab.data.dataset import choice
 from gcplib.lab.data.images import Images, ImagesSpec, load_images
-from gcplib.lab.data.layouts import LAYOUTS
+from gcplib.lab.data.readers import DATASETS
 from gcplib.lab.data.typefaces import Typefaces, TypefacesSpec, load_typefaces
 
 __all__ = ["choose_data", "load_data"]
@@ -29,8 +29,8 @@ def choose_data(
     """Return the spec that the parameters of a notebook describe.
 
     Args:
-        dataset: ``typefaces``, or a data set on disk: a name of ``gcplib.lab.data.layouts.LAYOUTS``, such as ``cub`` or
-            ``folder`` (any folder of images).
+        dataset: ``typefaces``, or one on disk: a name of ``gcplib.lab.data.readers.DATASETS``, such as ``cub``
+            or ``folder`` (any folder of images).
         root: its folder; typefaces have none, and ``elpv`` needs none where its package is installed.
         families: count of typefaces. It and the next three say nothing about data from disk, which has its own
             classes and images; a tenth of its training images is held out.
@@ -43,14 +43,14 @@ def choose_data(
         ValueError: an unknown data set, a root that is missing, or one for typefaces, which have none.
 
     >>> choose_data("cub", "~/data", families=12, train=10, validation=4, test=6, pixels=448)
-    ImagesSpec(layout='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
+    ImagesSpec(dataset='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
     """
-    choice("data set", dataset, ("typefaces", *LAYOUTS))
+    choice("data set", dataset, ("typefaces", *DATASETS))
     if dataset == "typefaces":
         if root:
             raise ValueError(
                 f"root is {str(root)!r}, but typefaces are drawn on this machine and have no folder; leave it empty, "
-                f"or give another dataset: {', '.join(map(repr, LAYOUTS))}"
+                f"or give another dataset: {', '.join(map(repr, DATASETS))}"
             )
         return TypefacesSpec(families=families, train=train, validation=validation, test=test, pixels=pixels)
     return ImagesSpec(dataset, root, pixels)

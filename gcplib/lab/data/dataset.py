@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from gcplib.lab.data.layouts import SPLITS, Listing
+from gcplib.lab.data.readers import SPLITS, Listing
 from gcplib.lab.machine import cpu_count
 from gcplib.lab.validation import unknown
 
@@ -80,7 +80,7 @@ class Dataset:
         if kind == "coarse" and self._groups is None:
             raise ValueError(
                 f"{self.path} has no coarse labels; to give it some, put the class folders into folders of the coarse "
-                "classes, in the layout 'folder': train/<coarse>/<class>/<image>.jpg and so on"
+                "classes, in the dataset 'folder': train/<coarse>/<class>/<image>.jpg and so on"
             )
         return list(self._names if kind == "fine" else self._coarse)
 

@@ -13,17 +13,17 @@ from PIL import Image, ImageOps
 from pydantic import AfterValidator, Field, model_validator
 
 from gcplib.lab.data.dataset import Dataset, Seed
-from gcplib.lab.data.layouts import LAYOUTS, Listing, list_images
-from gcplib.lab.data.layouts.listing import file_sizes
+from gcplib.lab.data.readers import DATASETS, Listing, list_images
+from gcplib.lab.data.readers.listing import file_sizes
 from gcplib.lab.files import digest
 from gcplib.lab.validation import Items, SpecError, one_of, specification
 
-__all__ = ["READER", "Images", "ImagesSpec", "decode", "load_images", "problem"]
+__all__ = ["DECODER", "Images", "ImagesSpec", "decode", "load_images", "problem"]
 
 # Raised when the same files would give other images or splits, so that old features and runs are not taken for new.
-READER = 1
+DECODER = 1
 
-Layout = one_of("layout", LAYOUTS.keys)
+DatasetName = one_of("data set", DATASETS.keys)
 Pixels = Annotated[int, Field(ge=32, le=2048)]
 # The order says nothing, so that it must not tell two specs apart.
 Skipped = Annotated[Items[str], AfterValidator(lambda paths: tuple(sorted(set(paths))))]
@@ -36,7 +36,7 @@ class ImagesSpec:
     """A data set on the user's disk, and how its images are cut to squares.
 
     Args:
-        layout: a name of ``gcplib.lab.data.layouts.LAYOUTS``.
+        dataset: a name of ``gcplib.lab.data.readers.DATASETS``.
         root: its folder; empty for ``elpv`` as it is installed.
         pixels: side of an image.
         validation: fraction of the training images of every class that is held out, at least one and never all. It
@@ -53,7 +53,7 @@ class ImagesSpec:
         SpecError: a setting has the wrong type, or is out of its range.
     """
 
-    layout: Layout
+    dataset: DatasetName
     root: str
     pixels: Pixels = 448
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -65,8 +65,8 @@ class ImagesSpec:
     @model_validator(mode="after")
     def _fits_together(self) -> ImagesSpec:
         problems = []
-        if not self.root.strip() and not LAYOUTS[self.layout].installed:
-            problems.append(f"root is empty; give the folder: {LAYOUTS[self.layout].expected}")
+        if not self.root.strip() and not DATASETS[self.dataset].installed:
+            problems.append(f"root is empty; give the folder: {DATASETS[self.dataset].expected}")
         if self.scale is not None and self.scale < self.pixels:
             problems.append(
                 f"scale is {self.scale}, less than pixels, {self.pixels}: no such square can be cropped from the "
@@ -90,14 +90,14 @@ class ImagesSpec:
         Raises:
             FileNotFoundError, NotADirectoryError, ValueError: the data set is not there, or not whole.
         """
-        return _digest(self, list_images(self.layout, self.root, self.skip))
+        return _digest(self, list_images(self.dataset, self.root, self.skip))
 
 
 class Images(Dataset):
     """A data set on disk; made by ``load_images``. Images are in the order of the data set.
 
     Attributes:
-        listing: the files, as the layout lists them; its splits are those from before validation images are held out.
+        listing: the files, as the data set lists them; its splits are those from before validation images are held out.
     """
 
     def __init__(self, spec: ImagesSpec, listing: Listing):
@@ -135,10 +135,10 @@ def load_images(spec: ImagesSpec) -> Images:
 
     Raises:
         FileNotFoundError, NotADirectoryError: the root, or images that the data set lists, are missing.
-        ValueError: the layout is another one (the message describes the expected one), a class has no training
+        ValueError: it is another data set (the message describes the expected one), a class has no training
             image to spare, or files changed since this spec was first used.
     """
-    listing = list_images(spec.layout, spec.root, spec.skip)
+    listing = list_images(spec.dataset, spec.root, spec.skip)
     if (now := _digest(spec, listing)) != spec.digest:
         # Otherwise a run on the new files would be filed under the name of the old ones.
         raise ValueError(
@@ -155,7 +155,7 @@ def _digest(spec: ImagesSpec, listing: Listing) -> str:
     del settings["root"], settings["skip"]
     files = list(zip(listing.paths, file_sizes(listing), listing.classes, listing.splits, strict=True))
     return digest(
-        {"spec": settings, "files": files, "names": listing.names, "groups": listing.groups, "reader": READER}
+        {"spec": settings, "files": files, "names": listing.names, "groups": listing.groups, "reader": DECODER}
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from gcplib.lab.data.fonts import WEIGHTS, Family, open_font, x_height
-from gcplib.lab.data.layouts import SPLITS
+from gcplib.lab.data.readers import SPLITS
 
 # Part of every cache file's name: raise it whenever a change here changes an image.
 RENDERER = 1

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 from gcplib.lab.data import rendering
 from gcplib.lab.data.dataset import Dataset, Seed
 from gcplib.lab.data.fonts import CATEGORIES, Family, check_installed, find_family, pinned_families
-from gcplib.lab.data.layouts import SPLITS, Listing
+from gcplib.lab.data.readers import SPLITS, Listing
 from gcplib.lab.data.workers import draw_all
 from gcplib.lab.files import cache_dir, digest, is_verified, locked, mark_verified, write_atomic
 from gcplib.lab.validation import specification

@@ -16,8 +16,8 @@ from gcplib.lab.validation import Items, SpecError, specification, validated
 
 
 def _kind_of_data(value: Any) -> str:
-    """Pixels and seed are in both; layout and root are in data from disk alone."""
-    on_disk = isinstance(value, ImagesSpec) or (isinstance(value, Mapping) and value.keys() & {"layout", "root"})
+    """Pixels and seed are in both; dataset and root are in data from disk alone."""
+    on_disk = isinstance(value, ImagesSpec) or (isinstance(value, Mapping) and value.keys() & {"dataset", "root"})
     return "ImagesSpec" if on_disk else "TypefacesSpec"
 
 

@@ -100,7 +100,7 @@ def test_a_whole_data_set_is_reported_and_remembered(birds, cache):
     assert len(records(cache)) == 1
     text = str(report)
     for line in (
-        r"CUB-200-2011 \(layout 'cub'\) in .*birds",
+        r"CUB-200-2011 \(dataset 'cub'\) in .*birds",
         r"train images: +15 of 5,994",
         r"test images: +6 of 5,794",
         r"\bimages: +21",
@@ -126,8 +126,8 @@ def test_a_report_of_the_published_counts_says_whole(birds):
 
 @pytest.mark.parametrize("make", [trees.make_cub, trees.make_aircraft, trees.make_cars, trees.make_kaggle_imagenet])
 def test_missing_and_corrupt_images_are_all_listed(tmp_path, make, cache):
-    layout = {"make_kaggle_imagenet": "imagenet"}.get(make.__name__, make.__name__.removeprefix("make_"))
-    spec = ImagesSpec(layout, str(make(tmp_path / "data")), pixels=32)
+    dataset = {"make_kaggle_imagenet": "imagenet"}.get(make.__name__, make.__name__.removeprefix("make_"))
+    spec = ImagesSpec(dataset, str(make(tmp_path / "data")), pixels=32)
     listing = load_images(spec).listing
     gone, empty, half = listing.paths[-1], listing.paths[2], listing.paths[5]
     (listing.base / gone).unlink()
@@ -232,7 +232,7 @@ def test_an_interrupted_check_does_not_go_on(birds, monkeypatch):
 
 def test_the_installed_elpv_is_whole(capsys):
     pytest.importorskip("elpv_dataset")
-    assert main(["data", "check", "--layout", "elpv"]) == 0
+    assert main(["data", "check", "--dataset", "elpv"]) == 0
     text = capsys.readouterr().out
     assert "images:               2,624 of 2,624\n" in text
     assert "classes:              4 of 4\n" in text
@@ -241,10 +241,10 @@ def test_the_installed_elpv_is_whole(capsys):
 
 def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys):
     assert main(["data", "check", str(birds)]) == 0
-    assert "layout 'cub'" in capsys.readouterr().out
+    assert "dataset 'cub'" in capsys.readouterr().out
     name = "images/003.House_Wren/House_Wren_0.jpg"
     (birds / name).unlink()
-    assert main(["data", "check", str(birds), "--layout", "cub"]) == 1
+    assert main(["data", "check", str(birds), "--dataset", "cub"]) == 1
     assert f"missing: {name}" in capsys.readouterr().out
 
 
@@ -253,10 +253,10 @@ def test_the_command_guesses_the_layout_and_tells_by_its_exit_code(birds, capsys
     [
         ([], "give the folder of the data set: gcplib data check PATH"),
         (["nowhere"], "there is no folder 'nowhere'"),
-        (["."], "looks like none of the known layouts:"),
-        (["--layout", "cub"], "root is empty; give the folder: the folder CUB_200_2011"),
-        ([".", "--layout", "birds"], "unknown layout 'birds'; known: cub, aircraft"),
-        ([".", "--layout", "cub"], "no images.txt here or in CUB_200_2011/"),
+        (["."], "looks like none of the known data sets:"),
+        (["--dataset", "cub"], "root is empty; give the folder: the folder CUB_200_2011"),
+        ([".", "--dataset", "birds"], "unknown data set 'birds'; known: cub, aircraft"),
+        ([".", "--dataset", "cub"], "no images.txt here or in CUB_200_2011/"),
     ],
 )
 def test_the_command_says_what_it_cannot_check(tmp_path, monkeypatch, capsys, arguments, message):

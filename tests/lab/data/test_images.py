@@ -163,7 +163,7 @@ def test_files_that_change_under_a_spec_are_noticed(cub):
 
 def test_reader_is_part_of_the_digest(cub, monkeypatch):
     before = ImagesSpec("cub", str(cub)).digest
-    monkeypatch.setattr(images, "READER", images.READER + 1)
+    monkeypatch.setattr(images, "DECODER", images.DECODER + 1)
     assert ImagesSpec("cub", str(cub)).digest != before
 
 
@@ -386,7 +386,7 @@ def _edit(name, before, after):
 )
 def test_a_broken_cub_is_refused(cub, change, message):
     change(cub)
-    with pytest.raises(ValueError, match=message + r".*The layout 'cub' is the folder CUB_200_2011"):
+    with pytest.raises(ValueError, match=message + r".*The data set 'cub' is the folder CUB_200_2011"):
         load_images(ImagesSpec("cub", str(cub)))
 
 
@@ -411,7 +411,7 @@ def test_a_broken_cub_is_refused(cub, change, message):
 )
 def test_a_broken_folder_is_refused(tmp_path, tree, message):
     make_folder(tmp_path, tree)
-    with pytest.raises(ValueError, match=message + r".*The layout 'folder' is train/<class>/<image>\.jpg"):
+    with pytest.raises(ValueError, match=message + r".*The data set 'folder' is train/<class>/<image>\.jpg"):
         load_images(ImagesSpec("folder", str(tmp_path)))
 
 
@@ -422,19 +422,19 @@ def test_a_class_of_one_training_image_cannot_give_one_away(flat):
         load_images(ImagesSpec("folder", str(flat)))
 
 
-@pytest.mark.parametrize("layout", ["cub", "folder"])
-def test_a_root_that_is_no_folder(tmp_path, layout):
-    with pytest.raises(FileNotFoundError, match=rf"there is no folder '.*nowhere'. The layout {layout!r} is"):
-        _ = ImagesSpec(layout, str(tmp_path / "nowhere")).digest
+@pytest.mark.parametrize("dataset", ["cub", "folder"])
+def test_a_root_that_is_no_folder(tmp_path, dataset):
+    with pytest.raises(FileNotFoundError, match=rf"there is no folder '.*nowhere'. The data set {dataset!r} is"):
+        _ = ImagesSpec(dataset, str(tmp_path / "nowhere")).digest
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="file' is a file, not a folder"):
-        load_images(ImagesSpec(layout, str(tmp_path / "file")))
+        load_images(ImagesSpec(dataset, str(tmp_path / "file")))
 
 
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"layout": "car"}, "layout: unknown layout 'car'; did you mean 'cars'? known: cub, aircraft, cars"),
+        ({"dataset": "car"}, "dataset: unknown data set 'car'; did you mean 'cars'? known: cub, aircraft, cars"),
         ({"root": " "}, "root is empty; give the folder: the folder CUB_200_2011"),
         ({"root": None}, "root: should be a valid string; got None"),
         ({"pixels": 16}, "pixels: should be greater than or equal to 32; got 16"),
@@ -455,7 +455,7 @@ def test_a_root_that_is_no_folder(tmp_path, layout):
 )
 def test_bad_settings_say_value_and_range(settings, problem):
     with pytest.raises(ValueError, match=rf"ImagesSpec has 1 problem:\n  - {re.escape(problem)}"):
-        ImagesSpec(**{"layout": "cub", "root": "data"} | settings)
+        ImagesSpec(**{"dataset": "cub", "root": "data"} | settings)
 
 
 def test_settings_are_plain_values(tmp_path):

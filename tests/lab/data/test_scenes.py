@@ -1,4 +1,4 @@
-"""Aerial scenes: three published layouts without a split, read from tiny trees."""
+"""Aerial scenes: three published data sets without a split, read from tiny trees."""
 
 import random
 from collections import Counter
@@ -9,8 +9,8 @@ import trees
 
 from gcplib.lab.data import ImagesSpec, choose_data, load_images
 from gcplib.lab.data.check import check_images
-from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_images
-from gcplib.lab.data.layouts.scenes import training_part
+from gcplib.lab.data.readers import DATASETS, guess_dataset, list_images
+from gcplib.lab.data.readers.scenes import training_part
 
 INNER = {"aid": "AID", "nwpu": "NWPU-RESISC45", "ucm": "UCMerced_LandUse/Images"}
 FRACTIONS = {"aid": 0.5, "aid_20": 0.2, "nwpu": 0.2, "nwpu_10": 0.1, "ucm": 0.8, "ucm_50": 0.5}
@@ -18,14 +18,14 @@ FRACTIONS = {"aid": 0.5, "aid_20": 0.2, "nwpu": 0.2, "nwpu_10": 0.1, "ucm": 0.8,
 every = pytest.mark.parametrize("kind", INNER)
 
 
-@pytest.mark.parametrize("layout", FRACTIONS)
-def test_counts_labels_and_the_fraction_of_training_images(tmp_path, layout):
-    kind = layout.partition("_")[0]
-    data = load_images(ImagesSpec(layout, str(trees.make_scenes(tmp_path, kind, 20)), pixels=32))
+@pytest.mark.parametrize("dataset", FRACTIONS)
+def test_counts_labels_and_the_fraction_of_training_images(tmp_path, dataset):
+    kind = dataset.partition("_")[0]
+    data = load_images(ImagesSpec(dataset, str(trees.make_scenes(tmp_path, kind, 20)), pixels=32))
     names = {"aid": "Airport", "nwpu": "airplane", "ucm": "forest"}
     assert data.class_names() == [names[kind] + letter for letter in "abc"]
     counts = Counter(zip(data.listing.splits, data.listing.classes, strict=True))
-    train = round(20 * FRACTIONS[layout])
+    train = round(20 * FRACTIONS[dataset])
     assert counts == {(s, n): count for s, count in (("train", train), ("test", 20 - train)) for n in range(3)}
     # The labels belong to the images: each has the color of its class.
     middle = data.images(np.arange(len(data)))[:, 16, 16]
@@ -35,21 +35,21 @@ def test_counts_labels_and_the_fraction_of_training_images(tmp_path, layout):
 
 
 @every
-def test_layouts_are_told_from_their_files_at_any_folder(tmp_path, kind):
+def test_data_sets_are_told_from_their_files_at_any_folder(tmp_path, kind):
     trees.make_scenes(tmp_path, kind)
     roots = [tmp_path, tmp_path / INNER[kind], *[tmp_path / "UCMerced_LandUse"] * (kind == "ucm")]
-    assert {guess_layout(root) for root in roots} == {kind}
+    assert {guess_dataset(root) for root in roots} == {kind}
     assert len({ImagesSpec(kind, str(root)).digest for root in roots}) == 1
-    assert choose_data(kind, str(tmp_path), families=4, train=4, validation=2, test=2, pixels=64).layout == kind
+    assert choose_data(kind, str(tmp_path), families=4, train=4, validation=2, test=2, pixels=64).dataset == kind
 
 
 def test_no_other_layout_takes_scenes_for_its_own(tmp_path):
     for kind in INNER:
         root = trees.make_scenes(tmp_path / kind, kind)
-        assert [name for name, layout in LAYOUTS.items() if layout.find(root)] == [kind]
+        assert [name for name, dataset in DATASETS.items() if dataset.find(root)] == [kind]
     others = [trees.make_dogs, trees.make_cub, trees.make_imagenet, trees.make_inaturalist, trees.make_elpv]
     for place, make in enumerate(others):
-        assert guess_layout(make(tmp_path / str(place))) not in FRACTIONS
+        assert guess_dataset(make(tmp_path / str(place))) not in FRACTIONS
 
 
 @every
@@ -86,7 +86,7 @@ def test_small_classes_are_on_both_sides_and_a_single_image_is_trained_on():
 @every
 def test_what_is_not_the_data_set_is_refused(tmp_path, kind):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=rf"no class folders of images such as .*The layout '{kind}' is "):
+    with pytest.raises(ValueError, match=rf"no class folders of images such as .*The data set '{kind}' is "):
         list_images(kind, tmp_path / "empty")
     base = trees.make_scenes(tmp_path / "set", kind) / INNER[kind]
     trees.save(base / "stray.jpg", (0, 0, 0))

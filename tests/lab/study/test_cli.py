@@ -48,7 +48,7 @@ def test_known_errors_are_one_line_and_code_2(world, capsys):
     ("arguments", "message"),
     [
         (["data", "--familys", "3"], "unknown option '--familys'; did you mean '--families'?"),
-        (["data", "check", "x", "--laiout", "cub"], "unknown option '--laiout'; did you mean '--layout'?"),
+        (["data", "check", "x", "--datasett", "cub"], "unknown option '--datasett'; did you mean '--dataset'?"),
         (["stdy"], "unknown value 'stdy'; did you mean 'study'?"),
         (["train", "--accelerator", "cude"], "did you mean 'cuda'?"),
         (["study", "--cores", "0"], "must be at least 1, got 0"),

@@ -24,7 +24,7 @@ def plan(tiny_spec, tmp_path, monkeypatch):
     typefaces = dataclasses.asdict(tiny_spec)
     how = [
         {"data": typefaces},
-        {"data": {"layout": "folder", "root": str(tmp_path / "images"), "pixels": 64}},
+        {"data": {"dataset": "folder", "root": str(tmp_path / "images"), "pixels": 64}},
         {"data": typefaces, "recipe": {"learning_rate": 1e30, "clip": 0}},
     ]
     grid = {"batch": 3, "base": {"pool": "cov", "reduction": 8, "recipe": {"epochs": 1}}, "grid": {"how": how}}

@@ -177,7 +177,7 @@ def test_jobs_on_the_images_of_the_profile_wait_for_these():
 
 
 def test_a_data_set_that_is_not_there_is_left_to_its_runs(tmp_path):
-    text = f"a: {{grid: {{data: [{{layout: folder, root: {tmp_path / 'no'}}}, {{families: 8}}], seed: 2}}}}"
+    text = f"a: {{grid: {{data: [{{dataset: folder, root: {tmp_path / 'no'}}}, {{families: 8}}], seed: 2}}}}"
     away, _, drawn, _ = jobs(text).values()
     ((name, fields),) = away.values.items()
     assert RunSpec.from_dict(fields).data == ImagesSpec("folder", str(tmp_path / "no"))

@@ -119,8 +119,8 @@ def test_what_counts_in_the_name_of_a_run_on_images(spec, tmp_path):
 @pytest.mark.parametrize(
     ("data", "want"),
     [
-        ({"layout": "cub", "root": "birds"}, ImagesSpec("cub", "birds")),
-        ({"layout": "folder", "root": "x", "pixels": 64, "validation": 0.25}, ImagesSpec("folder", "x", 64, 0.25)),
+        ({"dataset": "cub", "root": "birds"}, ImagesSpec("cub", "birds")),
+        ({"dataset": "folder", "root": "x", "pixels": 64, "validation": 0.25}, ImagesSpec("folder", "x", 64, 0.25)),
         ({"families": 4, "pixels": 64}, TypefacesSpec(families=4, pixels=64)),
         ({"pixels": 64}, TypefacesSpec(pixels=64)),
         ({}, TypefacesSpec()),
@@ -136,13 +136,19 @@ def test_the_kind_of_data_is_told_by_its_keys(data, want):
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"data": {"root": "birds"}}, "data.layout: is missing"),
-        ({"data": {"layout": "cub"}}, "data.root: is missing"),
-        ({"data": {"layout": "cub", "root": "x", "families": 3}}, "data: unknown key 'families'; known: layout, root"),
+        ({"data": {"root": "birds"}}, "data.dataset: is missing"),
+        ({"data": {"dataset": "cub"}}, "data.root: is missing"),
+        (
+            {"data": {"dataset": "cub", "root": "x", "families": 3}},
+            "data: unknown key 'families'; known: dataset, root",
+        ),
         ({"data": {"familes": 3}}, "data: unknown key 'familes'; did you mean 'families'? known: families, train"),
-        ({"data": {"layout": "cub", "root": "x", "pixels": 64.5}}, "data.pixels: should be a valid integer; got 64.5"),
-        ({"data": {"layout": "cub", "root": "x", "validation": 0}}, "data.validation: should be greater than 0; got 0"),
-        ({"data": {"layout": "cub", "root": 2024}}, "data.root: should be a valid string (in YAML, put it in quotes)"),
+        ({"data": {"dataset": "cub", "root": "x", "pixels": 64.5}}, "data.pixels: should be a valid integer; got 64.5"),
+        (
+            {"data": {"dataset": "cub", "root": "x", "validation": 0}},
+            "data.validation: should be greater than 0; got 0",
+        ),
+        ({"data": {"dataset": "cub", "root": 2024}}, "data.root: should be a valid string (in YAML, put it in quotes)"),
         ({"data": "cub"}, "data: should be a dictionary or an instance of TypefacesSpec; got 'cub'"),
         ({"recipe": {"flip": True}}, "recipe.flip True needs stage 'full', got 'head'"),
         ({"recipe": {"flip": 1}}, "recipe.flip: should be a valid boolean; got 1"),

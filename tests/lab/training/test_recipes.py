@@ -1,4 +1,4 @@
-"""Every published recipe, tried on a tiny tree in the layout of its data set."""
+"""Every published recipe, tried on a tiny tree in the dataset of its data set."""
 
 import dataclasses
 from functools import partial
@@ -27,16 +27,16 @@ MAKERS = {
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
     made = {}
-    for layout, make in MAKERS.items():
-        made[layout] = tmp_path_factory.mktemp(layout)
-        make(made[layout])
+    for dataset, make in MAKERS.items():
+        made[dataset] = tmp_path_factory.mktemp(dataset)
+        make(made[dataset])
     return made
 
 
 def _tiny(name, roots):
     """The recipe with smaller images and batches, and without weights, which would need a network."""
     values = load_recipe(name).spec
-    data = {"root": str(roots[values["data"]["layout"]]), "pixels": 64} | (
+    data = {"root": str(roots[values["data"]["dataset"]]), "pixels": 64} | (
         {"scale": 72} if "scale" in values["data"] else {}
     )
     recipe = {"batch_size": 4} | ({"loss": "gce(1)"} if "loss" in values["recipe"] else {})  # there are few classes

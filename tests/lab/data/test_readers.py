@@ -1,4 +1,4 @@
-"""Every published layout, read from tiny trees: by its own tables, as torchvision reads it, and refused when broken."""
+"""Every published data set, read from tiny trees: by its tables, as torchvision reads it, and refused when broken."""
 
 import functools
 import importlib.util
@@ -19,7 +19,7 @@ import trees
 from scipy.io import savemat
 
 from gcplib.lab.data import ImagesSpec, choose_data, load_data, load_images
-from gcplib.lab.data.layouts import LAYOUTS, guess_layout, list_images
+from gcplib.lab.data.readers import DATASETS, guess_dataset, list_images
 
 COUNTS = {"families": 4, "train": 4, "validation": 2, "test": 2, "pixels": 64}
 
@@ -27,7 +27,7 @@ COUNTS = {"families": 4, "train": 4, "validation": 2, "test": 2, "pixels": 64}
 class Tree(NamedTuple):
     """A builder, and what a reader should find with it: per class, ``train`` and ``test`` images."""
 
-    layout: str
+    dataset: str
     make: Callable[..., Path]
     names: list[str]
     groups: list[str] | None
@@ -72,13 +72,13 @@ every = pytest.mark.parametrize("name", TREES)
 
 
 def colors(tree: Tree) -> np.ndarray:
-    return np.array([(60 * n,) * 3 for n in range(4)] if tree.layout == "elpv" else trees.COLORS)
+    return np.array([(60 * n,) * 3 for n in range(4)] if tree.dataset == "elpv" else trees.COLORS)
 
 
 @every
 def test_counts_labels_splits_and_coarse_labels(tmp_path, name):
     tree = TREES[name]
-    data = load_images(ImagesSpec(tree.layout, str(tree.make(tmp_path)), pixels=32))
+    data = load_images(ImagesSpec(tree.dataset, str(tree.make(tmp_path)), pixels=32))
     assert data.class_names() == tree.names
     for split, count in (("train", tree.train), ("test", tree.test)):
         labels = [n for n, held in zip(data.listing.classes, data.listing.splits, strict=True) if held == split]
@@ -101,14 +101,14 @@ def test_counts_labels_splits_and_coarse_labels(tmp_path, name):
 @every
 def test_a_tree_that_moves_keeps_its_digest(tmp_path, name):
     tree = TREES[name]
-    before = ImagesSpec(tree.layout, str(tree.make(tmp_path / "here"))).digest
+    before = ImagesSpec(tree.dataset, str(tree.make(tmp_path / "here"))).digest
     shutil.copytree(tmp_path / "here", tmp_path / "over" / "there")
-    assert ImagesSpec(tree.layout, str(tmp_path / "over" / "there")).digest == before
+    assert ImagesSpec(tree.dataset, str(tmp_path / "over" / "there")).digest == before
 
 
 @every
-def test_layouts_are_told_from_their_files(tmp_path, name):
-    assert guess_layout(TREES[name].make(tmp_path)) == TREES[name].layout
+def test_data_sets_are_told_from_their_files(tmp_path, name):
+    assert guess_dataset(TREES[name].make(tmp_path)) == TREES[name].dataset
 
 
 @pytest.mark.parametrize(
@@ -124,64 +124,64 @@ def test_layouts_are_told_from_their_files(tmp_path, name):
 def test_an_inner_folder_will_do_and_is_the_same_data_set(tmp_path, name, inside):
     tree = TREES[name]
     tree.make(tmp_path)
-    assert guess_layout(tmp_path / inside) == tree.layout
-    specs = [ImagesSpec(tree.layout, str(root)) for root in (tmp_path, tmp_path / inside)]
+    assert guess_dataset(tmp_path / inside) == tree.dataset
+    specs = [ImagesSpec(tree.dataset, str(root)) for root in (tmp_path, tmp_path / inside)]
     assert specs[0].digest == specs[1].digest
 
 
 @every
 def test_a_missing_image_is_counted_and_named(tmp_path, name):
     tree = TREES[name]
-    listing = list_images(tree.layout, tree.make(tmp_path))
+    listing = list_images(tree.dataset, tree.make(tmp_path))
     # A dead link, so that it is missing where folders are listed, too.
     (listing.base / listing.paths[1]).unlink()
     (listing.base / listing.paths[1]).symlink_to(tmp_path / "nowhere")
     with pytest.raises(
         FileNotFoundError, match=rf"1 of the {len(listing.paths)} listed .*{re.escape(listing.paths[1])}"
     ):
-        load_images(ImagesSpec(tree.layout, str(tmp_path)))
+        load_images(ImagesSpec(tree.dataset, str(tmp_path)))
 
 
 @every
 def test_a_class_without_training_images_is_refused(tmp_path, name):
     tree = TREES[name]
-    if tree.layout == "folder":
+    if tree.dataset == "folder":
         shutil.rmtree(tree.make(tmp_path) / "train" / "dog")
-    elif tree.layout == "elpv":
+    elif tree.dataset == "elpv":
         tree.make(tmp_path, cells=[4, 4, 0, 4])
     else:
-        tree.make(tmp_path, train=[4, 4, 0], **{"val": [1, 1, 0]} if tree.layout == "aircraft" else {})
+        tree.make(tmp_path, train=[4, 4, 0], **{"val": [1, 1, 0]} if tree.dataset == "aircraft" else {})
     lost = re.escape(tree.names[2])
-    with pytest.raises(ValueError, match=rf"the class '{lost}' (is in test but not in train|has no images)\. The lay"):
-        load_images(ImagesSpec(tree.layout, str(tmp_path)))
+    with pytest.raises(ValueError, match=rf"the class '{lost}' (is in test but not in train|has no images)\. The data"):
+        load_images(ImagesSpec(tree.dataset, str(tmp_path)))
 
 
 @every
 def test_a_root_that_is_something_else(tmp_path, name):
-    layout = TREES[name].layout
+    dataset = TREES[name].dataset
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=rf"empty: no .*\. The layout '{layout}' is "):
-        load_images(ImagesSpec(layout, str(tmp_path / "empty")))
-    with pytest.raises(FileNotFoundError, match=rf"there is no folder '.*nowhere'\. The layout '{layout}' is "):
-        load_images(ImagesSpec(layout, str(tmp_path / "nowhere")))
+    with pytest.raises(ValueError, match=rf"empty: no .*\. The data set '{dataset}' is "):
+        load_images(ImagesSpec(dataset, str(tmp_path / "empty")))
+    with pytest.raises(FileNotFoundError, match=rf"there is no folder '.*nowhere'\. The data set '{dataset}' is "):
+        load_images(ImagesSpec(dataset, str(tmp_path / "nowhere")))
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match=r"file' is a file, not a folder\. The layout"):
-        load_images(ImagesSpec(layout, str(tmp_path / "file")))
+    with pytest.raises(NotADirectoryError, match=r"file' is a file, not a folder\. The data set"):
+        load_images(ImagesSpec(dataset, str(tmp_path / "file")))
 
 
 @every
-def test_choose_data_knows_every_layout(tmp_path, name):
+def test_choose_data_knows_every_data_set(tmp_path, name):
     tree = TREES[name]
-    spec = choose_data(tree.layout, tree.make(tmp_path), **COUNTS)
-    assert spec == ImagesSpec(tree.layout, str(tmp_path), 64)
+    spec = choose_data(tree.dataset, tree.make(tmp_path), **COUNTS)
+    assert spec == ImagesSpec(tree.dataset, str(tmp_path), 64)
     assert load_data(spec).class_names() == tree.names
 
 
 # What torchvision reads from the same files.
 
 
-def _rows(layout: str, root: Path, split: str) -> set[tuple[str, int]]:
-    listing = list_images(layout, root)
+def _rows(dataset: str, root: Path, split: str) -> set[tuple[str, int]]:
+    listing = list_images(dataset, root)
     return {
         (str(listing.base / path), label)
         for path, label, held in zip(listing.paths, listing.classes, listing.splits, strict=True)
@@ -252,7 +252,7 @@ def test_imagenet_is_what_torchvision_reads(tmp_path):
     assert oracle.wnids == list_images("imagenet", tmp_path).names
 
 
-# What is particular to one layout.
+# What is particular to one dataset.
 
 
 def test_published_validation_images_of_aircraft_are_training_images(tmp_path):
@@ -354,7 +354,7 @@ def test_the_installed_elpv(monkeypatch):
     pytest.importorskip("elpv_dataset")
     spec = choose_data("elpv", "", **COUNTS)
     data = load_data(spec)
-    assert len(data) == LAYOUTS["elpv"].published["ELPV"]["images"]
+    assert len(data) == DATASETS["elpv"].published["ELPV"]["images"]
     assert Counter(data.labels().tolist()) == {0: 1508, 1: 295, 2: 106, 3: 715}
     assert [len(data.indices(split)) for split in ("train", "validation", "test")] == [1771, 197, 656]
     # As many test images as in the paper, and of every class a quarter.
@@ -377,21 +377,21 @@ def test_looking_for_elpv_does_not_import_it(monkeypatch):
     if importlib.util.find_spec("elpv_dataset") is None:
         pytest.skip("elpv-dataset is not installed")
     monkeypatch.delitem(sys.modules, "elpv_dataset", raising=False)
-    assert (LAYOUTS["elpv"].installed() / "labels.csv").is_file()
+    assert (DATASETS["elpv"].installed() / "labels.csv").is_file()
     assert "elpv_dataset" not in sys.modules
 
 
-def test_a_tree_of_several_layouts_or_none_is_not_guessed(tmp_path):
-    with pytest.raises(ValueError, match=r"looks like none of the known layouts:\n  cub: the folder CUB_200_2011"):
-        guess_layout(tmp_path)
+def test_a_tree_of_several_data_sets_or_none_is_not_guessed(tmp_path):
+    with pytest.raises(ValueError, match=r"looks like none of the known data sets:\n  cub: the folder CUB_200_2011"):
+        guess_dataset(tmp_path)
     trees.make_cub(tmp_path / "CUB_200_2011")
     trees.make_cars(tmp_path)
-    with pytest.raises(ValueError, match="looks like 'cub' and like 'cars'; say which layout it is"):
-        guess_layout(tmp_path)
+    with pytest.raises(ValueError, match="looks like 'cub' and like 'cars'; say which it is"):
+        guess_dataset(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"there is no folder '.*nowhere'"):
-        guess_layout(tmp_path / "nowhere")
+        guess_dataset(tmp_path / "nowhere")
     with pytest.raises(NotADirectoryError, match="is a file, not a folder"):
-        guess_layout(tmp_path / "CUB_200_2011" / "images.txt")
+        guess_dataset(tmp_path / "CUB_200_2011" / "images.txt")
 
 
 # Broken trees.
@@ -569,8 +569,8 @@ def test_a_broken_tree_is_refused(tmp_path, name, change, message):
     tree = TREES[name]
     tree.make(tmp_path)
     change(tmp_path)
-    with pytest.raises(ValueError, match=message + rf"(.|\n)*\. The layout '{tree.layout}' is "):
-        list_images(tree.layout, tmp_path)
+    with pytest.raises(ValueError, match=message + rf"(.|\n)*\. The data set '{tree.dataset}' is "):
+        list_images(tree.dataset, tmp_path)
 
 
 def test_folders_within_the_classes_of_imagenet_are_refused(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
-from gcplib.lab.data.layouts.reading import find_folder, folder_with, read_lines, read_tables
+from gcplib.lab.data.readers.listing import Listing, Reader, listing_of
+from gcplib.lab.data.readers.reading import find_folder, folder_with, read_lines, read_tables
 
 _MARK = {"places": ("", "data", "fgvc-aircraft-2013b/data"), "mark": "images_variant_train.txt"}
 # The papers train on trainval. So the published validation images are training images here; models are chosen on
@@ -35,7 +35,7 @@ def _read(root: Path) -> Listing:
     return listing_of(base, rows, names, [makers.get(name, "") for name in names], source="variants.txt")
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "fgvc-aircraft-2013b/data as published (or a folder around it): variants.txt, images_variant_<split>.txt and "
     "images_manufacturer_<split>.txt for train, val and test, and images/<number>.jpg",

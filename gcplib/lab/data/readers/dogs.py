@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
-from gcplib.lab.data.layouts.reading import find_folder, folder_with, read_mat
+from gcplib.lab.data.readers.listing import Listing, Reader, listing_of
+from gcplib.lab.data.readers.reading import find_folder, folder_with, read_mat
 
 # lists.tar holds the lists without a folder, so that they may lie in either.
 _MARK = {"places": ("lists", ""), "mark": "train_list.mat"}
@@ -31,7 +31,7 @@ def _read(root: Path) -> Listing:
     return listing_of(root, rows, names)
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "Stanford Dogs as published: Images/<class>/<image>.jpg, and train_list.mat and test_list.mat in lists/ or "
     "beside Images",

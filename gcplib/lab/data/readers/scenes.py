@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, first, listing_of
-from gcplib.lab.data.layouts.reading import flat_classes, scan
+from gcplib.lab.data.readers.listing import Listing, Reader, first, listing_of
+from gcplib.lab.data.readers.reading import flat_classes, scan
 
 
 class _Kind(NamedTuple):
@@ -22,7 +22,7 @@ class _Kind(NamedTuple):
     file: str  # pattern of an image's name without its suffix, after that of its folder
     images: int
     classes: int
-    fractions: tuple[float, float]  # of the training images in the papers; the first one is the layout's own
+    fractions: tuple[float, float]  # of the training images in the papers; the first one counts where none is said
 
 
 _KINDS = {
@@ -94,9 +94,9 @@ def _read(kind: _Kind, fraction: float, root: Path) -> Listing:
     return listing_of(base, rows, {name: name for name in classes})
 
 
-# Two layouts for each, such as aid and aid_20. Only the first can be guessed from the files, which tell no fraction.
-LAYOUTS = {
-    f"{name}_{100 * fraction:.0f}" if place else name: Layout(
+# Two data sets for each, such as aid and aid_20. Only the first can be guessed from the files, which tell no fraction.
+DATASETS = {
+    f"{name}_{100 * fraction:.0f}" if place else name: Reader(
         partial(_read, kind, fraction),
         f"{kind.title} as published, class folders such as {kind.example}, here or in {kind.folder}/; "
         f"a random {100 * fraction:.0f} % of every class, always the same, is trained on",

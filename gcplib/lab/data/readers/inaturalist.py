@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, first, listing_of
-from gcplib.lab.data.layouts.reading import existing, flat_classes, rows_of, scan
+from gcplib.lab.data.readers.listing import Listing, Reader, first, listing_of
+from gcplib.lab.data.readers.reading import existing, flat_classes, rows_of, scan
 
 # 2017 to 2019 come with tables in COCO's format, 2021 with folders that are named after the whole taxonomy.
 # The archives' own names, and those that torchvision gives them. The small training set is for want of the large one.
@@ -108,7 +108,7 @@ def _json(path: Path, kind: type) -> Any:
     return value
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "iNaturalist as published: for 2021 train/ (or train_mini/, 2021_train/, 2021_train_mini/) and val/ (or "
     "2021_valid/) with folders such as 00000_Animalia_..._Lumbricus_terrestris; for 2017 to 2019 train<year>.json, "

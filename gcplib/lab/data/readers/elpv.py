@@ -7,8 +7,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
-from gcplib.lab.data.layouts.reading import find_folder, read_lines
+from gcplib.lab.data.readers.listing import Listing, Reader, listing_of
+from gcplib.lab.data.readers.reading import find_folder, read_lines
 
 # A line of the table: an image, the probability of a defect, and the kind of cell.
 _LINE = re.compile(r"(\S+)\s+(\d(?:\.\d+)?)\s+(mono|poly)")
@@ -65,7 +65,7 @@ def _read(root: Path) -> Listing:
     return listing_of(base, rows, _NAMES, _GROUPS)
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "labels.csv (a path, a defect probability and mono or poly on every line) and images/<image>.png; with an empty "
     "root, those of the package elpv-dataset",

@@ -6,8 +6,8 @@ import re
 from functools import partial
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, first, listing_of
-from gcplib.lab.data.layouts.reading import find_folder, folder_with, read_table, read_tables
+from gcplib.lab.data.readers.listing import Listing, Reader, first, listing_of
+from gcplib.lab.data.readers.reading import find_folder, folder_with, read_table, read_tables
 
 _MARK = {"places": ("", "CUB_200_2011"), "mark": "images.txt"}
 
@@ -31,7 +31,7 @@ def _read(root: Path) -> Listing:
     return listing_of(base, rows, names, [name.split()[-1] for name in names.values()], source="classes.txt")
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "the folder CUB_200_2011 as published (or the one around it): images.txt, image_class_labels.txt, "
     "train_test_split.txt, classes.txt and images/<class>/<image>.jpg",

@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, first, listing_of
-from gcplib.lab.data.layouts.reading import find_folder, flat_classes, read_table, rows_of, scan
+from gcplib.lab.data.readers.listing import Listing, Reader, first, listing_of
+from gcplib.lab.data.readers.reading import find_folder, flat_classes, read_table, rows_of, scan
 
 _LABELS, _NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 
@@ -72,11 +72,11 @@ def _names(base: Path, wnids: list[str]) -> dict[str, str]:
 
 
 def _places(base: Path) -> tuple[str, ...]:
-    """Where tables may lie: beside ``train``, or, in Kaggle's layout, beside the folder ILSVRC."""
+    """Where tables may lie: beside ``train``, or, in Kaggle's archive, beside the folder ILSVRC."""
     return ("", "../../..") if base.name == "CLS-LOC" else ("",)
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "train/<wnid>/<image>.JPEG and val/<wnid>/<image>.JPEG, or Kaggle's ILSVRC/Data/CLS-LOC/ with a flat val/ and "
     f"{_LABELS}; {_NAMES} gives the classes names",

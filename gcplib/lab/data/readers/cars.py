@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
-from gcplib.lab.data.layouts.reading import find_folder, folder_with, read_mat
+from gcplib.lab.data.readers.listing import Listing, Reader, listing_of
+from gcplib.lab.data.readers.reading import find_folder, folder_with, read_mat
 
 _MARK = {"places": ("", "stanford_cars"), "mark": "devkit/cars_meta.mat"}
 _TEST = "cars_test_annos_withlabels.mat"
@@ -36,7 +36,7 @@ def _read(root: Path) -> Listing:
     return listing_of(base, rows, dict(enumerate(texts, 1)), groups, source="cars_meta.mat")
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "Stanford Cars as published, in the root or in stanford_cars/: devkit/cars_meta.mat, devkit/cars_train_annos.mat, "
     f"{_TEST}, cars_train/<image>.jpg and cars_test/<image>.jpg",

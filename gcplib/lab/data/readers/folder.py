@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcplib.lab.data.layouts.listing import Layout, Listing, listing_of
-from gcplib.lab.data.layouts.reading import class_folders, rows_of, scan
+from gcplib.lab.data.readers.listing import Listing, Reader, listing_of
+from gcplib.lab.data.readers.reading import class_folders, rows_of, scan
 
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
@@ -34,7 +34,7 @@ def _read(root: Path) -> Listing:
     return listing_of(root, rows_of(trees), names, [key[0] for key in keys] if len(keys[0]) > 1 else None)
 
 
-LAYOUT = Layout(
+READER = Reader(
     _read,
     "train/<class>/<image>.jpg and test/<class>/<image>.jpg, with val/ or validation/ if there is one; "
     "with coarse classes train/<coarse>/<class>/<image>.jpg and so on",

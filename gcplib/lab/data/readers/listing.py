@@ -17,23 +17,23 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a data set as its layout names them."""
+    """The images of a data set as its reader names them."""
 
     base: Path  # the folder that the paths are relative to
     paths: list[str]  # of the images, with forward slashes
     classes: list[int]  # class number of every image
     splits: list[str]  # of every image
     names: list[str]  # of the classes
-    groups: list[str] | None  # the coarse class of every class, or None where the layout has none
-    edition: str | None = None  # which of the layout's published data sets it is, where there are several
+    groups: list[str] | None  # the coarse class of every class, or None where it has none
+    edition: str | None = None  # which of the published data sets it is, where there are several
 
 
-class Layout(NamedTuple):
+class Reader(NamedTuple):
     """A kind of data set on disk."""
 
     read: Callable[[Path], Listing]  # lists a folder
-    expected: str  # the layout in words for people
-    find: Callable[[Path], Path | None]  # the folder of the layout's files, at the root or below it, or None
+    expected: str  # how it lies on disk, in words for people
+    find: Callable[[Path], Path | None]  # the folder of its files, at the root or below it, or None
     # Counts of train, test, images and classes of the data sets as published, by name.
     published: Mapping[str, Mapping[str, int]] = {}
     installed: Callable[[], Path] | None = None  # where a package put the data set, for an empty root
