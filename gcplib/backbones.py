@@ -141,6 +141,13 @@ def find_stage(network: nn.Module, name: str, stride: int | None = None) -> int:
     return max(number for number, found in enumerate(strides) if found == stride)
 
 
+def usual_stride(name: str, options: Mapping[str, Any] | None = None) -> int:
+    """Return the stride that is taken of a network where none is asked for; without its weights."""
+    with torch.device("meta"):
+        network = create_network(name, False, options)
+    return network.feature_info[find_stage(network, name)]["reduction"]
+
+
 class Prepared(nn.Module):
     """A timm network whose input are images of uint8, normalized as its weights want them."""
 
