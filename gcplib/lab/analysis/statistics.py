@@ -158,3 +158,37 @@ def crossed_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     freedom = 1 / sum((part / variance) ** 2 / (count - 1) for part, count in zip(parts, values.shape, strict=True))
     half = float(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance))
     return Interval(mean, mean - half, mean + half, values.size)
+
+
+def crossed_bootstrap(values: ArrayLike, confidence: float = 0.95, draws: int = 10_000) -> Interval:
+    """Return the mean over R rows crossed with C columns, with the interval of a bootstrap of both.
+
+    Rows and columns are drawn anew, each with replacement; the interval holds the middle of the means. For few rows,
+    such as three seeds, Student's quantiles of ``crossed_interval`` are too wide to tell anything; this one takes
+    these rows for all that there may be, and so is on the narrow side by what other seeds may add.
+
+    Args:
+        values: ``(R, C)``.
+        confidence: of the interval.
+        draws: of the bootstrap, always the same.
+
+    Raises:
+        ValueError: not a table of at least one finite value.
+
+    Source: the pigeonhole bootstrap, Owen, Annals of Applied Statistics 2007.
+
+    >>> str(crossed_bootstrap([[1.0, 1.0, 1.0]]))
+    '1.0 [1.0, 1.0]'
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"need a table (rows, columns) of finite values, got shape {values.shape}")
+    rows, columns = values.shape
+    generator, means = np.random.default_rng(0), []
+    size = max(1, 2**24 // columns)  # of the draws at a time, for the sake of memory
+    for start in range(0, draws, size):
+        count = min(size, draws - start)
+        weights = [generator.multinomial(parts, np.full(parts, 1 / parts), count) / parts for parts in (columns, rows)]
+        means.append(((weights[0] @ values.T) * weights[1]).sum(1))
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values.mean()), float(low), float(high), values.size)

@@ -1,0 +1,167 @@
+"""A logistic regression on pooled features; nothing but its weights is trained."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from gcplib.nn import create_pool
+from gcplib.probe.base import Probe, as_maps, parts, search, validation_score
+
+__all__ = ["LinearProbe"]
+
+MAX_ITERATIONS = 500
+
+
+class LinearProbe(Probe):
+    """Features of a frozen network, pooled, and a logistic regression whose strength is chosen on validation images.
+
+    With P the first principal directions of the channels, over all positions of the training images:
+
+        vector = pool(P X),  logits = W (vector - mean) / scale + b
+
+    The regression is that of all entries of the vectors, fitted in as many dimensions as there are images: a rotation
+    changes no penalized solution.
+
+    Args:
+        pool: a name of ``gcplib.list_pools()`` without weights of its own. Vectors ``(n, D)`` have no positions and
+            are taken as they are.
+        width: channels after the projection; None for all. Average pooling keeps all.
+        options: of the pool.
+        C: strengths of the regression to choose from (inverse of the penalty); the list grows where its end is best.
+        validation: fraction of each class that settings are chosen by.
+        seed: which images these are.
+        backbone: for paths of images, see ``gcplib.create_backbone``.
+        stride: the same.
+        pixels: side of these images.
+
+    Attributes:
+        C_: the chosen strength. ``search_`` has all of them with accuracy and
+            minus cross-entropy of the validation images, by which equal accuracies are told apart; ``at_end_`` tells
+            whether the best is at the end of what was tried. ``classes_`` are the classes, ``length_`` is the length of
+            a vector.
+
+    >>> import torch
+    >>> features = torch.randn(40, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    >>> features[20:, 0] *= 5  # another variance, the same mean
+    >>> LinearProbe("cov", width=None).fit(features, [0] * 20 + [1] * 20).score(features, [0] * 20 + [1] * 20)
+    1.0
+    """
+
+    def __init__(
+        self,
+        pool: str = "mpn_cov",
+        width: int | None = 64,
+        options: Mapping[str, Any] | None = None,
+        C: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        validation: float = 0.1,
+        seed: int = 0,
+        backbone: str = "tf_efficientnet_lite0",
+        stride: int | None = None,
+        pixels: int = 224,
+    ):
+        self.pool, self.width, self.options, self.C = pool, width, options, C
+        self.validation, self.seed = validation, seed
+        self.backbone, self.stride, self.pixels = backbone, stride, pixels
+
+    def _fit_classifier(self, X: Tensor, codes: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> None:
+        self.directions_ = self._principal(X, inner)
+        vectors = self.vectors(X)
+        self.length_ = vectors.shape[1]
+        self.mean_ = vectors[inner].mean(0)
+        spread = vectors[inner].std(0).mean() if len(inner) > 1 else vectors.new_tensor(0.0)
+        self.scale_ = float(spread) or 1.0
+        V = (vectors - self.mean_) / self.scale_
+        rotation = _rotation(V)
+        V = (V if rotation is None else V @ rotation).numpy()
+        last: list[LogisticRegression] = []
+
+        def score(C: float) -> tuple[float, float]:
+            model = self._regression(C)
+            if last:  # a neighbor's solution is near
+                model.coef_, model.intercept_ = last[-1].coef_.copy(), last[-1].intercept_.copy()
+            _fit(model, V[inner], codes[inner])
+            last.append(model)
+            scores = model.decision_function(V[outer])
+            scores = np.stack([-scores / 2, scores / 2], 1) if scores.ndim == 1 else scores
+            return validation_score(torch.from_numpy(scores), codes[outer])
+
+        self.C_, self.search_, self.at_end_ = search(self.C, score)
+        model = self._regression(self.C_)
+        _fit(model, V, codes)
+        weight = torch.from_numpy(model.coef_).float()
+        weight = weight if rotation is None else weight @ rotation.T
+        bias = torch.from_numpy(np.atleast_1d(model.intercept_)).float()
+        if len(weight) == 1:  # two classes have one row
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+        self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
+        self.n_iter_ = int(max(model.n_iter_))
+
+    def _regression(self, C: float) -> LogisticRegression:
+        return LogisticRegression(C=C, max_iter=MAX_ITERATIONS, tol=1e-4, warm_start=True)
+
+    def _scores(self, X: Tensor) -> np.ndarray:
+        vectors = (self.vectors(X) - self.mean_) / self.scale_
+        return vectors.numpy() @ self.coef_.T + self.intercept_
+
+    @property
+    def parameters_(self) -> int:
+        """Weights of the regression."""
+        return self.coef_.size + self.intercept_.size
+
+    @torch.no_grad()
+    def vectors(self, X: Tensor) -> Tensor:
+        """Return the pooled features ``(n, D)``, before they are centered and scaled."""
+        if X.dim() == 2:
+            return X.float()
+        channels = as_maps(X[:1]).shape[1] if self.directions_ is None else len(self.directions_)
+        pool = create_pool(self.pool, channels, **dict(self.options or {})).eval()
+        if any(True for _ in pool.parameters()):
+            raise ValueError(f"the pool {self.pool!r} has weights of its own; a TrainedProbe trains them")
+        found = []
+        for _, part in parts(X):
+            maps = as_maps(part)
+            if self.directions_ is not None:
+                maps = torch.einsum("kc,nchw->nkhw", self.directions_, maps)
+            found.append(pool(maps))
+        return torch.cat(found)
+
+    def _principal(self, X: Tensor, places: np.ndarray) -> Tensor | None:
+        """Return the first principal directions ``(width, C)`` of the channels, or None where all are kept."""
+        if X.dim() == 2 or self.pool == "gap" or self.width is None:
+            return None
+        channels = as_maps(X[:1]).shape[1]
+        if self.width >= channels:
+            return None
+        total, square, count = torch.zeros(channels).double(), torch.zeros(channels, channels).double(), 0
+        for start in range(0, len(places), 64):
+            rows = as_maps(X[torch.from_numpy(places[start : start + 64])]).transpose(0, 1).flatten(1)
+            total += rows.sum(1).double()
+            square += (rows @ rows.T).double()
+            count += rows.shape[1]
+        mean = total / count
+        _, directions = torch.linalg.eigh(square / count - torch.outer(mean, mean))
+        return directions[:, -self.width :].T.float()
+
+
+def _rotation(V: Tensor) -> Tensor | None:
+    """Return orthonormal columns ``(D, n)`` that span the rows of V ``(n, D)``; None where D is not larger."""
+    if V.shape[1] <= V.shape[0]:
+        return None
+    values, vectors = torch.linalg.eigh((V @ V.T).double())
+    kept = values > values[-1] * len(values) * torch.finfo(V.dtype).eps
+    return (V.T.double() @ (vectors[:, kept] / values[kept].sqrt())).float()
+
+
+def _fit(model: LogisticRegression, V: np.ndarray, codes: np.ndarray) -> None:
+    with warnings.catch_warnings():
+        # Of weak penalties the last digits take long, and decide nothing.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(V, codes)
