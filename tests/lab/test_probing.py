@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from trees import make_folder
 
-import trees
 from gcplib.lab import probing
 from gcplib.lab.analysis.statistics import crossed_bootstrap, crossed_interval
 from gcplib.lab.cli import main
@@ -23,7 +23,7 @@ from gcplib.probe import LinearProbe
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path / "cache"))
-    return trees.make_folder(tmp_path / "images")
+    return make_folder(tmp_path / "images", {"train/a": 8, "train/b": 8, "test/a": 4, "test/b": 4})
 
 
 def test_the_command_writes_a_report_and_a_second_run_reuses_everything(folder, tmp_path, capsys, monkeypatch):
