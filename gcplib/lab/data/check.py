@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcplib.lab.data.images import DECODER, Images, ImagesSpec, problem
+from gcplib.lab.data.decoding import DECODER, problem
+from gcplib.lab.data.images import Images, ImagesSpec
 from gcplib.lab.data.readers import DATASETS, SPLITS, Listing, list_images
 from gcplib.lab.data.readers.listing import file_sizes
 from gcplib.lab.files import cache_dir, digest, locked, write_json

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gcplib.lab.cli import main
 from gcplib.lab.data import ImagesSpec, check, check_images, load_images, require_sound
-from gcplib.lab.data.images import decode, problem
+from gcplib.lab.data.decoding import decode, problem
 
 
 @pytest.fixture(autouse=True)

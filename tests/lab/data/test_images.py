@@ -21,7 +21,7 @@ from gcplib.lab.data import (
     load_data,
     load_images,
 )
-from gcplib.lab.data.images import decode
+from gcplib.lab.data.decoding import decode
 
 FLAT = {"train/a": 4, "train/b": 3, "test/a": 1, "test/b": 2}
 NESTED = {f"{split}/{name}": 3 for split in ("train", "test") for name in ("cat/lion", "cat/lynx", "dog/wolf")}

@@ -8,8 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gcplib.lab.data.readers.listing import first
+from gcplib.lab.data.readers.suffixes import SUFFIXES
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+# A byte order mark, which Windows puts first in a text, is no part of it.
+ENCODING = "utf-8-sig"
 
 
 def find_folder(root: Path, places: Sequence[str], mark: str) -> Path | None:
@@ -34,7 +36,7 @@ def existing(path: Path) -> Path:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that are not empty."""
-    for number, line in enumerate(existing(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(existing(path).read_text(encoding=ENCODING).splitlines(), 1):
         if line.strip():
             yield number, line.strip()
 
