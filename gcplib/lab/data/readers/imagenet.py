@@ -82,4 +82,5 @@ READER = Reader(
     f"{_LABELS}; {_NAMES} gives the classes names",
     _find,
     {"ImageNet (ILSVRC 2012)": {"train": 1281167, "test": 50000, "classes": 1000}},
+    aside=("test",),
 )

@@ -121,4 +121,6 @@ READER = Reader(
         "iNaturalist 2021": {"train": 2686843, "test": 100000, "classes": 10000},
         "iNaturalist 2021 mini": {"train": 500000, "test": 100000, "classes": 10000},
     },
+    # The small part of 2021 beside the large one, and images whose labels are secret.
+    aside=(*_MINI, "test", "public_test", "2021_test", "test2017", "test2018", "test2019"),
 )
