@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ DECODER = 2
 
 CENTER = (0.5, 0.5)
 
+# Pixels that a shrunken image keeps, enough to tell it from others.
+_LEAST = 64
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,17 +65,19 @@ def decode(
         raise ValueError(f"{path} cannot be read as an image: {_text(error)}") from error
 
 
-def problem(path: Path) -> str | None:
-    """Return why ``decode`` would refuse a file, or None.
+def problem(path: Path, look: Callable[[Image.Image], None] | None = None) -> str | None:
+    """Return why ``decode`` would refuse a file, or None; ``look`` is called with the image where it can be decoded.
 
-    A JPEG is decoded at an eighth of its size: all its bytes are read, and most of the arithmetic is left out.
+    A JPEG is decoded at down to an eighth of its size: all its bytes are read, and most of the arithmetic is left out.
     """
     try:
         with Image.open(path) as file:
-            file.draft(None, (1, 1))
-            _upright(file)
+            file.draft(None, (_LEAST, _LEAST))
+            image = _upright(file)
     except Exception as error:  # see decode
         return _text(error)
+    if look is not None:
+        look(image)
     return None
 
 

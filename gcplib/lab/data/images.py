@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Literal
@@ -13,7 +15,9 @@ from pydantic import AfterValidator, Field, model_validator
 from gcplib.lab.data.dataset import Dataset, Seed
 from gcplib.lab.data.decoding import CENTER, DECODER, decode
 from gcplib.lab.data.readers import DATASETS, Listing, list_images
-from gcplib.lab.data.readers.listing import file_sizes
+from gcplib.lab.data.readers.listing import file_sizes, first, leave_out
+from gcplib.lab.data.readers.splitting import split_off
+from gcplib.lab.data.soundness import known_corrupt
 from gcplib.lab.files import digest
 from gcplib.lab.validation import Items, SpecError, one_of, specification
 
@@ -42,6 +46,10 @@ class ImagesSpec:
         scale: to how many pixels they are scaled before a square of ``pixels`` is cropped (the papers, for aircraft:
             ``both``, 512, then 448); None for ``pixels``.
         skip: images to leave out, by their paths relative to ``Images.path``; for corrupt ones.
+        test: fraction of the images of every class that is for test, at least one, where the data set has no split of
+            its own; ``seed`` draws them. Files that are equal byte by byte are kept on one side.
+        skip_corrupt: leave out every image that cannot be decoded, with a warning that counts them. All are decoded
+            once for it.
 
     Raises:
         SpecError: a setting has the wrong type, or is out of its range.
@@ -55,6 +63,8 @@ class ImagesSpec:
     resize: Literal["shorter", "both"] = "shorter"
     scale: Pixels | None = None
     skip: Skipped = ()
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    skip_corrupt: bool = False
 
     @model_validator(mode="after")
     def _fits_together(self) -> ImagesSpec:
@@ -84,7 +94,7 @@ class ImagesSpec:
         Raises:
             FileNotFoundError, NotADirectoryError, ValueError: the data set is not there, or not whole.
         """
-        return _digest(self, list_images(self.dataset, self.root, self.skip))
+        return _digest(self, listed(self))
 
 
 class Images(Dataset):
@@ -132,21 +142,58 @@ def load_images(spec: ImagesSpec) -> Images:
         ValueError: it is another data set (the message describes the expected one), a class has no training
             image to spare, or files changed since this spec was first used.
     """
-    listing = list_images(spec.dataset, spec.root, spec.skip)
+    listing = listed(spec)
     if (now := _digest(spec, listing)) != spec.digest:
         # Otherwise a run on the new files would be filed under the name of the old ones.
         raise ValueError(
             f"the files below {listing.base} changed while this session used them (digest {spec.digest}, now {now}); "
             "make the ImagesSpec again"
         )
+    _warn(spec, listing)
     return Images(spec, listing)
+
+
+def listed(spec: ImagesSpec, whole: bool = False) -> Listing:
+    """Return the images of a spec, with a split for each.
+
+    Args:
+        spec: which.
+        whole: take the corrupt ones, too, whatever the spec says; for a check.
+
+    Raises:
+        See ``load_images``.
+    """
+    listing = list_images(spec.dataset, spec.root, spec.skip)
+    if spec.skip_corrupt and not whole:
+        listing = leave_out(listing, list(known_corrupt(listing)))
+    try:
+        return split_off(listing, spec.test, spec.seed)
+    except ValueError as error:
+        raise ValueError(f"{listing.base}: {error}") from error
+
+
+def _warn(spec: ImagesSpec, listing: Listing) -> None:
+    """Tell once what a run goes without; processes that only decode say nothing again."""
+    if multiprocessing.parent_process() is not None:
+        return
+    if listing.left_out and listing.left_out.pictures:
+        text = "; ".join(listing.left_out.lines(missed_only=True))
+        warnings.warn(f"not part of the data set in {listing.base}: {text}. See `gcplib data check`", stacklevel=3)
+    if spec.skip_corrupt and (corrupt := known_corrupt(list_images(spec.dataset, spec.root, spec.skip))):
+        warnings.warn(
+            f"{len(corrupt)} images in {listing.base} cannot be decoded and are left out: {first(list(corrupt))}. "
+            "`gcplib data check` says why",
+            stacklevel=3,
+        )
 
 
 def _digest(spec: ImagesSpec, listing: Listing) -> str:
     """Return the name of these files under the settings of a spec."""
     settings = asdict(spec)
-    # A data set may move. The files that are left tell what was skipped, as if those had never been there.
-    del settings["root"], settings["skip"]
+    # A data set may move. The files that are left tell what was skipped, as if those had never been there, and their
+    # splits tell how many are for test.
+    for name in ("root", "skip", "skip_corrupt", "test"):
+        del settings[name]
     files = list(zip(listing.paths, file_sizes(listing), listing.classes, listing.splits, strict=True))
     return digest(
         {"spec": settings, "files": files, "names": listing.names, "groups": listing.groups, "reader": DECODER}
