@@ -40,7 +40,8 @@ def _read(root: Path) -> Listing:
     texts = [" ".join(str(name).split()) for name in read_mat(source, "class_names")]
     if odd := [name for name in texts if len(name.split()) < 2]:
         raise ValueError(f"{source.name} has the class {odd[0]!r}, which is no make, model, type and year")
-    rows = list(_rows_of_all(base) if meta is None else _rows(base))
+    whole = meta is None and find_folder(base, _LISTS, _TRAIN) is None
+    rows = list(_rows_of_all(base) if whole else _rows(base))
     groups = [name.split()[-2] for name in texts]
     return listing_of(base, rows, dict(enumerate(texts, 1)), groups, source=source.name)
 
@@ -61,7 +62,7 @@ def _rows_of_all(base: Path) -> Iterator[tuple[str, int, str]]:
     if not (base / "car_ims").is_dir():
         raise ValueError(
             f"{_ALL} is of the images in car_ims/, which is not here, and tells nothing of those in cars_train/ and "
-            f"cars_test/, whose numbers are others; add {_META}, {_TRAIN} and {_TEST}, here or in devkit/"
+            f"cars_test/, whose numbers are others; add {_TRAIN} and {_TEST}, here or in devkit/"
         )
     folder = _folder(base, "car_ims")
     for row in _annotations(base / _ALL, "class", "relative_im_path", "test"):
