@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 from PIL import features
@@ -29,6 +30,5 @@ PICTURES = SUFFIXES.union(
 def register_heif() -> None:
     """Let Pillow read the images of phones, where the package pillow-heif is installed."""
     if _HAS_HEIF:
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
+        # No extra installs it: who has such images brings it.
+        importlib.import_module("pillow_heif").register_heif_opener()
