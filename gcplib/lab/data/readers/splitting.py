@@ -40,24 +40,24 @@ def split_off(listing: Listing, test: float, seed: int) -> Listing:
         if len(places) < _FEWEST:
             raise ValueError(
                 f"the class {name!r} has {len(places)} image{'s' * (len(places) > 1)}, and training, validation and "
-                f"test need one each; add images, or take its folder or lines away"
+                "test need one each; add images, or take its folder or lines away"
             )
         target = min(max(round(test * len(places)), 1), len(places) - 2)
+        held = np.sum(splits[places] == "test")  # copies of images of other classes
         # A generator for each class, and another than the one that holds out validation images.
         for place in np.random.default_rng([seed, number, 1]).permutation(places):
             # Copies under other classes have gone to one side with the first of them.
             if splits[place] == UNDECIDED:
                 rows = same.get(int(place), [int(place)])
                 inside = sum(classes[row] == number for row in rows)
-                full = np.sum(splits[places] == "test") + inside > target
-                splits[rows] = "train" if full else "test"
-        held = splits[places]
-        for split, least in (("test", 1), ("train", 2)):
-            if np.sum(held == split) < least:
-                raise ValueError(
-                    f"the class {name!r} has too few images that are no copies of each other to have some for both "
-                    "training and test; add images, or take its folder or lines away"
-                )
+                fits = held + inside <= target
+                splits[rows] = "test" if fits else "train"
+                held += inside * fits
+        if held < 1 or len(places) - held < 2:
+            raise ValueError(
+                f"the class {name!r} has too few images that are no copies of each other to have some for both "
+                "training and test; add images, or take its folder or lines away"
+            )
     return replace(listing, splits=splits.tolist())
 
 
