@@ -238,6 +238,35 @@ def make_elpv(root: Path, cells: Counts = 4) -> Path:
     return root
 
 
+def make_grocery(root: Path, train: Counts = 4, val: Counts = 1, test: Counts = 2) -> Path:
+    """Grocery Store, with validation images of its own."""
+    names, kinds = ("Granny-Smith", "Pink-Lady", "Banana"), ("Apple", "Apple", "Banana")
+    rows = fill(
+        lambda label, split, number: root / split / "Fruit" / kinds[label] / names[label] / f"{number}.jpg",
+        len(names),
+        train=train,
+        val=val,
+        test=test,
+    )
+    for part in ("train", "val", "test"):
+        own = [(path.relative_to(root).as_posix(), label) for label, split, path in rows if split == part]
+        _write(root / f"{part}.txt", [f"{path}, {label}, {int(label == 2)}" for path, label in own])
+    header = "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int)"
+    classes = [f"{name},{n},{kind},{int(n == 2)}" for n, (name, kind) in enumerate(zip(names, kinds, strict=True))]
+    _write(root / "classes.csv", [header, *classes])
+    return root
+
+
+def make_table(root: Path, train: Counts = 4, test: Counts = 2) -> Path:
+    """Images in one folder and a CSV, as a spreadsheet writes it."""
+    names, kinds = ("lion", "lynx", "wolf"), ("cat", "cat", "dog")
+    rows = fill(lambda label, split, n: root / "photos" / f"{split}{label}{n}.png", len(names), train=train, test=test)
+    lines = [f"photos/{path.name},{names[label]},{split},{kinds[label]}" for label, split, path in rows]
+    root.mkdir(exist_ok=True)
+    (root / "list.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(["Path,Label,Split,Coarse", *lines, ""]).encode())
+    return root
+
+
 def make_scenes(root: Path, kind: str = "aid", images: Counts = 10) -> Path:
     """AID, NWPU-RESISC45 or UC Merced, with three classes, below the folder that its archive has."""
     base = root / {"aid": "AID", "nwpu": "NWPU-RESISC45", "ucm": "UCMerced_LandUse/Images"}[kind]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "decode every image of a data set on your disk and report what is missing or corrupt"
-DETAIL = """Decode every image of a data set on your disk; print what is there beside the published counts, and which
-images are missing or corrupt. The exit code is 0 if none is, and 1 otherwise."""
+SUMMARY = "decode every image of a data set on your disk and report what is missing, corrupt, twice there or left out"
+DETAIL = """Decode every image of a data set on your disk; print what is there beside the published counts, which
+images are missing or corrupt, which are there twice in different splits or classes, and which files are left out. The
+exit code is 0 if none is missing or corrupt, and 1 otherwise."""
 EXAMPLE = "gcplib data check ~/data/CUB_200_2011"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the parser of the command its options."""
-    parser.add_argument("path", nargs="?", default="", metavar="PATH", help="folder (none for elpv as it is installed)")
+    parser.add_argument(
+        "path", nargs="?", default="", metavar="PATH", help="folder or CSV (none for elpv as it is installed)"
+    )
     parser.add_argument("--dataset", metavar="NAME", help="such as cub or folder (default: what it looks like)")
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from gcplib.lab.data.images import DECODER, Images, ImagesSpec, problem
-from gcplib.lab.data.readers import DATASETS, SPLITS, Listing, list_images
-from gcplib.lab.data.readers.listing import file_sizes
-from gcplib.lab.files import cache_dir, digest, locked, write_json
-from gcplib.lab.machine import cpu_count
-from gcplib.lab.progress import track
+from PIL import Image
+
+from gcplib.lab.data.images import Images, ImagesSpec, listed
+from gcplib.lab.data.readers import DATASETS, SPLITS, Listing
+from gcplib.lab.data.soundness import corrupt_images, known_corrupt
+from gcplib.lab.data.twins import Twins, find_twins, fingerprint
 
 __all__ = ["Report", "check_images", "require_sound"]
 
-_SHOWN = 20
-_BATCH = 32
+_SHOWN, _FEW = 20, 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,7 @@ class Report:
     corrupt: dict[str, str]  # why each of these cannot be decoded, by path
     name: str | None  # of the published data set, or None where it is not known
     published: Mapping[str, int]  # its counts, by ``train``, ``test``, ``images`` and ``classes``
+    twins: list[Twins]  # images that are there twice, in different splits or under different labels
 
     @property
     def whole(self) -> bool:
@@ -52,11 +49,21 @@ class Report:
         fewest, smallest = min((count, label) for label, count in train.items())
         rows["smallest class"] = f"{listing.names[smallest]}: {fewest:,} training images"
         rows |= {"missing": f"{len(self.missing):,}", "corrupt": f"{len(self.corrupt):,}"}
+        for kind, title in ((True, "equal files"), (False, "look alike")):
+            own = [pair for pair in self.twins if pair.equal == kind]
+            across, labels = sum(pair.splits for pair in own), sum(pair.labels for pair in own)
+            rows[title] = f"{across:,} pairs across splits, {labels:,} under different labels"
         lines = [f"{self.name or 'Images'} (dataset {self.dataset!r}) in {listing.base}"]
         lines += [f"  {key + ':':<22}{text}" for key, text in rows.items()]
         lines += _shortened("  missing: ", self.missing) + _shortened("  corrupt: ", self.corrupt)
+        lines += _shortened("  twice there: ", list(map(str, self.twins)), _FEW)
+        beside = listing.left_out.lines() if listing.left_out else []
+        lines += [f"  left out: {line}" for line in beside]
         if not self.whole:
-            verdict = "Not whole: restore the images above from the archive, or leave them out by ImagesSpec.skip."
+            verdict = (
+                "Not whole: restore the images above from the archive, or leave them out by ImagesSpec.skip, or all "
+                "corrupt ones by skip_corrupt."
+            )
         elif any(counts.get(key, 0) != count for key, count in self.published.items()):
             verdict = (
                 "Every listed image is sound, but the counts are not the published ones: a subset, which can be "
@@ -68,19 +75,26 @@ class Report:
 
 
 def check_images(spec: ImagesSpec) -> Report:
-    """Decode every image of a data set and return what is there, missing and corrupt.
+    """Decode every image of a data set and return what is there, missing, corrupt, twice there and left out.
 
     If all are sound, that is remembered for ``require_sound``.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: the data set cannot be listed; see ``list_images``.
     """
-    listing = list_images(spec.dataset, spec.root, spec.skip)
+    listing = listed(spec, whole=True)
     missing = [path for path in listing.paths if not (listing.base / path).exists()]
-    corrupt = _corrupt(listing, missing)
+    marks: dict[str, int] = {}
+
+    def look(path: str, image: Image.Image) -> None:
+        if (mark := fingerprint(image)) is not None:
+            marks[path] = mark
+
+    corrupt = corrupt_images(listing, missing, look)
     published = DATASETS[spec.dataset].published
     name = listing.edition or next(iter(published), None)
-    return Report(spec.dataset, listing, missing, corrupt, name, published.get(name, {}))
+    twins = find_twins(listing, marks)
+    return Report(spec.dataset, listing, missing, corrupt, name, published.get(name, {}), twins)
 
 
 def require_sound(images: Images) -> None:
@@ -92,43 +106,15 @@ def require_sound(images: Images) -> None:
     Raises:
         ValueError: images are corrupt; the message lists them with the reasons, and says what to do.
     """
-    record = _record(images.listing)
-    # Of several runs that start together, one checks and the others wait for what it finds.
-    with locked(record):
-        corrupt = {} if record.is_file() else _corrupt(images.listing)
-    if corrupt:
+    if corrupt := known_corrupt(images.listing):
         raise ValueError(
             f"{len(corrupt)} of the {len(images)} images in {images.path} cannot be decoded. Restore them from the "
-            "archive of the data set, or leave them out: name them in ImagesSpec.skip, by these paths.\n"
-            + "\n".join(_shortened("  ", corrupt))
+            "archive of the data set, or leave them out: all by ImagesSpec.skip_corrupt, or by these paths in "
+            "ImagesSpec.skip.\n" + "\n".join(_shortened("  ", corrupt))
         )
 
 
-def _corrupt(listing: Listing, missing: Sequence[str] = ()) -> dict[str, str]:
-    """Return why images cannot be decoded, by path; remember it if none is corrupt or missing."""
-    gone = set(missing)
-    paths = [path for path in listing.paths if path not in gone]
-    # Some at a time: a million futures would take a gigabyte, and one for each image is slower.
-    batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
-    pool = ThreadPoolExecutor(cpu_count())
-    try:
-        found = pool.map(lambda batch: [problem(listing.base / path) for path in batch], batches)
-        reasons = track(itertools.chain.from_iterable(found), "Checking images", total=len(paths), unit=" images")
-        corrupt = {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
-    finally:
-        # Who interrupts a check of a million images does not wait for the rest.
-        pool.shutdown(cancel_futures=True)
-    if not (missing or corrupt):
-        write_json(_record(listing), {"images": len(paths), "corrupt": 0})
-    return corrupt
-
-
-def _record(listing: Listing) -> Path:
-    files = list(zip(listing.paths, file_sizes(listing), strict=True))
-    return cache_dir() / f"checked-{digest({'files': files, 'reader': DECODER})}.json"
-
-
-def _shortened(start: str, items: list[str] | dict[str, str]) -> list[str]:
+def _shortened(start: str, items: list[str] | dict[str, str], shown: int = _SHOWN) -> list[str]:
     lines = [f"{path}: {reason}" for path, reason in items.items()] if isinstance(items, dict) else items
-    rest = len(lines) - _SHOWN
-    return [f"{start}{line}" for line in lines[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])]
+    rest = len(lines) - shown
+    return [f"{start}{line}" for line in lines[:shown] + ([f"... and {rest} more"] if rest > 0 else [])]

@@ -30,7 +30,7 @@ def choose_data(
 
     Args:
         dataset: ``typefaces``, or one on disk: a name of ``gcplib.lab.data.readers.DATASETS``, such as ``cub``
-            or ``folder`` (any folder of images).
+            or ``folder`` (any folder of images) and ``csv``.
         root: its folder; typefaces have none, and ``elpv`` needs none where its package is installed.
         families: count of typefaces. It and the next three say nothing about data from disk, which has its own
             classes and images; a tenth of its training images is held out.
@@ -43,7 +43,8 @@ def choose_data(
         ValueError: an unknown data set, a root that is missing, or one for typefaces, which have none.
 
     >>> choose_data("cub", "~/data", families=12, train=10, validation=4, test=6, pixels=448)
-    ImagesSpec(dataset='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=())
+    ImagesSpec(dataset='cub', root='~/data', pixels=448, validation=0.1, seed=0, resize='shorter', scale=None, skip=(),
+        test=0.25, skip_corrupt=False)
     """
     choice("data set", dataset, ("typefaces", *DATASETS))
     if dataset == "typefaces":

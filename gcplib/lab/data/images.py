@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
 from pydantic import AfterValidator, Field, model_validator
 
 from gcplib.lab.data.dataset import Dataset, Seed
+from gcplib.lab.data.decoding import CENTER, DECODER, decode
 from gcplib.lab.data.readers import DATASETS, Listing, list_images
-from gcplib.lab.data.readers.listing import file_sizes
+from gcplib.lab.data.readers.listing import file_sizes, first, leave_out
+from gcplib.lab.data.readers.splitting import split_off
+from gcplib.lab.data.soundness import known_corrupt
 from gcplib.lab.files import digest
 from gcplib.lab.validation import Items, SpecError, one_of, specification
 
-__all__ = ["DECODER", "Images", "ImagesSpec", "decode", "load_images", "problem"]
-
-# Raised when the same files would give other images or splits, so that old features and runs are not taken for new.
-DECODER = 1
+__all__ = ["Images", "ImagesSpec", "load_images"]
 
 DatasetName = one_of("data set", DATASETS.keys)
 Pixels = Annotated[int, Field(ge=32, le=2048)]
 # The order says nothing, so that it must not tell two specs apart.
 Skipped = Annotated[Items[str], AfterValidator(lambda paths: tuple(sorted(set(paths))))]
-
-CENTER = (0.5, 0.5)
 
 
 @specification
@@ -48,6 +46,10 @@ class ImagesSpec:
         scale: to how many pixels they are scaled before a square of ``pixels`` is cropped (the papers, for aircraft:
             ``both``, 512, then 448); None for ``pixels``.
         skip: images to leave out, by their paths relative to ``Images.path``; for corrupt ones.
+        test: fraction of the images of every class that is for test, at least one, where the data set has no split of
+            its own; ``seed`` draws them. Files that are equal byte by byte are kept on one side.
+        skip_corrupt: leave out every image that cannot be decoded, with a warning that counts them. All are decoded
+            once for it.
 
     Raises:
         SpecError: a setting has the wrong type, or is out of its range.
@@ -61,6 +63,8 @@ class ImagesSpec:
     resize: Literal["shorter", "both"] = "shorter"
     scale: Pixels | None = None
     skip: Skipped = ()
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    skip_corrupt: bool = False
 
     @model_validator(mode="after")
     def _fits_together(self) -> ImagesSpec:
@@ -90,7 +94,7 @@ class ImagesSpec:
         Raises:
             FileNotFoundError, NotADirectoryError, ValueError: the data set is not there, or not whole.
         """
-        return _digest(self, list_images(self.dataset, self.root, self.skip))
+        return _digest(self, listed(self))
 
 
 class Images(Dataset):
@@ -138,21 +142,58 @@ def load_images(spec: ImagesSpec) -> Images:
         ValueError: it is another data set (the message describes the expected one), a class has no training
             image to spare, or files changed since this spec was first used.
     """
-    listing = list_images(spec.dataset, spec.root, spec.skip)
+    listing = listed(spec)
     if (now := _digest(spec, listing)) != spec.digest:
         # Otherwise a run on the new files would be filed under the name of the old ones.
         raise ValueError(
             f"the files below {listing.base} changed while this session used them (digest {spec.digest}, now {now}); "
             "make the ImagesSpec again"
         )
+    _warn(spec, listing)
     return Images(spec, listing)
+
+
+def listed(spec: ImagesSpec, whole: bool = False) -> Listing:
+    """Return the images of a spec, with a split for each.
+
+    Args:
+        spec: which.
+        whole: take the corrupt ones, too, whatever the spec says; for a check.
+
+    Raises:
+        See ``load_images``.
+    """
+    listing = list_images(spec.dataset, spec.root, spec.skip)
+    if spec.skip_corrupt and not whole:
+        listing = leave_out(listing, list(known_corrupt(listing)))
+    try:
+        return split_off(listing, spec.test, spec.seed)
+    except ValueError as error:
+        raise ValueError(f"{listing.base}: {error}") from error
+
+
+def _warn(spec: ImagesSpec, listing: Listing) -> None:
+    """Tell once what a run goes without; processes that only decode say nothing again."""
+    if multiprocessing.parent_process() is not None:
+        return
+    if listing.left_out and listing.left_out.pictures:
+        text = "; ".join(listing.left_out.lines(missed_only=True))
+        warnings.warn(f"not part of the data set in {listing.base}: {text}. See `gcplib data check`", stacklevel=3)
+    if spec.skip_corrupt and (corrupt := known_corrupt(list_images(spec.dataset, spec.root, spec.skip))):
+        warnings.warn(
+            f"{len(corrupt)} images in {listing.base} cannot be decoded and are left out: {first(list(corrupt))}. "
+            "`gcplib data check` says why",
+            stacklevel=3,
+        )
 
 
 def _digest(spec: ImagesSpec, listing: Listing) -> str:
     """Return the name of these files under the settings of a spec."""
     settings = asdict(spec)
-    # A data set may move. The files that are left tell what was skipped, as if those had never been there.
-    del settings["root"], settings["skip"]
+    # A data set may move. The files that are left tell what was skipped, as if those had never been there, and their
+    # splits tell how many are for test.
+    for name in ("root", "skip", "skip_corrupt", "test"):
+        del settings[name]
     files = list(zip(listing.paths, file_sizes(listing), listing.classes, listing.splits, strict=True))
     return digest(
         {"spec": settings, "files": files, "names": listing.names, "groups": listing.groups, "reader": DECODER}
@@ -175,62 +216,3 @@ def _hold_out(spec: ImagesSpec, listing: Listing) -> np.ndarray:
         # A generator for each class: a class more or less does not change what the others hold out.
         splits[np.random.default_rng([spec.seed, number]).permutation(places)[:count]] = "validation"
     return splits
-
-
-def decode(
-    path: Path, pixels: int, resize: str, scale: int | None = None, place: tuple[float, float] = CENTER
-) -> np.ndarray:
-    """Return an image file as (pixels, pixels, 3) uint8.
-
-    Args:
-        path: of the file.
-        pixels: side of the image.
-        resize: ``shorter`` or ``both`` sides.
-        scale: to how many pixels; None for ``pixels``.
-        place: where it is cropped, from 0 (top, left) to 1.
-
-    Raises:
-        ValueError: the file cannot be read as an image; the message names it.
-    """
-    try:
-        with Image.open(path) as file:
-            image = _to_rgb(ImageOps.exif_transpose(file))
-        short, side = min(image.size), scale or pixels
-        size = (side, side)
-        if resize == "shorter":
-            size = tuple(length * side // short for length in image.size)
-        # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks an image.
-        image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (round((length - pixels) * part) for length, part in zip(size, place[::-1], strict=True))
-        return np.asarray(image.crop((left, top, left + pixels, top + pixels)))
-    except Exception as error:  # damaged bytes raise whatever the decoder meets first
-        raise ValueError(f"{path} cannot be read as an image: {_text(error)}") from error
-
-
-def problem(path: Path) -> str | None:
-    """Return why ``decode`` would refuse a file, or None.
-
-    A JPEG is decoded at an eighth of its size: all its bytes are read, and most of the arithmetic is left out.
-    """
-    try:
-        with Image.open(path) as file:
-            file.draft(None, (1, 1))
-            _to_rgb(ImageOps.exif_transpose(file))
-    except Exception as error:  # see decode
-        return _text(error)
-    return None
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        # Pillow would clip them to white.
-        raise ValueError(f"its mode {image.mode} has more than 8 bits per channel; save it with 8")
-    if image.has_transparency_data:
-        # On white, as a viewer shows it: what lies under transparent pixels is often black or noise.
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")

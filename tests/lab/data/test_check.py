@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import re
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import trees
 from PIL import Image
 
 from gcplib.lab.cli import main
-from gcplib.lab.data import ImagesSpec, check, check_images, load_images, require_sound
-from gcplib.lab.data.images import decode, problem
+from gcplib.lab.data import ImagesSpec, check_images, load_images, require_sound, soundness, twins
+from gcplib.lab.data.decoding import decode, problem
+from gcplib.lab.data.readers import list_images
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +141,7 @@ def test_missing_and_corrupt_images_are_all_listed(tmp_path, make, cache):
     assert list(report.corrupt) == [empty, half]
     assert f"  missing: {gone}\n" in str(report)
     assert f"  corrupt: {half}: {report.corrupt[half]}\n" in str(report)
-    assert str(report).endswith("or leave them out by ImagesSpec.skip.")
+    assert str(report).endswith("leave them out by ImagesSpec.skip, or all corrupt ones by skip_corrupt.")
     assert records(cache) == []
     left = dataclasses.replace(spec, skip=(gone, empty, half))
     assert check_images(left).whole
@@ -161,6 +163,124 @@ def test_corrupt_images_stop_a_run_at_its_start(birds, cache):
     require_sound(load_images(dataclasses.replace(spec, skip=(paths[1], paths[20]))))
 
 
+def test_all_corrupt_images_can_be_skipped_at_once(birds, cache, monkeypatch):
+    spec = ImagesSpec("cub", str(birds), pixels=32, skip_corrupt=True)
+    paths = load_images(spec).listing.paths
+    assert len(paths) == 21
+    for path in (paths[1], paths[20]):
+        spoil(birds / path)
+    with pytest.warns(UserWarning, match=rf"2 images in .*birds cannot be decoded and are left out: {paths[1]}"):
+        data = load_images(dataclasses.replace(spec))
+    assert len(data) == 19
+    assert not {paths[1], paths[20]} & set(data.listing.paths)
+    named = dataclasses.replace(spec, skip=(paths[1], paths[20]))
+    assert named.digest == data.digest
+    require_sound(load_images(named))
+    # That they are corrupt is remembered until one is written anew.
+    monkeypatch.setattr(soundness, "corrupt_images", lambda listing: {})
+    with pytest.warns(UserWarning, match="2 images in"):
+        load_images(dataclasses.replace(spec))
+    content = (birds / paths[1]).read_bytes()
+    os.utime(birds / paths[1], ns=(0, 0))
+    assert content == (birds / paths[1]).read_bytes()
+    assert len(load_images(dataclasses.replace(spec))) == 21
+    # A check still reports what a run would leave out.
+    monkeypatch.undo()
+    monkeypatch.setenv("GCPLIB_CACHE", str(cache))
+    assert len(check_images(spec).corrupt) == 2
+
+
+def test_what_lies_beside_the_images_is_counted_by_reason(tmp_path):
+    root = trees.make_folder(tmp_path, {f"{split}/{name}": 3 for split in ("train", "test") for name in "ab"})
+    spec = ImagesSpec("folder", str(root), pixels=32)
+    load_images(spec)  # and no warning
+    (root / "README.md").write_text("x")
+    (root / "train" / "a" / "Thumbs.db").write_bytes(b"x")
+    (root / "train" / "__MACOSX").mkdir()
+    trees.save(root / "train" / "__MACOSX" / "._0.png", (1, 2, 3))
+    load_images(dataclasses.replace(spec))  # tables and files of systems are no loss
+    (root / "train" / "a" / "phone.cr2").write_bytes(b"x")
+    trees.save(root / "extra" / "a" / "0.png", (1, 2, 3))
+    trees.save(root / "cover.jpg", (1, 2, 3))
+    (root / "old.jpg").symlink_to(root / "nowhere.jpg")
+    with pytest.warns(
+        UserWarning, match=r"1 images outside the lists .*: cover\.jpg; 1 images in folders .*: extra/a/0"
+    ):
+        load_images(dataclasses.replace(spec))
+    text = str(check_images(spec))
+    for line in (
+        "1 images outside the lists and class folders: cover.jpg",
+        "1 images in folders that are no split or class: extra/a/0.png",
+        "1 images with a suffix that is not read: train/a/phone.cr2",
+        "1 dead links: old.jpg",
+        "1 other files: README.md",
+        "2 hidden and system files",
+    ):
+        assert f"  left out: {line}\n" in text, text
+    assert list_images("folder", root).left_out.pictures == 4
+
+
+def test_skipped_images_are_not_among_those_left_out(birds):
+    paths = load_images(ImagesSpec("cub", str(birds))).listing.paths
+    listing = load_images(ImagesSpec("cub", str(birds), skip=(paths[0],))).listing
+    assert len(listing.paths) == 20
+    assert listing.left_out.counts == {"other files": 4}
+
+
+def test_images_that_lie_beside_a_published_set_are_no_loss(tmp_path):
+    trees.make_imagenet(tmp_path)
+    trees.save(tmp_path / "test" / "ILSVRC2012_test_00000001.JPEG", (1, 2, 3))
+    spec = ImagesSpec("imagenet", str(tmp_path), pixels=32)
+    load_images(spec)
+    assert "  left out: 1 published images that have no part in it: test/ILSVRC" in str(check_images(spec))
+
+
+def test_images_that_are_there_twice_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "ab":
+            for number in range(4):
+                coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+                place = tmp_path / split / name / f"{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                coarse.resize((96, 96), Image.Resampling.BICUBIC).save(place)
+    spec = ImagesSpec("folder", str(tmp_path), pixels=32)
+    assert check_images(spec).twins == []
+    first = tmp_path / "train" / "a" / "0.png"
+    (tmp_path / "test" / "a" / "equal.png").write_bytes(first.read_bytes())
+    (tmp_path / "train" / "b" / "named.png").write_bytes((tmp_path / "train" / "a" / "1.png").read_bytes())
+    (tmp_path / "train" / "a" / "harmless.png").write_bytes((tmp_path / "train" / "a" / "2.png").read_bytes())
+    Image.open(tmp_path / "train" / "b" / "3.png").resize((80, 80)).save(
+        tmp_path / "test" / "b" / "near.jpg", quality=80
+    )
+    report = check_images(spec)
+    assert [(pair.paths, pair.equal) for pair in report.twins] == [
+        (("train/a/0.png", "test/a/equal.png"), True),
+        (("train/a/1.png", "train/b/named.png"), True),
+        (("train/b/3.png", "test/b/near.jpg"), False),
+    ]
+    text = str(report)
+    assert re.search(r"equal files: +1 pairs across splits, 1 under different labels\n", text)
+    assert re.search(r"look alike: +1 pairs across splits, 0 under different labels\n", text)
+    assert "  twice there: train/a/1.png equals train/b/named.png (a and b)\n" in text
+    assert "  twice there: train/b/3.png looks like test/b/near.jpg (train and test)\n" in text
+
+
+def test_candidates_by_bands_are_all_near_pairs():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, 60, dtype=np.uint64)
+    for place in range(1, 60, 2):
+        flips = rng.choice(64, size=place % 7, replace=False)
+        hashes[place] = hashes[place - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64))
+    near = {(i, j) for i in range(60) for j in range(i + 1, 60) if int(hashes[i] ^ hashes[j]).bit_count() <= 4}
+    assert twins.near_pairs(hashes, 4) == near
+    assert 15 < len(near) < 30
+
+
+def test_an_image_of_one_color_looks_like_no_other():
+    assert twins.fingerprint(Image.new("RGB", (90, 60), (30, 90, 200))) is None
+
+
 def test_many_corrupt_images_are_counted(birds):
     data = load_images(ImagesSpec("cub", str(birds), pixels=32))
     for path in data.listing.paths:
@@ -175,7 +295,7 @@ def test_sound_images_are_decoded_once_whatever_is_made_of_them(birds, cache, tm
     spec = ImagesSpec("cub", str(birds), pixels=32)
     require_sound(load_images(spec))
     assert len(records(cache)) == 1
-    monkeypatch.setattr(check, "problem", None)
+    monkeypatch.setattr(soundness, "problem", None)
     require_sound(load_images(dataclasses.replace(spec, pixels=64, seed=3, resize="both")))
     birds.rename(tmp_path / "moved")
     require_sound(load_images(dataclasses.replace(spec, root=str(tmp_path / "moved"))))
@@ -200,7 +320,7 @@ def test_a_check_on_demand_decodes_again(birds):
 def test_of_two_runs_that_start_together_one_checks(birds, monkeypatch):
     data = load_images(ImagesSpec("cub", str(birds), pixels=32))
     checked = []
-    monkeypatch.setattr(check, "problem", lambda path: checked.append(path))
+    monkeypatch.setattr(soundness, "problem", lambda path: checked.append(path))
     runs = [threading.Thread(target=require_sound, args=(data,)) for _ in range(3)]
     for run in runs:
         run.start()
@@ -221,10 +341,10 @@ def test_an_interrupted_check_does_not_go_on(birds, monkeypatch):
         yield next(iter(items))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(check, "problem", slow)
-    monkeypatch.setattr(check, "track", interrupted)
-    monkeypatch.setattr(check, "_BATCH", 1)
-    monkeypatch.setattr(check, "cpu_count", lambda: 1)
+    monkeypatch.setattr(soundness, "problem", slow)
+    monkeypatch.setattr(soundness, "track", interrupted)
+    monkeypatch.setattr(soundness, "_BATCH", 1)
+    monkeypatch.setattr(soundness, "cpu_count", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         require_sound(data)
     assert len(seen) < len(data)

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 from trees import COLORS, make_cub, make_folder, save
 
@@ -21,7 +21,8 @@ from gcplib.lab.data import (
     load_data,
     load_images,
 )
-from gcplib.lab.data.images import decode
+from gcplib.lab.data.decoding import decode
+from gcplib.lab.data.readers.suffixes import SUFFIXES
 
 FLAT = {"train/a": 4, "train/b": 3, "test/a": 1, "test/b": 2}
 NESTED = {f"{split}/{name}": 3 for split in ("train", "test") for name in ("cat/lion", "cat/lynx", "dog/wolf")}
@@ -193,7 +194,7 @@ def test_equal_names_in_two_coarse_classes_are_two_classes(tmp_path):
     assert data.class_names() == ["cat/lion", "cat/other", "dog/other"]
 
 
-@pytest.mark.parametrize("name", ["val", "validation"])
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "dev", "Valid"])
 def test_own_validation_images_are_used_and_none_held_out(flat, name):
     make_folder(flat, {f"{name}/b": 2})
     data = load_images(ImagesSpec("folder", str(flat), pixels=32, validation=0.5))
@@ -322,6 +323,62 @@ def test_deep_images_are_refused_not_clipped(tmp_path):
         decode(tmp_path / "deep.png", 32, "shorter")
 
 
+def test_a_thin_image_is_cut_without_being_scaled_as_a_whole(tmp_path, monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def noted(self, size, *args, **options):
+        sizes.append(size)
+        return resize(self, size, *args, **options)
+
+    save(tmp_path / "strip.png", np.random.default_rng(0).integers(0, 255, (6000, 2, 3), dtype=np.uint8))
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    assert decode(tmp_path / "strip.png", 448, "shorter").shape == (448, 448, 3)
+    assert sizes == [(448, 448)]
+
+
+EXIF = {
+    "empty": b"Exif\0\0",
+    "twice": b"Exif\0\0Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0\0\0\0\0",
+    "cut off": b"Exif\0\0II*\0\x08\0\0\0\x09\0\x12\x01\x03\0",
+    "no header": b"Exif\0\0\0\x08\0\x02\x01\x12\0\x03",
+    # A rational number where text is meant, which cannot be written again.
+    "odd tag": b"Exif\0\0II*\0\x08\0\0\0\x02\0\x0e\x01\x05\0\x01\0\0\0\x26\0\0\0\x12\x01\x03\0\x01\0\0\0"
+    b"\x03\0\0\0\0\0\0\0\x01\0\0\0\x02\0\0\0",
+}
+
+
+@pytest.mark.parametrize("block", EXIF)
+@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")
+def test_a_damaged_exif_block_is_no_damage(tmp_path, block):
+    _halves("RGB", (250, 0, 0), (0, 0, 250)).save(tmp_path / "x.jpg", exif=EXIF[block], quality=95)
+    image = decode(tmp_path / "x.jpg", 32, "both").astype(int)
+    left = (0, 0, 250) if block == "odd tag" else (250, 0, 0)  # that one is to be turned by half
+    assert np.abs(image[4:28, 6] - left).max() <= 8
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_orientations_are_those_that_pillow_knows(tmp_path, tag):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as file:
+        expected = np.asarray(ImageOps.exif_transpose(file))
+    np.testing.assert_array_equal(decode(tmp_path / "x.png", 40, "both"), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".ppm", ".jp2", ".avif", ".JPEG", ".Tif"])
+def test_less_common_suffixes_are_read(flat, suffix):
+    if suffix not in SUFFIXES and suffix.lower() in (".jp2", ".avif"):
+        pytest.skip("this Pillow is built without it")
+    kind = {".ppm": "PPM", ".jp2": "JPEG2000", ".avif": "AVIF", ".Tif": "TIFF"}.get(suffix, "JPEG")
+    Image.new("RGB", (40, 40), (250, 0, 0)).save(flat / "train" / "a" / f"x{suffix}", kind)
+    data = load_images(ImagesSpec("folder", str(flat), pixels=32))
+    place = data.listing.paths.index(f"train/a/x{suffix}")
+    assert np.abs(data.images([place])[0, 16, 16].astype(int) - (250, 0, 0)).max() <= 8
+
+
 @pytest.mark.parametrize("damage", ["empty", "text", "half", "gone"])
 def test_a_corrupt_image_is_named(flat, damage):
     data = load_images(ImagesSpec("folder", str(flat), pixels=32))
@@ -393,7 +450,11 @@ def test_a_broken_cub_is_refused(cub, change, message):
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({}, "no folder train/"),
+        ({}, "no folder train/ and no class folders here"),
+        ({"a": 3}, "a classifier needs two classes, found 1: a"),
+        ({"a": 3, "b": 0}, "the class folder b has no images"),
+        ({"": 2, "a": 3, "b": 3}, r"images outside class folders \(0\.png, 1\.png\) here"),
+        ({"birds_train": 3, "birds_test": 3}, "birds_test, birds_train are called like splits; call them train"),
         ({"train/a": 2, "train/b": 2}, "no folder test/"),
         ({"train": 0, "test/a": 1}, r"train/ has no class folders"),
         ({"train": 2, **FLAT}, r"train/ has images outside class folders 0\.png, 1\.png"),
@@ -402,16 +463,101 @@ def test_a_broken_cub_is_refused(cub, change, message):
         ({**FLAT, "test/c": 1}, "the class 'c' is in test but not in train"),
         ({**FLAT, "val/c": 1}, "the class 'c' is in validation but not in train"),
         ({"train/a": 2, "test/a": 2}, "a classifier needs two classes, found 1: a"),
-        ({**FLAT, "val/a": 1, "validation/a": 1}, "both validation/ and val/ are there"),
-        ({**FLAT, "train/c/d": 1}, "some folders of train/ hold images and others folders"),
+        ({**FLAT, "val/a": 1, "validation/a": 1}, "both val/ and validation/ are there"),
         ({**FLAT, "train/a/d": 1}, r"train/a holds both images and folders \(d\)"),
-        ({**NESTED, "train/cat/lion/young": 1}, r"train/cat/lion holds folders \(young\), one level deeper"),
+        ({**NESTED, "train/cat/lion/young": 1}, r"train/cat/lion holds both images and folders \(young\); move"),
         ({"train/a": 2, "train/b": 2, "test/x/a": 1}, "the class 'x/a' is in test but not in train"),
     ],
 )
 def test_a_broken_folder_is_refused(tmp_path, tree, message):
     make_folder(tmp_path, tree)
     with pytest.raises(ValueError, match=message + r".*The data set 'folder' is train/<class>/<image>\.jpg"):
+        load_images(ImagesSpec("folder", str(tmp_path)))
+
+
+DEEP = {"bird": 4, "cat/lion": 4, "cat/big/lynx": 4, "dog/wolf": 4}
+
+
+@pytest.mark.parametrize("splits", [("",), ("train/", "test/")])
+def test_classes_are_the_innermost_folders_at_any_depth(tmp_path, splits):
+    make_folder(tmp_path, {f"{split}{name}": count for split in splits for name, count in DEEP.items()})
+    data = load_images(ImagesSpec("folder", str(tmp_path), pixels=32))
+    assert data.class_names() == ["bird", "lynx", "lion", "wolf"]
+    assert [data.class_names("coarse")[n] for n in np.unique(data.labels("coarse"))] == ["bird", "cat", "dog"]
+    coarse = dict(zip(data.labels().tolist(), data.labels("coarse").tolist(), strict=True))
+    assert coarse == {0: 0, 1: 1, 2: 1, 3: 2}
+
+
+def _noise(root, tree):
+    rng = np.random.default_rng(0)
+    for name, count in tree.items():
+        for number in range(count):
+            save(root / name / f"{number:02d}.png", rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("share", "held"), [(0.25, [5, 2, 1]), (0.5, [10, 5, 2]), (0.01, [1, 1, 1]), (0.99, [18, 8, 2])]
+)
+def test_class_folders_without_a_split_get_one_of_every_class(tmp_path, share, held):
+    _noise(tmp_path, {"a": 20, "b": 10, "train": 4})  # a train is a class as well
+    spec = ImagesSpec("folder", str(tmp_path), pixels=32, test=share)
+    data = load_images(spec)
+    assert np.bincount(data.labels()[data.indices("test")]).tolist() == held
+    assert all(np.bincount(data.labels()[data.indices(split)], minlength=3).min() for split in ("train", "validation"))
+    assert sorted(np.concatenate([data.indices(s) for s in ("train", "validation", "test")]).tolist()) == list(
+        range(34)
+    )
+    again = load_images(dataclasses.replace(spec))
+    assert (again.indices("test") == data.indices("test")).all()
+    assert again.digest == data.digest
+
+
+def test_the_seed_draws_the_split_and_names_the_set(tmp_path):
+    _noise(tmp_path, {"a": 20, "b": 20})
+    sets = [load_images(ImagesSpec("folder", str(tmp_path), pixels=32, seed=seed)) for seed in range(4)]
+    assert len({tuple(data.indices("test").tolist()) for data in sets}) == 4
+    assert len({data.digest for data in sets}) == 4
+    other = ImagesSpec("folder", str(tmp_path), pixels=32, test=0.5)
+    assert other.digest != sets[0].digest
+
+
+def test_the_fraction_for_test_says_nothing_where_there_is_a_split(flat):
+    assert ImagesSpec("folder", str(flat), test=0.5).digest == ImagesSpec("folder", str(flat)).digest
+
+
+def test_copies_of_a_file_are_on_one_side_of_a_drawn_split(tmp_path):
+    _noise(tmp_path, {"a": 8, "b": 8})
+    for number in range(6):
+        # Within a class, and under another label.
+        shutil.copy(tmp_path / "a" / f"{number:02d}.png", tmp_path / "a" / f"copy{number}.png")
+        shutil.copy(tmp_path / "a" / f"{number:02d}.png", tmp_path / "b" / f"copy{number}.png")
+    for seed in range(5):
+        listing = load_images(ImagesSpec("folder", str(tmp_path), pixels=32, seed=seed)).listing
+        splits = dict(zip(listing.paths, listing.splits, strict=True))
+        for number in range(6):
+            names = (f"a/{number:02d}.png", f"a/copy{number}.png", f"b/copy{number}.png")
+            assert len({splits[name] for name in names}) == 1
+        assert 2 <= sum(splits[path] == "test" for path in listing.paths if path.startswith("a/")) <= 4
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"a": 5, "b": 1}, "the class 'b' has 1 image, and training, validation and test need one each"),
+        ({"a": 5, "b": 2}, "the class 'b' has 2 images, and training"),
+    ],
+)
+def test_a_class_with_too_few_images_for_a_split_is_named(tmp_path, tree, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(ImagesSpec("folder", str(_noise(tmp_path, tree))))
+
+
+def test_a_class_of_copies_cannot_be_split(tmp_path):
+    _noise(tmp_path, {"a": 5, "b": 1})
+    for number in range(4):
+        shutil.copy(tmp_path / "b" / "00.png", tmp_path / "b" / f"{number}.png")
+    with pytest.raises(ValueError, match="the class 'b' has too few images that are no copies of each other"):
         load_images(ImagesSpec("folder", str(tmp_path)))
 
 
@@ -445,6 +591,7 @@ def test_a_root_that_is_no_folder(tmp_path, dataset):
         ({"validation": 10}, "validation: should be less than 1; got 10"),
         ({"validation": float("nan")}, "validation: should be a finite number; got nan"),
         ({"validation": "0.1"}, "validation: should be a valid number; got '0.1'"),
+        ({"test": 1}, "test: should be less than 1; got 1"),
         ({"scale": 447}, "scale is 447, less than pixels, 448"),
         ({"scale": 4000}, "scale: should be less than or equal to 2048; got 4000"),
         ({"scale": 512.0}, "scale: should be a valid integer; got 512.0"),
@@ -461,7 +608,18 @@ def test_bad_settings_say_value_and_range(settings, problem):
 def test_settings_are_plain_values(tmp_path):
     spec = ImagesSpec("cub", tmp_path, np.int64(64), np.float32(0.25), np.int64(3))
     assert spec == ImagesSpec("cub", str(tmp_path), 64, 0.25, 3)
-    assert [type(value) for value in dataclasses.astuple(spec)] == [str, str, int, float, int, str, type(None), tuple]
+    assert [type(value) for value in dataclasses.astuple(spec)] == [
+        str,
+        str,
+        int,
+        float,
+        int,
+        str,
+        type(None),
+        tuple,
+        float,
+        bool,
+    ]
 
 
 @pytest.mark.parametrize("labels", ["fine", "coarse"])

@@ -65,6 +65,10 @@ TREES = {
     "elpv": Tree(
         "elpv", trees.make_elpv, ["0 %", "33 %", "67 %", "100 %"], ["functional"] * 2 + ["defective"] * 2, 6, 2
     ),
+    "grocery": Tree(
+        "grocery", trees.make_grocery, ["Granny-Smith", "Pink-Lady", "Banana"], ["Apple", "Apple", "Banana"]
+    ),
+    "csv": Tree("csv", trees.make_table, ["lion", "lynx", "wolf"], ["cat", "cat", "dog"]),
     "folder": Tree("folder", _nested, ["lion", "lynx", "wolf"], ["cat", "cat", "dog"]),
 }
 
@@ -150,7 +154,7 @@ def test_a_class_without_training_images_is_refused(tmp_path, name):
     elif tree.dataset == "elpv":
         tree.make(tmp_path, cells=[4, 4, 0, 4])
     else:
-        tree.make(tmp_path, train=[4, 4, 0], **{"val": [1, 1, 0]} if tree.dataset == "aircraft" else {})
+        tree.make(tmp_path, train=[4, 4, 0], **{"val": [1, 1, 0]} if tree.dataset in ("aircraft", "grocery") else {})
     lost = re.escape(tree.names[2])
     with pytest.raises(ValueError, match=rf"the class '{lost}' (is in test but not in train|has no images)\. The data"):
         load_images(ImagesSpec(tree.dataset, str(tmp_path)))
@@ -265,6 +269,121 @@ def test_the_labels_of_the_cars_may_lie_in_the_devkit(tmp_path):
     before = ImagesSpec("cars", str(tmp_path)).digest
     (base / "cars_test_annos_withlabels.mat").rename(base / "devkit" / "cars_test_annos_withlabels.mat")
     assert ImagesSpec("cars", str(tmp_path)).digest == before
+
+
+def test_cars_may_be_nested_and_their_lists_without_a_folder(tmp_path):
+    base = trees.make_cars(tmp_path) / "stanford_cars"
+    before = list_images("cars", tmp_path)
+    for file in (base / "devkit").iterdir():
+        file.rename(base / file.name)
+    for split in ("train", "test"):
+        (base / f"cars_{split}").rename(base / "moved")
+        (base / f"cars_{split}").mkdir()
+        (base / "moved").rename(base / f"cars_{split}" / f"cars_{split}")
+    assert guess_dataset(tmp_path) == "cars"
+    data = load_images(ImagesSpec("cars", str(tmp_path), pixels=32))
+    assert data.listing.paths == [re.sub("^(cars_[a-z]+)/", r"\1/\1/", path) for path in before.paths]
+    assert (data.listing.classes, data.listing.names) == (before.classes, before.names)
+
+
+def test_the_one_list_of_all_cars_is_read_with_its_own_folder_only(tmp_path):
+    rows = trees.fill(lambda label, split, n: tmp_path / "car_ims" / f"{split}{label}{n}.jpg", 3, train=4, test=2)
+    fields = [("relative_im_path", "O"), ("class", "O"), ("test", "O")]
+    own = [(f"car_ims/{path.name}", label + 1, int(split == "test")) for label, split, path in rows]
+    savemat(
+        tmp_path / "cars_annos.mat",
+        {"annotations": np.array([own], dtype=fields), "class_names": np.array(trees.CARS, dtype=object)},
+    )
+    assert guess_dataset(tmp_path) == "cars"
+    data = load_images(ImagesSpec("cars", str(tmp_path), pixels=32))
+    assert data.class_names() == list(trees.CARS)
+    assert len(data.indices("test")) == 6
+    middle = data.images(np.arange(len(data)))[:, 16, 16]
+    assert np.abs(middle - np.array(trees.COLORS)[data.labels()].astype(int)).max() <= 3
+    (tmp_path / "car_ims").rename(tmp_path / "cars_train")
+    with pytest.raises(
+        ValueError, match=r"cars_annos\.mat is of the images in car_ims/, which is not here.*add cars_train_annos"
+    ):
+        list_images("cars", tmp_path)
+
+
+def test_own_validation_images_of_groceries_are_used(tmp_path):
+    data = load_images(ImagesSpec("grocery", str(trees.make_grocery(tmp_path)), pixels=32))
+    assert {data.listing.paths[place].split("/")[0] for place in data.indices("validation")} == {"val"}
+    assert len(data.indices("train")) == 12
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_marks_and_line_ends_of_windows_are_no_part_of_a_table(tmp_path, end):
+    before = ImagesSpec("cub", str(trees.make_cub(tmp_path))).digest
+    for path in tmp_path.glob("*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_text().replace("\n", end).encode())
+    assert ImagesSpec("cub", str(tmp_path)).digest == before
+    trees.make_kaggle_imagenet(tmp_path / "imagenet")
+    spec = ImagesSpec("imagenet", str(tmp_path / "imagenet"))
+    before = spec.digest
+    for path in (tmp_path / "imagenet").glob("LOC_*"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_text().replace("\n", end).encode())
+    assert ImagesSpec("imagenet", spec.root).digest == before
+
+
+def _table_of(root: Path, *lines: str) -> Path:
+    for name in "abcd":
+        for number in range(4):
+            trees.save(
+                root / f"{name}{number}.png",
+                np.random.default_rng([ord(name), number]).integers(0, 255, (40, 40, 3), dtype=np.uint8),
+            )
+    (root / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+ROWS = [f"{name}{number}.png;{name.upper()}" for name in "ab" for number in range(4)]
+
+
+@pytest.mark.parametrize("header", ["file;species", "FILENAME;Class", "image;name", "filepath;label"])
+@pytest.mark.filterwarnings("ignore:not part of the data set")
+def test_a_table_without_a_split_is_split_by_the_seed(tmp_path, header):
+    root = _table_of(tmp_path, header, *ROWS)
+    assert guess_dataset(root) == guess_dataset(root / "list.csv") == "csv"
+    data = load_images(ImagesSpec("csv", str(root / "list.csv"), pixels=32))
+    assert data.class_names() == ["A", "B"]
+    assert [len(data.indices(split)) for split in ("train", "validation", "test")] == [4, 2, 2]
+    assert data.digest == ImagesSpec("csv", str(root), pixels=32).digest
+    assert data.listing.left_out.counts["images outside the lists and class folders"] == 8
+
+
+@pytest.mark.filterwarnings("ignore:not part of the data set")
+def test_the_splits_of_a_table_have_several_names(tmp_path):
+    words = ["train", "Train", "dev", "test"]
+    lines = [f"{name}{n}.png,{name},{words[n]}" for name in "ab" for n in range(4)]
+    data = load_images(ImagesSpec("csv", str(_table_of(tmp_path, "path,label,subset", *lines)), pixels=32))
+    assert [len(data.indices(split)) for split in ("train", "validation", "test")] == [4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,kind", "a0.png,a"], "no CSV whose header has a column path or file .* and a column label or class"),
+        (["path,label"], r"list\.csv lists no images"),
+        (["path,label", "a0.png,"], r"list\.csv, line 2: nothing in the column label; fill it in"),
+        (["path,label", "a0.png"], r"list\.csv, line 2: nothing in the column label"),
+        (["path,label", "a0.png,a", "a0.png,b"], r"line 3: a0\.png is in line 2 already"),
+        (["path,label", "/a0.png,a"], r"line 2: /a0\.png is no path relative to the CSV"),
+        (["path,label,split", "a0.png,a,holdout"], "line 2: the split 'holdout' is none of train, validation"),
+        (["path,label,split", "a0.png,a,train", "a1.png,b,train"], "there is no test image"),
+    ],
+)
+def test_a_broken_table_is_refused(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message + r"(.|\n)*The data set 'csv' is a CSV"):
+        list_images("csv", _table_of(tmp_path, *lines))
+
+
+def test_several_tables_must_be_told_apart(tmp_path):
+    _table_of(tmp_path, "path,label", "a0.png,a")
+    shutil.copy(tmp_path / "list.csv", tmp_path / "more.csv")
+    with pytest.raises(ValueError, match=r"several fit \(list\.csv, more\.csv\); give one of them as root"):
+        list_images("csv", tmp_path)
 
 
 def test_the_lists_of_the_dogs_may_lie_beside_them(tmp_path):
@@ -453,13 +572,13 @@ BROKEN = [
         "'707-320' has two manuf",
     ),
     ("aircraft", _edit(AIR + "variants.txt", "A300B4", "A300B4\nDR-400"), "the class 'DR-400' has no images"),
-    ("cars", _remove(CAR + "devkit/cars_meta.mat"), r"no devkit/cars_meta\.mat here or in stanford_cars/"),
+    ("cars", _remove(CAR + "devkit/cars_meta.mat"), r"no devkit/cars_meta\.mat here or in stanford_cars/, and"),
     (
         "cars",
         _remove(TEST_CARS),
         r"no cars_test_annos_withlabels\.mat here or in devkit/ \(cars_test_annos\.mat has no",
     ),
-    ("cars", _remove(CAR + "devkit/cars_train_annos.mat"), r"no cars_train_annos\.mat in"),
+    ("cars", _remove(CAR + "devkit/cars_train_annos.mat"), r"no cars_train_annos\.mat in devkit/ or here"),
     ("cars", _put(TEST_CARS, b"<html>"), r"withlabels\.mat cannot be read as a MATLAB file: "),
     ("cars", _mat(CAR + "devkit/cars_meta.mat", other=1), r"cars_meta\.mat has no variable 'class_names'"),
     (
@@ -549,6 +668,10 @@ BROKEN = [
         _put("LOC_val_solution.csv", b"a,b\n1,2\n"),
         "line 2: an ImageId and a PredictionString are exp",
     ),
+    ("grocery", _remove("val.txt"), r"no val\.txt in"),
+    ("grocery", _put("classes.csv", b"a,b\n1,2\n"), r"classes\.csv should have the columns 'Class Name \(str\)'"),
+    ("grocery", _put("test.txt", b"test/1.jpg 2 3\n"), r"test\.txt, line 1: .* should be a path, a fine and a coarse"),
+    ("grocery", _edit("train.txt", ", 0, 0", ", 7, 0"), r"of classes that classes\.csv has not: 7"),
     ("elpv", _remove("labels.csv"), r"no labels\.csv with images/ beside it"),
     ("elpv", _remove("images"), r"no labels\.csv with images/ beside it"),
     ("elpv", _put("labels.csv"), "no images are listed"),

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from gcplib.lab.data.readers import aircraft, cars, cub, dogs, elpv, folder, imagenet, inaturalist, scenes
+from gcplib.lab.data.readers import (
+    aircraft,
+    cars,
+    cub,
+    dogs,
+    elpv,
+    folder,
+    grocery,
+    imagenet,
+    inaturalist,
+    scenes,
+    table,
+)
+from gcplib.lab.data.readers.left_out import left_out
 from gcplib.lab.data.readers.listing import SPLITS, Listing, Reader, check_listing, leave_out
 
 __all__ = ["DATASETS", "SPLITS", "Listing", "guess_dataset", "list_images"]
@@ -20,6 +34,8 @@ DATASETS: Mapping[str, Reader] = {
     "imagenet": imagenet.READER,
     "elpv": elpv.READER,
     **scenes.DATASETS,
+    "grocery": grocery.READER,
+    "csv": table.READER,
     "folder": folder.READER,
 }
 
@@ -27,7 +43,8 @@ DATASETS: Mapping[str, Reader] = {
 def list_images(dataset: str, root: str | Path, skip: Sequence[str] = ()) -> Listing:
     """Return the images below ``root``, which lies as ``DATASETS[dataset]`` says, without those at the paths ``skip``.
 
-    An empty root is for data sets that are ``installed`` by a package.
+    An empty root is for data sets that are ``installed`` by a package. Images of a data set that has no split have the
+    split ``UNDECIDED``; see ``split_off``.
 
     Raises:
         FileNotFoundError, NotADirectoryError: ``root`` is no folder, or the package is not installed.
@@ -36,13 +53,15 @@ def list_images(dataset: str, root: str | Path, skip: Sequence[str] = ()) -> Lis
     """
     kind = DATASETS[dataset]
     hint = f". The data set {dataset!r} is {kind.expected}."
-    place = kind.installed() if kind.installed and not str(root).strip() else _folder(root, hint)
+    place = kind.installed() if kind.installed and not str(root).strip() else _place(root, hint, kind.file)
     try:
         listing = kind.read(place)
         check_listing(listing)
     except ValueError as error:
         raise ValueError(f"{place}: {error}{hint}") from error
-    return leave_out(listing, skip)
+    # Before any are skipped: those are left out on purpose.
+    beside = left_out(listing.base, listing.paths, kind.aside)
+    return leave_out(replace(listing, left_out=beside), skip)
 
 
 def guess_dataset(root: str | Path) -> str:
@@ -52,8 +71,12 @@ def guess_dataset(root: str | Path) -> str:
         FileNotFoundError, NotADirectoryError: ``root`` is no folder.
         ValueError: it looks like none of the data sets, or like several.
     """
-    place = _folder(root)
-    found = [name for name, dataset in DATASETS.items() if dataset.find(place)]
+    place = _place(root, file=".csv")
+    if place.is_file():
+        return "csv"
+    found = [name for name, reader in DATASETS.items() if not reader.generic and reader.find(place)]
+    # A published data set may have class folders or a table as well, and is better read as what it is.
+    found = found or [name for name, reader in DATASETS.items() if reader.generic and reader.find(place)]
     if not found:
         known = "\n".join(f"  {name}: {dataset.expected}" for name, dataset in DATASETS.items())
         raise ValueError(f"{place} looks like none of the known data sets:\n{known}")
@@ -62,10 +85,11 @@ def guess_dataset(root: str | Path) -> str:
     return found[0]
 
 
-def _folder(root: str | Path, hint: str = "") -> Path:
+def _place(root: str | Path, hint: str = "", file: str | None = None) -> Path:
+    """Return the folder, or the file of that suffix."""
     place = Path(root).expanduser()
     if not place.exists():
         raise FileNotFoundError(f"there is no folder {str(root)!r}{hint}")
-    if not place.is_dir():
+    if not place.is_dir() and place.suffix.lower() != file:
         raise NotADirectoryError(f"{str(root)!r} is a file, not a folder{hint}")
     return place

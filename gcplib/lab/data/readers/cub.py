@@ -37,4 +37,5 @@ READER = Reader(
     "train_test_split.txt, classes.txt and images/<class>/<image>.jpg",
     partial(find_folder, **_MARK),
     {"CUB-200-2011": {"train": 5994, "test": 5794, "classes": 200}},
+    aside=("segmentations",),
 )

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from gcplib.lab.data.readers.listing import Listing, Reader, first, listing_of
-from gcplib.lab.data.readers.reading import find_folder, flat_classes, read_table, rows_of, scan
+from gcplib.lab.data.readers.reading import ENCODING, find_folder, flat_classes, read_table, rows_of, scan
 
 _LABELS, _NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 
@@ -47,7 +47,7 @@ def _test(base: Path) -> dict[str, list[str]]:
             "classes; put that file beside train/ and val/, or move the images into val/<wnid>/"
         )
     found: dict[str, list[str]] = {}
-    with open(table / _LABELS, newline="", encoding="utf-8") as file:
+    with open(table / _LABELS, newline="", encoding=ENCODING) as file:
         for number, row in enumerate(csv.DictReader(file), 2):
             answer = (row.get("PredictionString") or "").split()
             if not (row.get("ImageId") and answer):
@@ -82,4 +82,5 @@ READER = Reader(
     f"{_LABELS}; {_NAMES} gives the classes names",
     _find,
     {"ImageNet (ILSVRC 2012)": {"train": 1281167, "test": 50000, "classes": 1000}},
+    aside=("test",),
 )

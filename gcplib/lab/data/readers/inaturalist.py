@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gcplib.lab.data.readers.listing import Listing, Reader, first, listing_of
-from gcplib.lab.data.readers.reading import existing, flat_classes, rows_of, scan
+from gcplib.lab.data.readers.reading import ENCODING, existing, flat_classes, rows_of, scan
 
 # 2017 to 2019 come with tables in COCO's format, 2021 with folders that are named after the whole taxonomy.
 # The archives' own names, and those that torchvision gives them. The small training set is for want of the large one.
@@ -100,7 +100,7 @@ def _table(path: Path) -> dict[str, Any]:
 
 def _json(path: Path, kind: type) -> Any:
     try:
-        value = json.loads(existing(path).read_text(encoding="utf-8"))
+        value = json.loads(existing(path).read_text(encoding=ENCODING))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path.name} is not valid JSON: {error}") from error
     if not isinstance(value, kind):
@@ -121,4 +121,6 @@ READER = Reader(
         "iNaturalist 2021": {"train": 2686843, "test": 100000, "classes": 10000},
         "iNaturalist 2021 mini": {"train": 500000, "test": 100000, "classes": 10000},
     },
+    # The small part of 2021 beside the large one, and images whose labels are secret.
+    aside=(*_MINI, "test", "public_test", "2021_test", "test2017", "test2018", "test2019"),
 )

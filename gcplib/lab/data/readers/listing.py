@@ -11,7 +11,10 @@ from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
+from gcplib.lab.data.readers.left_out import LeftOut
+
 SPLITS = ("train", "validation", "test")
+UNDECIDED = ""  # the split of images whose data set has none, until it is drawn
 _SHOWN = 5
 
 
@@ -26,6 +29,7 @@ class Listing:
     names: list[str]  # of the classes
     groups: list[str] | None  # the coarse class of every class, or None where it has none
     edition: str | None = None  # which of the published data sets it is, where there are several
+    left_out: LeftOut | None = None  # what else lies there
 
 
 class Reader(NamedTuple):
@@ -37,6 +41,9 @@ class Reader(NamedTuple):
     # Counts of train, test, images and classes of the data sets as published, by name.
     published: Mapping[str, Mapping[str, int]] = {}
     installed: Callable[[], Path] | None = None  # where a package put the data set, for an empty root
+    aside: tuple[str, ...] = ()  # folders that are published with it and have no part in it
+    generic: bool = False  # whether the files of another data set may be read by it, too
+    file: str | None = None  # suffix of the file that may be given for the folder
 
 
 def listing_of(
@@ -111,10 +118,10 @@ def check_listing(listing: Listing) -> None:
         raise ValueError(f"a classifier needs two classes, found {len(listing.names)}: {first(listing.names)}")
     counts = Counter(zip(listing.splits, listing.classes, strict=True))
     for number, name in enumerate(listing.names):
-        held = [split for split in SPLITS if counts[split, number]]
+        held = [split for split in (*SPLITS, UNDECIDED) if counts[split, number]]
         if not held:
             raise ValueError(f"the class {name!r} has no images")
-        if "train" not in held:
+        if "train" not in held and UNDECIDED not in held:
             raise ValueError(f"the class {name!r} is in {held[-1]} but not in train")
-    if "test" not in listing.splits:
+    if not {"test", UNDECIDED} & set(listing.splits):
         raise ValueError("there is no test image")

@@ -7,9 +7,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gcplib.lab.data.readers.left_out import is_shown
 from gcplib.lab.data.readers.listing import first
+from gcplib.lab.data.readers.suffixes import SUFFIXES
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+# A byte order mark, which Windows puts first in a text, is no part of it.
+ENCODING = "utf-8-sig"
+
+_CALLED = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {name: split for split, names in _CALLED.items() for name in names}
+
+
+def split_of(name: str) -> str | None:
+    """Return which split people call by a name, or None.
+
+    >>> split_of("Valid")
+    'validation'
+    """
+    return _SPLIT_OF.get(name.strip().lower())
+
+
+def names_of(keys: Sequence[tuple[str, ...]]) -> tuple[dict[tuple[str, ...], str], list[str] | None]:
+    """Return the names of classes by their keys, (class,) or (coarse, ..., class), and the coarse classes, if any."""
+    # Two coarse classes may each have a class "other".
+    short = len({key[-1] for key in keys}) == len(keys)
+    names = {key: key[-1] if short else "/".join(key) for key in keys}
+    return names, [key[0] for key in keys] if max(map(len, keys)) > 1 else None
 
 
 def find_folder(root: Path, places: Sequence[str], mark: str) -> Path | None:
@@ -34,7 +61,7 @@ def existing(path: Path) -> Path:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that are not empty."""
-    for number, line in enumerate(existing(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(existing(path).read_text(encoding=ENCODING).splitlines(), 1):
         if line.strip():
             yield number, line.strip()
 
@@ -80,13 +107,27 @@ def flat_classes(root: Path, split: str = ".") -> dict[str, list[str]]:
     return {name: paths for (name,), paths in class_folders(root, split, depth=1).items()}
 
 
-def class_folders(root: Path, split: str, depth: int = 2) -> dict[tuple[str, ...], list[str]]:
-    """Return the images of every class of a split, as paths below ``root``; a key is (class,) or (coarse, class)."""
+def class_folders(
+    root: Path, split: str = ".", depth: int | None = None, within: Sequence[str] | None = None
+) -> dict[tuple[str, ...], list[str]]:
+    """Return the images of every class of a split, as paths below ``root``.
+
+    Args:
+        root: the folder of the data set.
+        split: the folder of the split in it.
+        depth: how many folders deep the classes may lie; None for any depth.
+        within: which of its folders to look into; None for all.
+
+    Returns:
+        Images by the names of the folders down to theirs: (class,), (coarse, class) and so on.
+    """
     found: dict[tuple[str, ...], list[str]] = {}
     keys: list[tuple[str, ...]] = [()]
     for key in keys:  # grows by the folders within
         folder = PurePosixPath(split, *key)
         inner, images = scan(root / folder)
+        if not key and within is not None:
+            inner = [name for name in inner if name in within]
         if not key and (images or not inner):
             raise ValueError(
                 f"{split}/ has {'images outside' if images else 'no'} class folders {first(images)}".rstrip()
@@ -94,14 +135,14 @@ def class_folders(root: Path, split: str, depth: int = 2) -> dict[tuple[str, ...
         if len(key) == depth and inner:
             raise ValueError(f"{folder} holds folders ({first(inner)}), one level deeper than is understood")
         if inner and images:
-            raise ValueError(f"{folder} holds both images and folders ({first(inner)})")
+            raise ValueError(
+                f"{folder} holds both images and folders ({first(inner)}); move the images into a folder of their own"
+            )
         if not (inner or images):
             raise ValueError(f"the class folder {folder} has no images ({', '.join(sorted(SUFFIXES))})")
         keys += [(*key, name) for name in inner]
         if images:
             found[key] = [f"{folder}/{image}" for image in images]
-    if len(set(map(len, found))) > 1:
-        raise ValueError(f"some folders of {split}/ hold images and others folders")
     return found
 
 
@@ -114,7 +155,7 @@ def scan(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the images in a folder, sorted."""
     with os.scandir(folder) as entries:
         # Hidden files are what file managers leave behind, some of them with names like ._bird.jpg.
-        shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        shown = sorted((entry for entry in entries if is_shown(entry.name)), key=lambda entry: entry.name)
     folders = [entry.name for entry in shown if entry.is_dir()]
     # A dead link is kept, so that it is reported as missing.
     images = [e.name for e in shown if not e.is_dir() and os.path.splitext(e.name)[1].lower() in SUFFIXES]
