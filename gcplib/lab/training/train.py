@@ -87,7 +87,7 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
             "gpu": gpu,
             "devices": fabric.world_size,
         }
-        writer.finish(result, last, places["test"], source.labels, dataset.class_names(spec.labels))
+        writer.finish(result, last, dataset)
         if stop():  # asked during the last evaluation: this run is whole, but no other may begin
             raise Stopped(143 if fabric.is_global_zero else 0)
 
