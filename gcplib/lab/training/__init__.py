@@ -1,7 +1,7 @@
 """Training: specs, cached features, the loop, and runs as files."""
 
 from gcplib.lab.training.engine import Engine, PeerLost
-from gcplib.lab.training.features import cache_features
+from gcplib.lab.training.features import cache_all_features, cache_features
 from gcplib.lab.training.recipe import PoolSwitch, Recipe, learning_rate_factor
 from gcplib.lab.training.runs import Run, ensure, ensure_all, metrics_table, results_table
 from gcplib.lab.training.spec import RunSpec
@@ -13,6 +13,7 @@ __all__ = [
     "Recipe",
     "Run",
     "RunSpec",
+    "cache_all_features",
     "cache_features",
     "ensure",
     "ensure_all",

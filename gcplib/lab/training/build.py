@@ -29,7 +29,8 @@ def _make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
 
 def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True) -> nn.Module:
     """Return what a run of the ``full`` stage trains from ``epoch`` on, without ``load`` with a backbone at random."""
-    backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, spec.backbone_options, load)
+    options, pixels = spec.backbone_options, spec.data.pixels
+    backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, options, load, pixels)
     return build_model(backbone, _make_pool(spec, backbone.out_channels, epoch), classes, spec.systems)
 
 

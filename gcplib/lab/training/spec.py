@@ -60,7 +60,7 @@ class RunSpec:
     stage: Literal["head", "full"] = "head"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     backbone: str = "tf_efficientnet_lite0"
-    stride: PositiveInt = 16
+    stride: int | None = None
     pretrained: bool | str = True
     backbone_options: dict[str, JsonValue] = field(default_factory=dict)
     data: DataSpec = field(default_factory=TypefacesSpec)
