@@ -41,22 +41,20 @@ def features_of(spec: RunSpec) -> tuple:
 
 def describe(spec: RunSpec, class_names: list[str]) -> dict:
     """Return what one must know to use the network of a run: its classes, how images are prepared, its backbone."""
-    options = json.dumps(spec.backbone_options, sort_keys=True)
     return {
         "classes": class_names,
         **{key: getattr(spec.data, key, None) for key in ("pixels", "resize", "scale")},
-        **_constants(spec.backbone, spec.pretrained, spec.stride, options),
         "backbone": spec.backbone,
-        "stride": spec.stride,
+        **_constants(spec.backbone, spec.pretrained, spec.stride, json.dumps(spec.backbone_options)),
         "gcplib": importlib.metadata.version("gcplib"),
     }
 
 
 @functools.cache  # many runs have one backbone
-def _constants(backbone: str, pretrained: bool | str, stride: int, options: str) -> dict[str, list[float]]:
+def _constants(backbone: str, pretrained: bool | str, stride: int | None, options: str) -> dict:
     with torch.random.fork_rng(devices=[]):
         made = create_backbone(backbone, pretrained, stride, json.loads(options), load=False)
-    return {"mean": list(made.mean), "std": list(made.std)}
+    return {"stride": made.stride, "mean": list(made.mean), "std": list(made.std)}
 
 
 def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:

@@ -185,7 +185,7 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
 
 
 def _cached() -> set[Path]:
-    return set(cache_dir().glob("features-*.safetensors"))
+    return set(cache_dir().glob("features-*"))
 
 
 def _about_features(source: Source, count: int, before: set[Path]) -> str:

@@ -177,10 +177,10 @@ def test_a_dry_run_of_a_head_tells_of_features_rates_and_results(tmp_path, own_r
     command = ["train", "--config", str(tmp_path / "spec.yaml"), "--dry-run", "--accelerator", "cpu"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    (file,) = (tmp_path / "cache").glob("features-*.safetensors")
+    (file,) = (tmp_path / "cache").glob("features-*")
     size = 21 * 112 * 4 * 4 * 4
     assert f"features: {size / 1e9:.3g} GB in {tmp_path / 'cache'}, now written: {file.name}" in out
-    assert file.stat().st_size == pytest.approx(size, rel=0.01)
+    assert sum(part.stat().st_size for part in file.iterdir()) == pytest.approx(size, rel=0.05)
     assert "advice: recipe.learning_rate 0.2 is the default, for heads on typefaces; try " in out
     assert f"results go to: {own_runs / 'train' / spec.name}" in out
     assert not own_runs.exists()
