@@ -53,7 +53,7 @@ class Run:
             FileNotFoundError: no finished run is there.
         """
         given = Path(path).expanduser()
-        directory = given if given.is_dir() else runs_dir() / "train" / given
+        directory = given.absolute() if given.is_dir() else runs_dir() / "train" / given
         if not all((directory / name).is_file() for name in ("spec.yaml", "result.json")):
             known = "; give a folder with a result.json, or the name of one in " + str(runs_dir() / "train")
             begun = "; the command that began it continues it" if (directory / "spec.yaml").is_file() else known

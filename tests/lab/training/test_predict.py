@@ -85,7 +85,7 @@ def test_a_folder_is_all_that_a_run_needs(full, own_runs, tmp_path, monkeypatch,
     known = {"pixels": 64, "resize": "shorter", "scale": 72, "backbone": "test_resnet", "stride": 16}
     known |= {key: list(getattr(again.load_model().backbone, key)) for key in ("mean", "std")}
     assert again.description == known | {"classes": data.class_names(), "gcplib": __version__}
-    assert main(["export", moved, "--output", "model.onnx"]) == 0
+    assert main(["export", str(moved), "--output", "model.onnx"]) == 0
 
 
 def test_names_that_look_like_numbers_or_nothing_stay_names(own_runs, tmp_path, full):
