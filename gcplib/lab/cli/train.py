@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     change = "change one field; dots go into nested ones; may be repeated"
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help=change)
     add("--list", action="store_true", help="list the recipes, or describe the one of --config, and do nothing else")
-    add("--dry-run", action="store_true", help="check the data, take a few steps, and write nothing")
+    add("--dry-run", action="store_true", help="check the data, take a few steps, and train nothing")
     add("--accelerator", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     add("--devices", type=int, default=1, metavar="N", help="GPUs, or processes on a CPU (default: %(default)s)")
     add("--loaders", type=int, metavar="N", help="processes per device that decode images")
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gcplib.lab.training.engine import PeerLost, cached_fabric
     from gcplib.lab.training.loop import Stopped
     from gcplib.lab.training.published import list_recipes, load_recipe
+    from gcplib.lab.training.runs import run_directory
     from gcplib.lab.training.train import dry_run
 
     if arguments.list:
@@ -49,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.dry_run:
             found = dry_run(spec, cached_fabric(engine, spec.recipe.precision), engine)
-            title = "Dry run, nothing is written"
+            found["results go to"] = run_directory(spec)
+            title = "Dry run, nothing is written" + (" but features" if spec.stage == "head" else "")
         else:
             trained = ensure(spec, engine)
             found, title = trained.result, f"Run: {trained.directory}"

@@ -1,5 +1,9 @@
 """What a run trains, and with what: network, optimizer and batches, from its spec."""
 
+import functools
+import importlib.metadata
+import json
+
 import torch
 from lightning_fabric import Fabric
 from torch import nn
@@ -14,7 +18,7 @@ from gcplib.lab.training.systems import build_head, build_model
 from gcplib.models import create_backbone
 from gcplib.nn import create_pool
 
-__all__ = ["features_of", "make_network", "set_up", "switch_pool"]
+__all__ = ["describe", "features_of", "make_network", "set_up", "switch_pool"]
 
 
 def _make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
@@ -33,6 +37,24 @@ def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True)
 def features_of(spec: RunSpec) -> tuple:
     """Return what names the features of a run: the arguments of ``cache_features`` after the data."""
     return spec.backbone, spec.stride, spec.pretrained, spec.backbone_options, "views" in spec.systems
+
+
+def describe(spec: RunSpec, class_names: list[str]) -> dict:
+    """Return what one must know to use the network of a run: its classes, how images are prepared, its backbone."""
+    return {
+        "classes": class_names,
+        **{key: getattr(spec.data, key, None) for key in ("pixels", "resize", "scale")},
+        "backbone": spec.backbone,
+        **_constants(spec.backbone, spec.pretrained, spec.stride, json.dumps(spec.backbone_options)),
+        "gcplib": importlib.metadata.version("gcplib"),
+    }
+
+
+@functools.cache  # many runs have one backbone
+def _constants(backbone: str, pretrained: bool | str, stride: int | None, options: str) -> dict:
+    with torch.random.fork_rng(devices=[]):
+        made = create_backbone(backbone, pretrained, stride, json.loads(options), load=False)
+    return {"stride": made.stride, "mean": list(made.mean), "std": list(made.std)}
 
 
 def switch_pool(state: TrainingState, spec: RunSpec, epoch: int) -> None:

@@ -1,12 +1,10 @@
 """Runs as files: a finished run is read, an unfinished one continued, a missing one trained."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,64 +12,17 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import nn
 
 from gcplib.lab.data import load_data
 from gcplib.lab.data.workers import main_hidden
 from gcplib.lab.files import cache_dir, runs_dir
 from gcplib.lab.progress import track
-from gcplib.lab.training.build import features_of, make_network
+from gcplib.lab.training.build import features_of
 from gcplib.lab.training.engine import Engine, PeerLost, cached_fabric, stop_with_parent
 from gcplib.lab.training.features import cache_features
+from gcplib.lab.training.predict import Run
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.train import train
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run on disk.
-
-    Its directory has ``spec.yaml``, ``metrics.csv``, ``result.json``, ``model.safetensors``, and ``predictions.csv``
-    (image, true and predicted class on the test set).
-    """
-
-    spec: RunSpec
-    directory: Path
-
-    @cached_property
-    def result(self) -> dict:
-        """Outcome (``finished`` or ``diverged``), accuracies in percent, times, versions."""
-        return json.loads((self.directory / "result.json").read_text())
-
-    @cached_property
-    def metrics(self) -> pd.DataFrame:
-        """One row per epoch."""
-        return pd.read_csv(self.directory / "metrics.csv")
-
-    @cached_property
-    def predictions(self) -> pd.DataFrame:
-        """One row per test image: ``image``, ``label``, ``prediction``."""
-        return pd.read_csv(self.directory / "predictions.csv")
-
-    def load_model(self, whole: bool = False) -> nn.Module:
-        """Return the trained network: a whole ``Model`` of the ``full`` stage, a ``Head`` of the ``head`` stage.
-
-        With ``whole``, that head stands behind its pretrained backbone.
-        """
-        weights = load_file(self.directory / "model.safetensors")
-        classes = len(next(value for name, value in weights.items() if name.endswith("classifier.bias")))
-        trained_all = self.spec.stage == "full"
-        model = make_network(self.spec, classes, self.spec.recipe.epochs - 1, load=whole and not trained_all)
-        (model if trained_all else model.head).load_state_dict(weights)
-        return (model if trained_all or whole else model.head).eval()
-
-    @property
-    def class_names(self) -> list[str]:
-        """The names of the classes, in the order of the logits."""
-        with safe_open(self.directory / "model.safetensors", "pt") as weights:
-            return json.loads(weights.metadata()["classes"])
 
 
 def run_directory(spec: RunSpec) -> Path:

@@ -14,11 +14,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gcplib.lab.data import ImagesSpec
 from gcplib.lab.data.rendering import SPLITS
+from gcplib.lab.files import cache_dir
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import set_up, switch_pool
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.loop import EVAL_BATCH, Diverged, Stopped, accuracy, evaluate, plan_epoch, top5, train_epoch
+from gcplib.lab.training.recipe import Recipe
+from gcplib.lab.training.sources import Source
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, latest_checkpoint
 from gcplib.lab.training.writer import RunWriter
@@ -87,7 +91,7 @@ def train(spec: RunSpec, directory: Path, fabric: Fabric, engine: Engine) -> Non
             "gpu": gpu,
             "devices": fabric.world_size,
         }
-        writer.finish(result, last, places["test"], source.labels, dataset.class_names(spec.labels))
+        writer.finish(result, last, dataset)
         if stop():  # asked during the last evaluation: this run is whole, but no other may begin
             raise Stopped(143 if fabric.is_global_zero else 0)
 
@@ -144,14 +148,16 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 
 def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
-    """Take one step with the pool of every phase of a run, then a timed one, evaluate a batch, and write nothing.
+    """Take one step with the pool of every phase, then a timed one, evaluate a batch, and write at most features.
 
     Returns:
-        Counts of images and classes, parameters, seconds per step, hours for the whole run, GPU memory in GB.
+        Counts of images and classes, parameters, seconds per step, hours for the whole run, GPU memory in GB, the
+        features of the ``head`` stage, and advice.
 
     Raises:
         Diverged: the first steps are not finite. Whatever training would raise at its start.
     """
+    cached = _cached()
     state, dataset, source = set_up(spec, fabric, engine)
     places = {split: torch.as_tensor(dataset.indices(split)) for split in SPLITS}
     steps = len(plan_epoch(places["train"], spec.recipe, spec.seed, 0))
@@ -173,4 +179,27 @@ def dry_run(spec: RunSpec, fabric: Fabric, engine: Engine) -> dict:
         "seconds per step": seconds,
         "hours for all epochs, without evaluation": seconds * steps * spec.recipe.epochs / 3600,
         "GPU memory in GB": torch.cuda.max_memory_allocated() / 1e9 if fabric.device.type == "cuda" else None,
+        "features": _about_features(source, len(dataset), cached) if spec.stage == "head" else None,
+        "advice": _advice(spec),
     }
+
+
+def _cached() -> set[Path]:
+    return set(cache_dir().glob("features-*"))
+
+
+def _about_features(source: Source, count: int, before: set[Path]) -> str:
+    size = source.inputs(torch.tensor([0])).nbytes * count / 1e9
+    new = ", ".join(sorted(path.name for path in _cached() - before))
+    return f"{size:.3g} GB in {cache_dir()}, " + (f"now written: {new}" if new else "there before")
+
+
+def _advice(spec: RunSpec) -> str | None:
+    """Return which rates to try where the default was meant for something else."""
+    if not isinstance(spec.data, ImagesSpec) or spec.recipe.learning_rate != Recipe().learning_rate:
+        return None
+    rates = "RATES_HEAD" if spec.stage == "head" else "0.001, 0.003 and 0.01"
+    return (
+        f"recipe.learning_rate {spec.recipe.learning_rate} is the default, for heads on typefaces; try {rates} too, "
+        "and keep the one with the best validation accuracy"
+    )

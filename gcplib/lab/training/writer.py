@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 from lightning_fabric import Fabric
@@ -13,8 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from gcplib.lab.data import Images, Typefaces
 from gcplib.lab.files import write_atomic, write_text
 from gcplib.lab.progress import progress_wanted, track
+from gcplib.lab.training.build import describe
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.spec import RunSpec
 from gcplib.lab.training.state import TrainingState, save_checkpoint
@@ -91,19 +94,29 @@ class RunWriter:
             free = "free some space, or the run may have to start from its last checkpoint"
             warnings.warn(f"{self.directory.name}: could not write ({error}); going on: {free}", stacklevel=2)
 
-    def finish(self, result: dict, logits: Tensor | None, test: Tensor, labels: Tensor, class_names: list[str]) -> None:
+    def finish(self, result: dict, logits: Tensor | None, dataset: Typefaces | Images) -> None:
         """Write the results; ``result.json`` last, for its presence says that the run is whole."""
         if self.fabric.is_global_zero:
             self._write_metrics()
             if logits is not None:
-                found = {"image": test, "label": labels[test], "prediction": logits.argmax(1)}
-                write_text(self.directory / "predictions.csv", pd.DataFrame(found).to_csv(index=False))
+                table = _predictions(logits, dataset, self.spec.labels)
+                write_text(self.directory / "predictions.csv", table.to_csv(index=False))
                 weights = {name: value.contiguous() for name, value in self.state.evaluated.state_dict().items()}
+                known = describe(self.spec, dataset.class_names(self.spec.labels))
                 with write_atomic(self.directory / "model.safetensors") as temporary:
-                    save_file(weights, temporary, {"classes": json.dumps(class_names)})
+                    save_file(weights, temporary, {name: json.dumps(value) for name, value in known.items()})
             write_text(self.directory / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
             for path in self.directory.glob("checkpoint-*.pt"):
                 path.unlink()
             if self.tensorboard is not None:
                 self.tensorboard.close()
         self.fabric.barrier()
+
+
+def _predictions(logits: Tensor, dataset: Typefaces | Images, kind: str) -> pd.DataFrame:
+    places, predicted, names = dataset.indices("test"), logits.argmax(1).numpy(), np.array(dataset.class_names(kind))
+    labels = dataset.labels(kind)[places]
+    found = {"image": places, "label": labels, "prediction": predicted}
+    if isinstance(dataset, Images):
+        found["file"] = [dataset.listing.paths[place] for place in places]
+    return pd.DataFrame(found | {"label_name": names[labels], "prediction_name": names[predicted]})
