@@ -166,7 +166,7 @@ def is_paths(X: Any) -> bool:
 
 def features_of_paths(paths: list, backbone: str, stride: int | None, pixels: int) -> Tensor:
     """Return the features ``(n, C, H, W)`` of image files, as ``gcplib.create_backbone`` gives them."""
-    from gcplib.lab.data.images import decode
+    from gcplib.decoding import decode
     from gcplib.models import create_backbone
 
     network = create_backbone(backbone, stride=stride, pixels=pixels).eval()

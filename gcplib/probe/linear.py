@@ -80,22 +80,22 @@ class LinearProbe(Probe):
         self.scale_ = float(spread) or 1.0
         V = (vectors - self.mean_) / self.scale_
         rotation = _rotation(V)
-        V = (V if rotation is None else V @ rotation).numpy()
+        rows = (V if rotation is None else V @ rotation).numpy()
         last: list[LogisticRegression] = []
 
         def score(C: float) -> tuple[float, float]:
             model = self._regression(C)
             if last:  # a neighbor's solution is near
                 model.coef_, model.intercept_ = last[-1].coef_.copy(), last[-1].intercept_.copy()
-            _fit(model, V[inner], codes[inner])
+            _fit(model, rows[inner], codes[inner])
             last.append(model)
-            scores = model.decision_function(V[outer])
+            scores = model.decision_function(rows[outer])
             scores = np.stack([-scores / 2, scores / 2], 1) if scores.ndim == 1 else scores
             return validation_score(torch.from_numpy(scores), codes[outer])
 
         self.C_, self.search_, self.at_end_ = search(self.C, score)
         model = self._regression(self.C_)
-        _fit(model, V, codes)
+        _fit(model, rows, codes)
         weight = torch.from_numpy(model.coef_).float()
         weight = weight if rotation is None else weight @ rotation.T
         bias = torch.from_numpy(np.atleast_1d(model.intercept_)).float()

@@ -103,7 +103,8 @@ class TrainedProbe(Probe):
         self.n_iter_ = self.epochs
 
     def _standardize(self, X: Tensor, places: np.ndarray) -> None:
-        total, square, count = 0.0, 0.0, 0
+        total = square = torch.zeros(()).double()
+        count = 0
         for start in range(0, len(places), BATCH):
             rows = self._maps(X[torch.from_numpy(places[start : start + BATCH])]).transpose(0, 1).flatten(1).double()
             total, square, count = total + rows.sum(1), square + rows.square().sum(1), count + rows.shape[1]

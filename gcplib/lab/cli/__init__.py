@@ -67,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="gcplib", description=about)
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    added = {module: _add(commands, module) for module in (data, probe, train, predict, export, study, report, bench, docs)}
+    added = {
+        module: _add(commands, module) for module in (data, probe, train, predict, export, study, report, bench, docs)
+    }
     _add(added[data].add_subparsers(title="commands", metavar="COMMAND"), check)
     return parser
 

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
+from gcplib.decoding import CENTER, DECODER, decode
 from gcplib.lab.data.dataset import Dataset, Seed
-from gcplib.lab.data.decoding import CENTER, DECODER, decode
 from gcplib.lab.data.readers import DATASETS, Listing, list_images
 from gcplib.lab.data.readers.listing import file_sizes, first, leave_out
 from gcplib.lab.data.readers.splitting import split_off

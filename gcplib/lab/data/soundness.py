@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gcplib.lab.data.decoding import DECODER, problem
+from gcplib.decoding import DECODER, problem
 from gcplib.lab.data.readers import Listing
 from gcplib.lab.data.readers.listing import file_sizes
 from gcplib.lab.files import cache_dir, digest, locked, write_json

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gcplib.lab.data.images import decode
+from gcplib.decoding import decode
 from gcplib.lab.data.readers.reading import SUFFIXES
 from gcplib.lab.files import runs_dir
 from gcplib.lab.machine import cpu_count

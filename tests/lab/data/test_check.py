@@ -14,9 +14,9 @@ import pytest
 import trees
 from PIL import Image
 
+from gcplib.decoding import decode, problem
 from gcplib.lab.cli import main
 from gcplib.lab.data import ImagesSpec, check_images, load_images, require_sound, soundness, twins
-from gcplib.lab.data.decoding import decode, problem
 from gcplib.lab.data.readers import list_images
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 from trees import COLORS, make_cub, make_folder, save
 
+from gcplib.decoding import decode
 from gcplib.lab.data import (
     Images,
     ImagesSpec,
@@ -21,8 +22,7 @@ from gcplib.lab.data import (
     load_data,
     load_images,
 )
-from gcplib.lab.data.decoding import decode
-from gcplib.lab.data.readers.suffixes import SUFFIXES
+from gcplib.suffixes import SUFFIXES
 
 FLAT = {"train/a": 4, "train/b": 3, "test/a": 1, "test/b": 2}
 NESTED = {f"{split}/{name}": 3 for split in ("train", "test") for name in ("cat/lion", "cat/lynx", "dog/wolf")}

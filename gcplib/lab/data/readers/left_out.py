@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcplib.lab.data.readers.suffixes import PICTURES, SUFFIXES
+from gcplib.suffixes import PICTURES, SUFFIXES
 
 __all__ = ["LeftOut", "is_shown", "left_out"]
 

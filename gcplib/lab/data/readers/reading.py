@@ -9,7 +9,7 @@ from typing import Any
 
 from gcplib.lab.data.readers.left_out import is_shown
 from gcplib.lab.data.readers.listing import first
-from gcplib.lab.data.readers.suffixes import SUFFIXES
+from gcplib.suffixes import SUFFIXES
 
 # A byte order mark, which Windows puts first in a text, is no part of it.
 ENCODING = "utf-8-sig"

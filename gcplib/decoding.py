@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gcplib.lab.data.readers.suffixes import register_heif
+from gcplib.suffixes import register_heif
 
 __all__ = ["CENTER", "DECODER", "decode", "problem"]
 
@@ -19,6 +19,8 @@ CENTER = (0.5, 0.5)
 
 # Pixels that a shrunken image keeps, enough to tell it from others.
 _LEAST = 64
+# Images of more than so many squares side by side are thin.
+_THIN = 8
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,12 +56,16 @@ def decode(
         short, side = min(image.size), scale or pixels
         size = (side, side)
         if resize == "shorter":
-            size = tuple(length * side // short for length in image.size)
+            size = (image.width * side // short, image.height * side // short)
         left, top = (round((length - pixels) * part) for length, part in zip(size, place[::-1], strict=True))
-        # Only what is kept is scaled: a strip of 2 x 6000 pixels would be scaled to a gigabyte otherwise.
+        # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks an image.
+        if size[0] * size[1] <= _THIN * side**2:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+            return np.asarray(image.crop((left, top, left + pixels, top + pixels)))
+        # Only what is kept is scaled: a strip of 2 x 6000 pixels would be scaled to a gigabyte otherwise. Elsewhere the
+        # last bit is that of the papers' code.
         wide, high = (old / new for old, new in zip(image.size, size, strict=True))
         box = (left * wide, top * high, (left + pixels) * wide, (top + pixels) * high)
-        # Bilinear, as in the papers' code; Pillow widens the filter when it shrinks an image.
         return np.asarray(image.resize((pixels, pixels), Image.Resampling.BILINEAR, box))
     except Exception as error:  # damaged bytes raise whatever the decoder meets first
         raise ValueError(f"{path} cannot be read as an image: {_text(error)}") from error
@@ -93,7 +99,7 @@ def _upright(file: Image.Image) -> Image.Image:
     """
     file.load()
     try:
-        turn = _TURNS.get(file.getexif().get(_ORIENTATION))
+        turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged block raises whatever its reader meets first; the image is shown as it lies
         turn = None
     image = _to_rgb(file)
