@@ -198,7 +198,7 @@ def _advice(spec: RunSpec) -> str | None:
     """Return which rates to try where the default was meant for something else."""
     if not isinstance(spec.data, ImagesSpec) or spec.recipe.learning_rate != Recipe().learning_rate:
         return None
-    rates = "RATES_HEAD" if spec.stage == "head" else "0.001, 0.003 and 0.01"
+    rates = "0.05 and 0.1 (for gap 0.5)" if spec.stage == "head" else "0.001, 0.003 and 0.01"
     return (
         f"recipe.learning_rate {spec.recipe.learning_rate} is the default, for heads on typefaces; try {rates} too, "
         "and keep the one with the best validation accuracy"

@@ -181,3 +181,13 @@ def test_other_errors_stay_what_they_are(tmp_path):
     text = "no peer, and no socket, has to do with shapes that do not fit"
     with pytest.raises(RuntimeError, match=f"^{text}$"), _alone(tmp_path / "run", TWO):
         raise RuntimeError(text)
+
+
+def test_a_job_of_a_cluster_with_fewer_tasks_than_devices_is_refused(tmp_path):
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
+    job |= {"SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "GCPLIB_RUNS": str(tmp_path)}
+    command = [sys.executable, "-m", "gcplib", "train", "--accelerator", "cpu", "--devices", "2"]
+    done = subprocess.run(command, env=os.environ | job, capture_output=True, text=True, timeout=5 * MINUTE)
+    assert done.returncode == 2
+    assert "2 devices were asked for, and the cluster's job has 1 process; start one task per device" in done.stderr
+    assert not list(tmp_path.iterdir())

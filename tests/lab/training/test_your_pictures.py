@@ -33,7 +33,7 @@ def test_the_page_leads_from_a_folder_to_an_answer(stage, own_runs, tmp_path, mo
 
     def own(text):
         """The names on the page, as they are here."""
-        run = next((own_runs / "train").iterdir()).name if own_runs.exists() else "RUN"
+        run = next((own_runs / "train").glob("[!.]*")).name if own_runs.exists() else "RUN"
         names = {"RUN": run, "new_pictures": "flowers/test", "one_more.jpg": "flowers/test/a/0.png"}
         for name, found in (names | {"head.yaml": f"{stage}.yaml"}).items():
             text = text.replace(name, found)
