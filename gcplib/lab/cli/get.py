@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 SUMMARY = "download a published data set, such as cub, verify it and unpack it"
@@ -35,8 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not report.whole or any(counts.get(key, 0) != count for key, count in report.published.items()):
         print(f"\nThis is not what was published. Remove {root} and run the same command again.")
         return 1
+    place = shlex.quote(str(root))
     print(
-        f"\nNext, what covariances gain on it, or a network trained on it:\n  gcplib probe {root}\n  gcplib train "
-        f"--set data.dataset={arguments.name} --set data.root={root} --set labels=fine"
+        f"\nNext, what covariances gain on it, or a network trained on it:\n  gcplib probe {place}\n  gcplib train "
+        f"--set data.dataset={arguments.name} --set data.root={place}"
     )
     return 0

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import re
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,7 @@ TIMEOUT = 60.0
 _BLOCK = 1 << 20
 # An archive of images is hardly smaller than what is in it; lists and masks are, and they are a small part.
 _UNPACKED = 1.5
+_BROKEN = (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError)
 
 
 class DownloadError(OSError):
@@ -115,13 +117,14 @@ def _download(file: File, part: Path) -> None:
                 raise http.client.HTTPException(error)
             return
         except urllib.error.HTTPError as refusal:
+            refusal.close()
             error = f"the server answers {refusal.code} {refusal.reason}"
             if refusal.code < 500 and refusal.code not in (408, 429):
                 raise DownloadError(
                     f"{file.url}: {error}. If it has moved, download {file.filename} by hand and put it into "
                     f"{part.parent}"
                 ) from refusal
-        except (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError) as broken:
+        except _BROKEN as broken:
             error = str(getattr(broken, "reason", broken)) or type(broken).__name__
         failures = 1 if _size(part) > before else failures + 1
         if failures < ATTEMPTS:
@@ -166,6 +169,8 @@ def _receive(file: File, part: Path) -> str:
                 f"{file.url} has {total:,} bytes now, and {file.size:,} were published: it is another file, and was "
                 "not downloaded. Tell us, or get the data set by hand"
             )
+        if not have:
+            part.unlink(missing_ok=True)  # before the note, which must never be about other bytes
         write_json(_note(part), {"url": file.url, "validator": _validator(answer.headers)})
         most = file.size if file.size is not None else total
         with open(part, "ab" if have else "wb") as out, byte_bar(f"Getting {file.filename}", most, have) as bar:
