@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gcplib import __version__
 from gcplib.lab.data.published import ELSEWHERE, PUBLISHED, File
 from gcplib.lab.data.readers import DATASETS
 from gcplib.lab.data.unpack import byte_bar, unpack
@@ -139,7 +138,7 @@ def _receive(file: File, part: Path) -> str:
     """Receive what is missing, or all if that cannot be joined; return what went wrong, nothing if it is whole."""
     known = read_json(_note(part))
     have = _size(part) if known.get("url") == file.url and known.get("validator") else 0
-    request = urllib.request.Request(file.url, headers={"User-Agent": f"gcplib/{__version__}"})
+    request = urllib.request.Request(file.url, headers={"User-Agent": "gcplib"})
     if have:
         # Without If-Range, the end of a file that has changed would be put behind the beginning of the old one.
         request.add_header("Range", f"bytes={have}-")

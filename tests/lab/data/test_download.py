@@ -421,3 +421,11 @@ def test_the_table_is_about_data_sets_that_can_be_read():
             method, _, checksum = (file.checksum or "").partition(":")
             assert len(checksum) == digits.get(method, 0)
             assert file.source
+
+
+def test_the_help_names_every_data_set(capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "get", "--help"])
+    said = capsys.readouterr().out
+    assert "example:" in said
+    assert PUBLISHED.keys() <= set(said.replace(",", " ").replace(".", " ").split())
