@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gcplib.lab import remedy
-from gcplib.lab.cli import bench, check, data, docs, export, predict, probe, report, study, train
+from gcplib.lab.cli import bench, check, data, docs, export, get, predict, probe, report, study, train
 
 __all__ = ["main", "make_parser"]
 
@@ -70,7 +70,9 @@ def make_parser() -> argparse.ArgumentParser:
     added = {
         module: _add(commands, module) for module in (data, probe, train, predict, export, study, report, bench, docs)
     }
-    _add(added[data].add_subparsers(title="commands", metavar="COMMAND"), check)
+    below = added[data].add_subparsers(title="commands", metavar="COMMAND")
+    for module in (get, check):
+        _add(below, module)
     return parser
 
 
