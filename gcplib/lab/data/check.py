@@ -51,7 +51,7 @@ class Report:
         rows |= {"missing": f"{len(self.missing):,}", "corrupt": f"{len(self.corrupt):,}"}
         for kind, title in ((True, "equal files"), (False, "look alike")):
             own = [pair for pair in self.twins if pair.equal == kind]
-            across, labels = sum(pair.splits for pair in own), sum(pair.labels for pair in own)
+            across, labels = (sum(bool(getattr(pair, what)) for pair in own) for what in ("splits", "labels"))
             rows[title] = f"{across:,} pairs across splits, {labels:,} under different labels"
         lines = [f"{self.name or 'Images'} (dataset {self.dataset!r}) in {listing.base}"]
         lines += [f"  {key + ':':<22}{text}" for key, text in rows.items()]
