@@ -9,7 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from trees import make_folder
 
+from gcplib import create_backbone
+from gcplib.decoding import decode
 from gcplib.probe import AttentionPool, LinearProbe, TrainedProbe
 from gcplib.probe.base import held_out, search
 
@@ -118,6 +121,17 @@ def test_pipelines_and_parameters(maps):
     pipeline = make_pipeline(FunctionTransformer(lambda features: features * 2), LinearProbe("cov", width=None))
     assert pipeline.fit(X.numpy(), y).score(X.numpy(), y) == 1
     assert pipeline.set_params(linearprobe__pool="gap")[-1].get_params()["pool"] == "gap"
+
+
+def test_paths_of_pictures_go_through_a_network(tmp_path):
+    make_folder(tmp_path, {"a": 4, "b": 4})
+    paths = sorted(tmp_path.rglob("*.png"))
+    y = [path.parent.name for path in paths]
+    probe = LinearProbe("gap", pixels=64).fit(paths, y)
+    network = create_backbone(pixels=64).eval()
+    with torch.no_grad():
+        features = network(network.prepare(np.stack([decode(path, 64, "shorter") for path in paths])))
+    np.testing.assert_allclose(probe.decision_function(paths), probe.decision_function(features), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

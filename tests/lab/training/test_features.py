@@ -83,6 +83,7 @@ def test_all_features_are_those_of_one_stage_and_the_own_vector(tiny_data, own_c
     torch.testing.assert_close(found["stride16"], cache_features(tiny_data), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(own_cache):
     code = """
 import pathlib, torch

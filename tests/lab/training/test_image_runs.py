@@ -100,7 +100,7 @@ def test_a_moved_data_set_keeps_its_runs_and_features(spec, tmp_path, monkeypatc
     assert moved != spec
     monkeypatch.setattr(train_module, "train_epoch", None)
     assert ensure(moved).directory == run.directory
-    monkeypatch.setattr("gcplib.lab.training.features._compute", None)
+    monkeypatch.setattr("gcplib.lab.training.features.create_backbone", None)
     assert len(cache_features(load_data(moved.data), spec.backbone, 16, spec.pretrained)) == 21
 
 
