@@ -222,7 +222,7 @@ def pack(path, members):
 TARS = {
     "above": ("../evil.txt", b"x", "would land outside"),
     "above within": ("a/../../evil.txt", b"x", "would land outside"),
-    "absolute": ("/tmp/evil.txt", b"x", "would land outside"),
+    "absolute": ("/evil.txt", b"x", "would land outside"),
     "drive": ("C:evil.txt", b"x", "would land outside"),
     "backslash": ("..\\evil.txt", b"x", "would land outside"),
     "symbolic": ("evil", {"type": tarfile.SYMTYPE, "linkname": "/etc"}, "is a link"),
