@@ -90,7 +90,7 @@ class Setting:
         return len(self.dataset.class_names("fine"))
 
     def maps(self, index: Tensor, network: Backbone | None = None) -> Tensor:
-        """Return the feature maps ``(n, C, H, W)`` of some images: cached ones, or a trained network's in stage full."""
+        """Return feature maps ``(n, C, H, W)`` of some images: cached ones, or in the full stage those of a network."""
         if self.base.stage == "head":
             return self.features[index]
         network = network or self.network
