@@ -43,9 +43,22 @@ def test_second_order_tells_classes_of_equal_means_apart(maps):
 def test_maps_tokens_arrays_and_tensors_are_the_same(maps, probe):
     X, y = maps
     tokens = X.flatten(2).transpose(1, 2)
-    want = clone(probe).fit(X, y).decision_function(X)
+    want = clone(probe).fit(X, y).predict_proba(X)
     for other in (X.numpy(), tokens, tokens.contiguous().numpy()):
-        np.testing.assert_allclose(clone(probe).fit(other, y).decision_function(other), want, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(clone(probe).fit(other, y).predict_proba(other), want, atol=1e-3)
+
+
+def test_strengths_are_told_apart_however_weak_the_penalty(maps):
+    X, y = maps
+    found = dict(LinearProbe("cov", C=[0.1, 1.0, 10.0]).fit(X[:90], y[:90]).search_)
+    # A fit that stopped where the one before has left it would repeat its numbers.
+    assert len({found[strength][1] for strength in (0.1, 1.0, 10.0)}) == 3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 20])
+def test_a_training_of_few_steps_is_a_training(maps, steps):
+    X, y = maps
+    TrainedProbe(epochs=steps, least_steps=0, rates=[1e-3]).fit(X[:30], y[:30]).predict(X[:3])
 
 
 def test_the_regression_is_scikit_learns_whether_rotated_or_not():

@@ -17,7 +17,9 @@ from gcplib.probe.base import Probe, as_maps, parts, search, validation_score
 
 __all__ = ["LinearProbe"]
 
-MAX_ITERATIONS = 500
+# Fitted until nothing changes: with scikit-learn's own tolerance (1e-4) a weak penalty's fit stops where a stronger
+# one's has left it, and two strengths cannot be told apart.
+TOLERANCE, MAX_ITERATIONS = 1e-6, 500
 
 
 class LinearProbe(Probe):
@@ -28,7 +30,8 @@ class LinearProbe(Probe):
         vector = pool(P X),  logits = W (vector - mean) / scale + b
 
     The regression is that of all entries of the vectors, fitted in as many dimensions as there are images: a rotation
-    changes no penalized solution.
+    changes no penalized solution. Nothing here is random but the choice of validation images, and once the strength is
+    chosen the regression is fitted to these as well.
 
     Args:
         pool: a name of ``gcplib.list_pools()`` without weights of its own. Vectors ``(n, D)`` have no positions and
@@ -60,7 +63,7 @@ class LinearProbe(Probe):
         pool: str = "mpn_cov",
         width: int | None = 64,
         options: Mapping[str, Any] | None = None,
-        C: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        C: Sequence[float] = (0.1, 1.0, 10.0),
         validation: float = 0.1,
         seed: int = 0,
         backbone: str = "tf_efficientnet_lite0",
@@ -72,30 +75,26 @@ class LinearProbe(Probe):
         self.backbone, self.stride, self.pixels = backbone, stride, pixels
 
     def _fit_classifier(self, X: Tensor, codes: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> None:
-        self.directions_ = self._principal(X, inner)
+        # These know no classes, and so may be those of all images.
+        self.directions_ = self._principal(X)
         vectors = self.vectors(X)
         self.length_ = vectors.shape[1]
-        self.mean_ = vectors[inner].mean(0)
-        spread = vectors[inner].std(0).mean() if len(inner) > 1 else vectors.new_tensor(0.0)
-        self.scale_ = float(spread) or 1.0
+        self.mean_ = vectors.mean(0)
+        self.scale_ = float(vectors.std(0).mean()) or 1.0
         V = (vectors - self.mean_) / self.scale_
         rotation = _rotation(V)
         rows = (V if rotation is None else V @ rotation).numpy()
-        last: list[LogisticRegression] = []
+        fitted: dict[float, LogisticRegression] = {}
 
         def score(C: float) -> tuple[float, float]:
-            model = self._regression(C)
-            if last:  # a neighbor's solution is near
-                model.coef_, model.intercept_ = last[-1].coef_.copy(), last[-1].intercept_.copy()
-            _fit(model, rows[inner], codes[inner])
-            last.append(model)
+            near = min(fitted, key=lambda other: abs(np.log(other / C)), default=None)
+            fitted[C] = model = _fit(rows[inner], codes[inner], C, fitted.get(near))
             scores = model.decision_function(rows[outer])
             scores = np.stack([-scores / 2, scores / 2], 1) if scores.ndim == 1 else scores
             return validation_score(torch.from_numpy(scores), codes[outer])
 
         self.C_, self.search_, self.at_end_ = search(self.C, score)
-        model = self._regression(self.C_)
-        _fit(model, rows, codes)
+        model = _fit(rows, codes, self.C_, fitted.get(self.C_))
         weight = torch.from_numpy(model.coef_).float()
         weight = weight if rotation is None else weight @ rotation.T
         bias = torch.from_numpy(np.atleast_1d(model.intercept_)).float()
@@ -103,9 +102,6 @@ class LinearProbe(Probe):
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
         self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
         self.n_iter_ = int(max(model.n_iter_))
-
-    def _regression(self, C: float) -> LogisticRegression:
-        return LogisticRegression(C=C, max_iter=MAX_ITERATIONS, tol=1e-4, warm_start=True)
 
     def _scores(self, X: Tensor) -> np.ndarray:
         vectors = (self.vectors(X) - self.mean_) / self.scale_
@@ -133,7 +129,7 @@ class LinearProbe(Probe):
             found.append(pool(maps))
         return torch.cat(found)
 
-    def _principal(self, X: Tensor, places: np.ndarray) -> Tensor | None:
+    def _principal(self, X: Tensor) -> Tensor | None:
         """Return the first principal directions ``(width, C)`` of the channels, or None where all are kept."""
         if X.dim() == 2 or self.pool == "gap" or self.width is None:
             return None
@@ -141,8 +137,8 @@ class LinearProbe(Probe):
         if self.width >= channels:
             return None
         total, square, count = torch.zeros(channels).double(), torch.zeros(channels, channels).double(), 0
-        for start in range(0, len(places), 64):
-            rows = as_maps(X[torch.from_numpy(places[start : start + 64])]).transpose(0, 1).flatten(1)
+        for _, part in parts(X):
+            rows = as_maps(part).transpose(0, 1).flatten(1)
             total += rows.sum(1).double()
             square += (rows @ rows.T).double()
             count += rows.shape[1]
@@ -160,8 +156,12 @@ def _rotation(V: Tensor) -> Tensor | None:
     return (V.T.double() @ (vectors[:, kept] / values[kept].sqrt())).float()
 
 
-def _fit(model: LogisticRegression, V: np.ndarray, codes: np.ndarray) -> None:
+def _fit(rows: np.ndarray, codes: np.ndarray, C: float, near: LogisticRegression | None) -> LogisticRegression:
+    """Fit a regression, from the solution of another that is near, if there is one of as many classes."""
+    model = LogisticRegression(C=C, max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
+    if near is not None and len(near.classes_) == len(np.unique(codes)):
+        model.coef_, model.intercept_ = near.coef_.copy(), near.intercept_.copy()
     with warnings.catch_warnings():
         # Of weak penalties the last digits take long, and decide nothing.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(V, codes)
+        return model.fit(rows, codes)

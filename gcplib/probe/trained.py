@@ -133,7 +133,9 @@ class TrainedProbe(Probe):
             optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=self.weight_decay)
             each = -(-len(places) // BATCH)
             epochs = max(self.epochs, -(-self.least_steps // each))
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * each, pct_start=0.1)
+            steps = epochs * each
+            warm = 0.1 if steps > 10 else 0.3  # the schedule cannot do with a single step before its peak
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=warm)
             for _ in range(epochs):
                 for chosen in torch.from_numpy(places)[torch.randperm(len(places))].split(BATCH):
                     loss = nn.functional.cross_entropy(head(self._input(X[chosen])), labels[chosen])

@@ -27,6 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_a_report_and_a_second_run_reuses_everything(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(probing, "TRAINING", {"epochs": 1, "least_steps": 10})
     arguments = ["probe", str(folder), "--pixels", "64", "--seeds", "2", "--widths", "8"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -183,12 +184,17 @@ def crossed_bootstrap(values: ArrayLike, confidence: float = 0.95, draws: int = 
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"need a table (rows, columns) of finite values, got shape {values.shape}")
-    rows, columns = values.shape
-    generator, means = np.random.default_rng(0), []
-    size = max(1, 2**24 // columns)  # of the draws at a time, for the sake of memory
-    for start in range(0, draws, size):
-        count = min(size, draws - start)
-        weights = [generator.multinomial(parts, np.full(parts, 1 / parts), count) / parts for parts in (columns, rows)]
-        means.append(((weights[0] @ values.T) * weights[1]).sum(1))
+    rows, columns = (_drawn(count, draws, axis) for axis, count in enumerate(values.shape))
+    means = []
+    for start in range(0, draws, 256):  # of the draws at a time, for the sake of memory
+        of_rows, of_columns = (drawn[start : start + 256].astype(float) for drawn in (rows, columns))
+        means.append(((of_columns @ values.T) * of_rows).sum(1) / values.size)
     low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values.mean()), float(low), float(high), values.size)
+
+
+@functools.lru_cache(maxsize=2)  # comparisons of one table draw the same images again and again
+def _drawn(count: int, draws: int, axis: int) -> np.ndarray:
+    """Return how often each of ``count`` things is in each draw of as many with replacement ``(draws, count)``."""
+    generator = np.random.default_rng([axis, count])
+    return generator.multinomial(count, np.full(count, 1 / count), draws).astype(np.uint16)

@@ -27,9 +27,9 @@ def run(arguments: argparse.Namespace) -> None:
     from gcplib.lab.study.profiles import make_plan
     from gcplib.lab.study.tables import keep_tables
 
-    plan = make_plan(arguments.profile)
-    print(f"Report: {build_report(plan)}")
-    kept = keep_evidence(plan.profile) if arguments.keep else []
-    kept += keep_tables(plan.profile) if arguments.keep_tables else []
-    for path in kept:
-        print(f"Kept: {path}")
+    for plan in [make_plan(arguments.profile, data, arguments.changes) for data in arguments.data or [None]]:
+        print(f"Report: {build_report(plan)}")
+        kept = keep_evidence(plan.profile) if arguments.keep else []
+        kept += keep_tables(plan.profile) if arguments.keep_tables else []
+        for path in kept:
+            print(f"Kept: {path}")

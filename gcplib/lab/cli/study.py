@@ -9,7 +9,9 @@ SUMMARY = "run the notebooks of a profile and write the report"
 DETAIL = """Train the runs and run the notebooks of a profile that are not up to date, several at a time, and write
 runs/PROFILE/report/index.html. An interrupted study continues at the next call; a run or a notebook that
 fails does not stop the others. Parameters are checked by name and type before anything runs."""
-EXAMPLE = "gcplib study --profile study --only 07_train_fine_grained"
+EXAMPLE = "gcplib study --profile photographs --data birds=CUB_200_2011 cars=my/cars --set seeds=5"
+
+INTERRUPTED = 130  # what run_study returns then
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,15 +25,35 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the study, and return its exit code."""
+    from gcplib.lab.study.profiles import make_plan
     from gcplib.lab.study.runner import run_study
 
-    return run_study(arguments.profile, cores=arguments.cores, only=arguments.only, gpus=arguments.gpus)
+    for data in (sets := arguments.data or [None]):  # what is wrong with any shows before the first runs
+        make_plan(arguments.profile, data, arguments.changes)
+    codes, how = [], {"cores": arguments.cores, "only": arguments.only, "gpus": arguments.gpus}
+    for data in sets:
+        codes.append(run_study(arguments.profile, **how, data=data, changes=arguments.changes))
+        if codes[-1] == INTERRUPTED:
+            break
+    return max(codes)
 
 
 def profile_option(parser: argparse.ArgumentParser) -> None:
-    """Let a command take a profile."""
+    """Let a command take a profile, folders of images for it, and other parameters."""
+    add = parser.add_argument
     what = "profile of notebooks/profiles, or a file (default: %(default)s)"
-    parser.add_argument("--profile", default="smoke", metavar="NAME|PATH.yaml", help=what)
+    add("--profile", default="smoke", metavar="NAME|PATH.yaml", help=what)
+    what = "folders of images to run it on, each in a study of its own"
+    add("--data", nargs="+", type=_named_path, metavar="NAME=PATH", help=what)
+    what = "change a parameter of every notebook that has it; may be repeated"
+    add("--set", action="append", default=[], metavar="PARAMETER=VALUE", dest="changes", help=what)
+
+
+def _named_path(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"wanted NAME=PATH, such as birds=data/CUB_200_2011, got {text!r}")
+    return name, path
 
 
 def _count(least: int, text: str) -> int:

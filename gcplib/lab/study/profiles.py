@@ -14,13 +14,15 @@ A profile is a YAML file::
     runs:                         # optional; grids of training runs, see gcplib.lab.study.sweeps
       head: {base: {pool: mpn_cov}, grid: {labels: [fine, coarse], seed: 8}}
 
+With ``--data birds=PATH`` the notebooks run on a folder of images, in a study of its own (``photographs-birds``).
 Everything is checked, and every problem is listed at once, before anything runs.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +33,7 @@ from gcplib.lab.study.notebooks import Notebook, discover, notebooks_dir
 from gcplib.lab.study.plan import Job, Plan
 from gcplib.lab.study.sources import Library
 from gcplib.lab.study.sweeps import checked, plan_sweeps
-from gcplib.lab.validation import SpecError, read_yaml, specification, unknown
+from gcplib.lab.validation import SpecError, apply_changes, read_yaml, specification, unknown
 
 __all__ = ["Entry", "Profile", "make_plan", "profile_path"]
 
@@ -78,11 +80,17 @@ def profile_path(profile: str | Path) -> Path:
     return path.resolve()
 
 
-def make_plan(profile: str | Path) -> Plan:
+def make_plan(profile: str | Path, data: tuple[str, str] | None = None, changes: Sequence[str] = ()) -> Plan:
     """Read a profile, check it against the notebooks, and return the plan that follows.
 
+    Args:
+        profile: its name or file.
+        data: a name and the folder of images that it stands for, in place of the profile's data set.
+        changes: ``PARAMETER=VALUE`` for every notebook that has the parameter.
+
     Raises:
-        FileNotFoundError: there is no such profile.
+        FileNotFoundError: there is no such profile, or no such folder of images.
+        ValueError: the folder is none of the data sets that are known.
         SpecError: anything does not fit; the message lists every problem.
     """
     path, problems = profile_path(profile), []
@@ -90,12 +98,15 @@ def make_plan(profile: str | Path) -> Plan:
         raise SpecError(str(path), [f"expected a mapping with 'notebooks' or 'runs', got {document!r}"])
     checked(Profile, document, "profile", problems)
     # It names the folder of the results, and claims are recorded under it.
-    if not re.fullmatch(r"\w[\w.-]*", path.stem):
-        problems.append(f"a profile's name may have letters, digits, '_', '-' and '.', got {path.stem!r}")
+    study = f"{path.stem}-{data[0]}" if data else path.stem
+    if not re.fullmatch(r"\w[\w.-]*", study):
+        problems.append(f"a profile's name may have letters, digits, '_', '-' and '.', got {study!r}")
     shared, entries, runs = (_mapping(document, key) for key in ("shared", "notebooks", "runs"))
+    forced = (_images_at(data[1]) if data else {}) | apply_changes({}, changes)
+    shared = shared | forced
     if not entries and not runs:
         problems.append("profile: name at least one notebook under 'notebooks', or a grid under 'runs'")
-    library, notebooks, data, jobs = Library(), _notebooks(entries, problems), None, {}
+    library, notebooks, typefaces, jobs = Library(), _notebooks(entries, problems), None, {}
     declared = sorted({name for notebook in notebooks.values() for name in notebook.parameters} - {"profile"})
     if len(notebooks) == len(entries):
         problems += [f"shared: {unknown('parameter', name, declared)}" for name in shared if name not in declared]
@@ -103,24 +114,43 @@ def make_plan(profile: str | Path) -> Plan:
     if values and shared.get("dataset", "typefaces") == "typefaces":  # others are not drawn, but on the user's disk
         from gcplib.lab.data import TypefacesSpec
 
-        if data := checked(TypefacesSpec, values, "shared", problems):
+        if typefaces := checked(TypefacesSpec, values, "shared", problems):
             jobs["data"] = Job("data", digest([values, library.digest_of(DATA_CODE)]), values)
-    jobs |= (sweeps := plan_sweeps(runs, data, problems))
+    jobs |= (sweeps := plan_sweeps(runs, typefaces, problems))
+    images = functools.cache(_digest_of)
     for name, notebook in notebooks.items():
         entry = checked(Entry, entries[name], f"notebooks: {name}", problems) or Entry()
         own, taken = _mapping(entries[name], "parameters"), notebook.parameters
         if "profile" in own:
             problems.append(f"{name}: 'profile' is set by the study; remove it")
-        given = {key: value for key, value in shared.items() if key in taken} | own
-        given |= {"profile": path.stem} if "profile" in taken else {}
+        given = {key: value for key, value in (shared | own | forced).items() if key in taken or key in own}
+        given |= {"profile": study} if "profile" in taken else {}
         values = notebook.take(given, problems)
-        key = digest([notebook.text, sorted(map(repr, values.items())), library.digest_of(*notebook.code)])
-        needs = ("data", *sweeps) if data and taken.keys() & jobs["data"].values.keys() else (*sweeps,)
+        sees = [values.get(name, taken.get(name, ("",))[0]) for name in ("dataset", "root")]
+        about = [notebook.text, sorted(map(repr, values.items())), library.digest_of(*notebook.code), images(*sees)]
+        key = digest(about)
+        needs = ("data", *sweeps) if typefaces and taken.keys() & jobs["data"].values.keys() else (*sweeps,)
         options = {"threads": entry.threads, "timeout": entry.timeout, "first": entry.first}
         jobs[f"notebooks/{name}"] = Job(f"notebooks/{name}", key, values, needs, source=str(notebook.path), **options)
     if problems:
         raise SpecError(f"profile {path.stem!r} ({path})", problems)
-    return Plan(path.stem, runs_dir() / path.stem, document.get("description") or "", shared, jobs)
+    return Plan(study, runs_dir() / study, document.get("description") or "", shared, jobs)
+
+
+def _images_at(root: str) -> dict[str, str]:
+    from gcplib.lab.data.readers import guess_dataset
+
+    return {"dataset": guess_dataset(root), "root": str(Path(root).expanduser().resolve())}
+
+
+def _digest_of(dataset: Any, root: Any) -> str:
+    """Return what changes with the files of a data set on disk; nothing where it is not there, as its notebook says."""
+    from gcplib.lab.data import ImagesSpec
+
+    try:
+        return ImagesSpec(dataset, root).digest if dataset not in ("", "typefaces") else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def _notebooks(names: Mapping[str, Any], problems: list[str]) -> dict[str, Notebook]:

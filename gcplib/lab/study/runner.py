@@ -30,7 +30,12 @@ FREE_BYTES = 1 << 30
 
 
 def run_study(
-    profile: str | Path, cores: int | None = None, only: Sequence[str] | None = None, gpus: int | None = None
+    profile: str | Path,
+    cores: int | None = None,
+    only: Sequence[str] | None = None,
+    gpus: int | None = None,
+    data: tuple[str, str] | None = None,
+    changes: Sequence[str] = (),
 ) -> int:
     """Train the runs and run the notebooks of a profile that are not up to date, and write the report.
 
@@ -39,6 +44,8 @@ def run_study(
         cores: cores to use, all by default.
         only: names of the notebooks to run, all of the profile by default; what they read is trained first.
         gpus: GPUs to use, all by default.
+        data: see ``make_plan``, also for ``changes``.
+        changes: of parameters.
 
     Returns:
         0 if all is well, 1 if anything failed, 130 if it was interrupted. A run that diverged is a result.
@@ -47,7 +54,7 @@ def run_study(
         ValueError: profile, parameters, GPUs or free space are not in order; nothing has run.
         StudyRunning: a study of the profile is running.
     """
-    plan = make_plan(profile)
+    plan = make_plan(profile, data, changes)
     wanted = [f"notebooks/{name.removesuffix('.ipynb')}" for name in only or ()]
     for name in wanted:
         if name not in plan.jobs:

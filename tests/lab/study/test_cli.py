@@ -52,6 +52,7 @@ def test_known_errors_are_one_line_and_code_2(world, capsys):
         (["stdy"], "unknown value 'stdy'; did you mean 'study'?"),
         (["train", "--accelerator", "cude"], "did you mean 'cuda'?"),
         (["study", "--cores", "0"], "must be at least 1, got 0"),
+        (["study", "--data", "CUB_200_2011"], "wanted NAME=PATH, such as birds=data/CUB_200_2011, got 'CUB_200_2011'"),
     ],
 )
 def test_unknown_options_and_commands_have_the_nearest_one(arguments, message, capsys):
@@ -80,7 +81,7 @@ def test_what_is_raised_on_purpose_is_one_line(error, message, capsys, monkeypat
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("gcplib.lab.study.runner.run_study", fail)
+    monkeypatch.setattr("gcplib.lab.study.profiles.make_plan", fail)
     assert main(["study"]) == 2
     assert message in capsys.readouterr().err
 
@@ -89,7 +90,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def fail(*arguments, **options):
         raise TypeError("a mistake")
 
-    monkeypatch.setattr("gcplib.lab.study.runner.run_study", fail)
+    monkeypatch.setattr("gcplib.lab.study.profiles.make_plan", fail)
     with pytest.raises(TypeError):
         main(["study"])
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gcplib.lab.study.profiles import make_plan
 from gcplib.lab.validation import SpecError
@@ -97,3 +98,52 @@ def test_a_profile_has_a_name_for_a_folder(world):
     world.notebook("a")
     with pytest.raises(SpecError, match="a profile's name may have letters"):
         make_plan(world.profile("notebooks: {a: }", "my {x}#"))
+
+
+@pytest.fixture
+def birds(world, tmp_path):
+    """A folder of images, and notebooks that take one and that do not."""
+    root = tmp_path / "my birds"
+    for split in ("train", "test"):
+        for name in ("tit", "wren"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(root / split / name / f"{number}.png")
+    sees = "profile = 'smoke'\ndataset = 'typefaces'\nroot = ''\nfamilies = 8\nseeds = 2"
+    world.notebook("a", parameters=sees)
+    world.notebook("b", parameters="seeds = 2")
+    world.profile("shared: {families: 60}\nnotebooks: {a: {parameters: {seeds: 3}}, b: }", "photographs")
+    return root
+
+
+def test_a_profile_runs_on_a_folder_of_images(world, birds):
+    plan = make_plan("photographs", ("birds", str(birds)))
+    assert (plan.profile, plan.folder) == ("photographs-birds", world.runs("photographs-birds"))
+    assert "data" not in plan.jobs
+    seen = {"profile": "photographs-birds", "dataset": "folder", "root": str(birds), "families": 60, "seeds": 3}
+    assert plan.jobs["notebooks/a"].values == seen
+    assert plan.jobs["notebooks/b"].values == {}
+
+
+def test_parameters_are_changed_from_outside_for_every_notebook_that_has_them(world, birds):
+    plan = make_plan("photographs", ("birds", str(birds)), ["seeds=5"])
+    assert {job.values["seeds"] for job in plan.of("notebooks")} == {5}
+    with pytest.raises(SpecError, match="unknown parameter 'seed'; did you mean 'seeds'"):
+        make_plan("photographs", changes=["seed=5"])
+    with pytest.raises(SpecError, match="expected int, got 'many'"):
+        make_plan("photographs", changes=["seeds=many"])
+
+
+def test_other_images_make_stale_what_has_seen_them(world, birds):
+    before = make_plan("photographs", ("birds", str(birds))).jobs
+    (birds / "train" / "tit" / "2.png").unlink()
+    after = make_plan("photographs", ("birds", str(birds))).jobs
+    assert before["notebooks/a"].key != after["notebooks/a"].key
+    assert before["notebooks/b"].key == after["notebooks/b"].key
+
+
+def test_a_folder_that_is_not_there_is_refused_before_anything_runs(world, birds):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        make_plan("photographs", ("birds", "nowhere"))
+    with pytest.raises(SpecError, match="a profile's name may have letters"):
+        make_plan("photographs", ("../birds", str(birds)))
