@@ -27,7 +27,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--resize", choices=("shorter", "both"), default="shorter", help="which sides are scaled (default: %(default)s)"
     )
-    add("--seeds", type=int, default=3, metavar="N", help="fits of each probe (default: %(default)s)")
+    add("--skip-corrupt", action="store_true", help="leave out images that cannot be decoded, and count them")
+    add("--seeds", type=int, default=3, metavar="N", help="trainings of each probe (default: %(default)s)")
     add("--dtype", choices=("float16", "float32"), default="float16", help="of the cached features")
     add("--accelerator", choices=("auto", "cpu", "cuda"), default="auto", help="for the network (default: %(default)s)")
 
@@ -43,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gcplib.lab.training import Engine
 
     name = arguments.dataset or guess_dataset(arguments.folder)
-    data = ImagesSpec(dataset=name, root=arguments.folder, pixels=arguments.pixels, resize=arguments.resize)
+    shape = {"pixels": arguments.pixels, "resize": arguments.resize}
+    data = ImagesSpec(dataset=name, root=arguments.folder, skip_corrupt=arguments.skip_corrupt, **shape)
     given = {key: getattr(arguments, key) for key in ("backbone", "strides", "labels", "widths", "seeds", "dtype")}
     spec = ProbeSpec(data=data, pretrained=arguments.weights or True, **given)
     results, dataset = probe(spec, Engine(arguments.accelerator))

@@ -109,8 +109,8 @@ def require_sound(images: Images) -> None:
     if corrupt := known_corrupt(images.listing):
         raise ValueError(
             f"{len(corrupt)} of the {len(images)} images in {images.path} cannot be decoded. Restore them from the "
-            "archive of the data set, or leave them out: all by ImagesSpec.skip_corrupt, or by these paths in "
-            "ImagesSpec.skip.\n" + "\n".join(_shortened("  ", corrupt))
+            "archive of the data set, or leave them out: all by skip_corrupt of ImagesSpec (--skip-corrupt, "
+            "--set data.skip_corrupt=true), or by these paths in skip.\n" + "\n".join(_shortened("  ", corrupt))
         )
 
 

@@ -156,7 +156,7 @@ def test_corrupt_images_stop_a_run_at_its_start(birds, cache):
     with pytest.raises(ValueError, match=r"2 of the 21 images in .*birds cannot be decoded\. Restore") as caught:
         require_sound(load_images(spec))
     lines = str(caught.value).splitlines()
-    assert "ImagesSpec.skip" in lines[0]
+    assert "--skip-corrupt" in lines[0]
     assert [line.split(":")[0].strip() for line in lines[1:]] == [paths[1], paths[20]]
     assert all("OSError: image file is truncated" in line for line in lines[1:])
     assert records(cache) == []
