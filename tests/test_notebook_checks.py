@@ -10,20 +10,27 @@ REFUSED = [
     ("07", {"full": {"epoch": 3}}, "unknown option of 'full' 'epoch'; did you mean 'epochs'"),
     ("07", {"epochs": 1}, "hybrid changes its pool between two epochs"),
     ("07", {"dataset": "elpv", "photographs": {"seeds": 2}}, "choose another"),
+    ("07", {"stride": 64}, "64 pixels at stride 64 are one position"),
+    ("07", {"stride": 32, "photographs": {"pixels": 32}}, "32 pixels at stride 32 are one position"),
     ("08", {"compare": {"rates": {"average": [0.1]}}}, "lacks 'covariance'"),
     ("08", {"whole": {"steps": 5, "every": 0, "etas": 5}}, "every >= 1"),
     ("08", {"whole": {"steps": 5, "every": 4}}, "lacks 'etas'"),
     ("08", {"robust": {"images": 3, "severities": [1], "kind": "fog"}}, "unknown option of 'robust' 'kind'"),
+    ("08", {"stride": 64}, "64 pixels at stride 64 are one position"),
     ("09", {"full": {"methods": ["average", "gates"]}}, "full names the methods {'gates'}"),
+    ("09", {"stride": 64}, "64 pixels at stride 64 are one position"),
     ("10", {"fractions": [2.0]}, "fractions lie between 0 and 1"),
     ("10", {"second": {"dataset": "typefaces"}}, "choose another"),
     ("10", {"second": {"pixels": 64}}, "lacks 'dataset'"),
+    ("10", {"stride": 96}, "96 pixels at stride 96 are one position"),
+    ("10", {"stride": 64, "second": {"dataset": "elpv", "pixels": 64}}, "64 pixels at stride 64 are one position"),
     ("11", {"more": {"k": 40, "longer": 0, "pairs": 1}}, "40.*leave 11 negatives"),
     ("11", {"more": {"k": 3, "longer": 0, "pairs": 1, "pools": ["gap"]}}, r"more\['pools'\] names {'gap'}"),
     ("11", {"stage": "tail"}, "'head' or 'full', got 'tail'"),
     ("12", {"attention": {"first": 5}}, "first is 5, but there are 5 epochs"),
     ("12", {"recipe": {"epochs": 1}}, "first is 1, but there are 1 epochs"),
     ("12", {"looks": {"pair": 3}}, "did you mean 'pairs'"),
+    ("12", {"pixels": 8}, "8 pixels at stride 8 are one position"),
 ]
 
 
@@ -37,6 +44,12 @@ def checked(notebook, changes):
     exec("".join(cells[0]["source"]), space)
     space |= changes
     exec("".join(cells[1]["source"]), space)
+
+
+@pytest.mark.parametrize("stride", [16, 32, -1])  # -1 is the last stage
+@pytest.mark.parametrize("notebook", ["07", "08", "09", "10", "12"])
+def test_strides_of_photographs_are_taken(notebook, stride):
+    checked(notebook, {"dataset": "folder", "root": "here", "pixels": 224, "stride": stride})
 
 
 @pytest.mark.parametrize("notebook", ["07", "08", "09", "10", "11", "12"])

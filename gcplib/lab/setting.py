@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,8 +77,11 @@ class Setting:
 
     @cached_property
     def labels(self) -> dict[str, Tensor]:
-        """The labels ``(images,)`` of each kind."""
-        return {kind: torch.as_tensor(self.dataset.labels(kind)) for kind in self.kinds}
+        """The labels ``(images,)`` of each kind that there is; nothing is said of one that is missing."""
+        found = {"fine": torch.as_tensor(self.dataset.labels("fine"))}
+        with suppress(ValueError):
+            found["coarse"] = torch.as_tensor(self.dataset.labels("coarse"))
+        return found
 
     @cached_property
     def places(self) -> dict[str, Tensor]:
