@@ -26,6 +26,7 @@ REFUSED = [
     ("10", {"stride": 64, "second": {"dataset": "elpv", "pixels": 64}}, "64 pixels at stride 64 are one position"),
     ("11", {"more": {"k": 40, "longer": 0, "pairs": 1}}, "40.*leave 11 negatives"),
     ("11", {"more": {"k": 3, "longer": 0, "pairs": 1, "pools": ["gap"]}}, r"more\['pools'\] names {'gap'}"),
+    ("11", {"stride": 96}, "are 9 positions, and the block hides patches of 3 by 3"),
     ("11", {"stage": "tail"}, "'head' or 'full', got 'tail'"),
     ("12", {"attention": {"first": 5}}, "first is 5, but there are 5 epochs"),
     ("12", {"recipe": {"epochs": 1}}, "first is 1, but there are 1 epochs"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gcplib import create_backbone
 from gcplib.backbones import Backbone
@@ -101,6 +101,10 @@ class Setting:
         with torch.no_grad():
             images = (torch.from_numpy(self.dataset.images(block.numpy())) for block in index.split(8))
             return torch.cat([network(network.prepare(few)).cpu() for few in images])
+
+    def parts(self, model: nn.Module) -> tuple[Backbone, nn.Module]:
+        """Return backbone and head of a run's network; behind every head of the head stage is the frozen backbone."""
+        return (self.network, model) if self.base.stage == "head" else (model.backbone, model.head)
 
     def some(self, split: str, count: int) -> Tensor:
         """Return the indices of a few images of a split, evenly spaced in its order."""
