@@ -54,9 +54,13 @@ def test_checks_need_no_torch(notebook):
         ("01", {"seeds": 1}, "at least 2 seeds"),
         ("01", {"powers": [0.5]}, "powers 0.5 and 1.0"),
         ("01", {"few_positions": 100}, "2 to 98, got 100"),
+        ("01", {"stride": 32}, "49 positions.*2 to 24, got 32"),
+        ("01", {"stride": -1}, "1 or more, got -1"),
         ("01", {"compress": {"32 channels": {"reduction": 32}}}, "progressive reduction or groups"),
         ("01", {"compress": {"mean": {"reduction": [96, 64]}}}, "names that are taken"),
         ("03", {"reduction": 196}, "6 to 195 channels for the 196 positions"),
+        ("03", {"stride": 32}, "6 to 48 channels for the 49 positions"),
+        ("03", {"stride": 0}, "1 or more, got 0"),
         ("03", {"lengths": [0.1, 0.0]}, "lengths are positive"),
         # At stride 32 a covariance of 49 positions has 48 eigenvalues, and the published cut keeps 52 of 64.
         ("04", {"stride": 32}, "at most 48 eigenvalues, and the largest cut keeps 52"),
@@ -87,6 +91,7 @@ def test_the_first_notebook_shows_what_it_is_about():
     found = {}
     for pool in ("gap", "mpn_cov"):
         fields = {"pool": pool, "reduction": 64, "data": TypefacesSpec(**sizes), "recipe": recipe}
+        fields["stride"] = given["stride"]  # its own runs are two of these
         runs = ensure_all([RunSpec(**fields, seed=given["seed"] + more) for more in range(3)])
         found[pool] = [run.result["test_accuracy"] for run in runs]
     chance = 100 / given["families"]
