@@ -1,0 +1,74 @@
+"""What the parameters of a notebook stand for."""
+
+import numpy as np
+import pytest
+import torch
+from trees import make_folder
+
+from gcplib.lab.setting import make_setting
+from gcplib.lab.training import Recipe
+from gcplib.lab.validation import SpecError
+
+COUNTS = {"families": 3, "train": 4, "validation": 1, "test": 2, "pixels": 64}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path / "cache"))
+
+
+def test_typefaces_have_two_kinds_of_labels_and_equal_classes(capsys):
+    setting = make_setting(**COUNTS, stride=16)
+    assert setting.kinds == ["fine", "coarse"]
+    assert [len(setting.places[split]) for split in ("train", "validation", "test")] == [12, 3, 6]
+    assert setting.chance() == pytest.approx(100 / 3)
+    assert setting.described("2 epochs") == (
+        "Typefaces, 3 families, 4 training images each, 64 px, stride 16, head stage, 2 epochs"
+    )
+    assert not capsys.readouterr().out
+
+
+def test_images_from_disk_say_what_they_lack_and_where_they_are_from(tmp_path, capsys):
+    counts = {"train/a": 6, "train/b": 2, "test/a": 2, "test/b": 1}
+    root = make_folder(tmp_path / "birds", counts)
+    setting = make_setting(dataset="folder", root=str(root), **COUNTS, stride=32, stage="full")
+    assert setting.kinds == ["fine"]
+    assert "without coarse labels" in capsys.readouterr().out
+    trained = np.bincount(setting.labels["fine"][setting.places["train"]])
+    assert setting.chance() == pytest.approx(100 * trained.max() / trained.sum())
+    told = f"birds (folder), 2 classes, {trained.sum()} training images, 64 px, stride 32, full stage"
+    assert setting.described() == told
+    assert str(tmp_path) not in told
+
+
+def test_maps_are_those_of_the_frozen_backbone_cached_or_not(tmp_path):
+    settings = [make_setting(**COUNTS, stride=16, stage=stage, device="cpu") for stage in ("head", "full")]
+    index = settings[0].some("test", 3)
+    cached, computed = (setting.maps(index) for setting in settings)
+    torch.testing.assert_close(cached, computed, rtol=1e-3, atol=1e-3)
+    assert cached.shape == (3, settings[1].network.out_channels, 4, 4)
+
+
+def test_runs_are_variants_of_one_and_are_trained_where_the_parameters_say():
+    recipe = Recipe(epochs=1, batch_size=4)
+    setting = make_setting(**COUNTS, stride=16, device="cpu", recipe=recipe, pool="gap", reduction=4)
+    (run,) = setting.train([setting.base])
+    assert run.result["device"] == "cpu"
+    network, head = setting.parts(run.load_model())
+    assert network is setting.network
+    assert head(setting.features[:2]).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"device": "gpu"}, "accelerator"),
+        ({"strides": 16}, "did you mean 'stride'"),
+        ({"root": "here"}, "typefaces are drawn on this machine"),
+        ({"dataset": "cup"}, "did you mean 'cub'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(fields, message):
+    with pytest.raises((SpecError, ValueError, TypeError), match=message):
+        make_setting(**COUNTS | fields)
