@@ -87,7 +87,7 @@ def test_a_missing_profile_names_those_that_exist(world):
         make_plan("evidense")
 
 
-@pytest.mark.parametrize("name", ["smoke", "study", "evidence", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "study", "evidence", "paper", "photographs"])
 def test_the_profiles_of_the_repository_are_in_form(name):
     plan = make_plan(PROFILES / f"{name}.yaml")
     assert len(plan.of("notebooks")) >= 3
