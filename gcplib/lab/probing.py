@@ -18,12 +18,14 @@ from gcplib.lab.files import digest, locked, read_json, runs_dir, write_json
 from gcplib.lab.progress import track
 from gcplib.lab.training import Engine, cache_all_features
 from gcplib.lab.validation import Items, specification
+from gcplib.nn.moment_probing import MomentProbingPool
 from gcplib.probe import LinearProbe, TrainedProbe
 from gcplib.probe.base import Probe
 
 # Raised when the same probe would give other predictions, so that old results are not taken for new.
 VERSION = 2
 _TIMED, _ROUNDS = 64, 5  # images that are predicted for the cost, and how often; the fastest counts
+WITH_TOKEN = "class token and "  # before the stage whose patches are beside it
 TRAINING = {"epochs": 12}  # of probes with weights to begin with
 
 
@@ -100,9 +102,28 @@ def asked_for(spec: ProbeSpec, features: dict[str, Tensor]) -> list[Asked]:
                 found.append(Asked(f"{name}, {width} channels", stage, 2, LinearProbe, options))
     # They take minutes at a stage of many positions; at the last they are what papers report.
     found.append(Asked("attention", stages[-1], 1, TrainedProbe, {"pool": "attention", **TRAINING}))
-    moments = {"pool": "moment_probing", "rates": (1e-3, 3e-3), **TRAINING}
-    found.append(Asked("Moment Probing", stages[-1], 2, TrainedProbe, moments))
+    of_token = "tokens" in features
+    moments = {"pool": TokenMoments if of_token else "moment_probing", "rates": (1e-3, 3e-3), **TRAINING}
+    found.append(Asked("Moment Probing", WITH_TOKEN * of_token + stages[-1], 2, TrainedProbe, moments))
     return found
+
+
+class TokenMoments(MomentProbingPool):
+    """Moment probing as its paper has it for vision transformers: the first position is the class token."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return vectors of ``(B, C, 1 + M, 1)``."""
+        return super().forward(x[:, :, 1:], class_token=x[:, :, 0, 0])
+
+
+def read(features: dict[str, Tensor], stage: str) -> Tensor:
+    """Return the features of a stage, as a probe takes them: of ``tokens`` the class token alone."""
+    if stage == "tokens":
+        return features["tokens"][:, 0]
+    if stage.startswith(WITH_TOKEN):
+        patches = features[stage.removeprefix(WITH_TOKEN)].flatten(2).transpose(1, 2)
+        return torch.cat([features["tokens"][:, :1], patches], 1)
+    return features[stage]
 
 
 def probe(spec: ProbeSpec, engine: Engine | None = None) -> tuple[list[Result], Images | Typefaces]:
@@ -127,12 +148,11 @@ def _fitted(
     places = {split: dataset.indices(split) for split in ("train", "validation", "test")}
     own_validation = not isinstance(dataset, Images) or "validation" in dataset.listing.splits
     for asked in list_of:
-        X = features[asked.stage][:, 0] if asked.stage == "tokens" else features[asked.stage]
-        about = [asked.name, asked.stage, asked.kind.__name__, asked.options, spec.name, VERSION]
+        about = [asked.name, asked.stage, asked.kind.__name__, str(asked.options), spec.name, VERSION]
         path = runs_dir() / "probe" / spec.name / "probes" / f"{digest(about)}.json"
         with locked(path):
             if not (kept := read_json(path)):
-                kept = _fit(asked, X, labels, places, spec.seeds, own_validation)
+                kept = _fit(asked, read(features, asked.stage), labels, places, spec.seeds, own_validation)
                 write_json(path, kept)
         shape = (spec.seeds, len(places["test"]))
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(kept.pop("correct")), np.uint8))[: shape[0] * shape[1]]

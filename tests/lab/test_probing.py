@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -16,7 +17,9 @@ from gcplib.lab.data import TypefacesSpec, load_data
 from gcplib.lab.probe_report import advice, figure, results_table
 from gcplib.lab.probing import ProbeSpec, Result, probe
 from gcplib.lab.training import cache_all_features
+from gcplib.nn.moment_probing import MomentProbingPool
 from gcplib.probe import LinearProbe
+from gcplib.probe.base import as_maps
 
 
 @pytest.fixture
@@ -135,3 +138,23 @@ def test_a_wrong_stage_is_named(folder):
 
     with pytest.raises(ValueError, match=r"tf_efficientnet_lite0 has features of stride \[2, 4, 8, 16, 32\], not 7"):
         probe(ProbeSpec(ImagesSpec("folder", str(folder), 64), strides=[7]))
+
+
+def test_a_vision_transformer_is_read_with_its_class_token():
+    generator = torch.Generator().manual_seed(0)
+    features = {
+        "stride16": torch.randn(4, 24, 3, 3, generator=generator),
+        "tokens": torch.randn(4, 1, 24, generator=generator),
+        "own": torch.randn(4, 24, generator=generator),
+    }
+    spec = ProbeSpec(TypefacesSpec(families=2, train=2, validation=1, test=1, pixels=64))
+    asked = {(one.name, one.stage): one for one in probing.asked_for(spec, features)}
+    assert ("class token", "tokens") in asked
+    one = asked["Moment Probing", "class token and stride16"]
+    torch.testing.assert_close(probing.read(features, "tokens"), features["tokens"][:, 0])
+    tokens = probing.read(features, one.stage)
+    assert tokens.shape == (4, 10, 24)
+    torch.manual_seed(0)
+    pool = one.options["pool"](24, width=64)
+    want = MomentProbingPool.forward(pool, features["stride16"], features["tokens"][:, 0])
+    torch.testing.assert_close(pool(as_maps(tokens)), want)

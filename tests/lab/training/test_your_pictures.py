@@ -20,6 +20,8 @@ def blocks(kind):
 def test_the_page_leads_from_a_folder_to_an_answer(stage, own_runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    studies = []  # planned for real; running them takes long, and is tested elsewhere
+    monkeypatch.setattr("gcplib.lab.study.runner.run_study", lambda *_, data, **__: studies.append(data) or 0)
     make_folder(tmp_path / "flowers", {"train/a": 6, "train/b": 6, "test/a": 2, "test/b": 2})
     (text,) = (text for text in blocks("yaml") if f"stage: {stage}" in text)
     (tmp_path / f"{stage}.yaml").write_text(text)
@@ -43,6 +45,7 @@ def test_the_page_leads_from_a_folder_to_an_answer(stage, own_runs, tmp_path, mo
         words = shlex.split(own(line))
         assert words[:3] == ["python", "-m", "gcplib"]
         assert main([*words[3:], *(["--accelerator", "cpu", *small] if "train" in words else [])]) == 0, line
+    assert [name for name, _ in studies] == ["flowers", "flowers32"]
     out = capsys.readouterr().out
     assert "advice" not in out  # the page's own rates need none
     assert re.search(r"flowers/test/b/\S+ +[ab] ", out)
