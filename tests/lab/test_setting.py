@@ -5,6 +5,7 @@ import pytest
 import torch
 from trees import make_folder
 
+from gcplib.lab.machine import allotted_cores
 from gcplib.lab.setting import make_setting
 from gcplib.lab.training import Recipe
 from gcplib.lab.validation import SpecError
@@ -72,3 +73,12 @@ def test_runs_are_variants_of_one_and_are_trained_where_the_parameters_say():
 def test_what_does_not_fit_is_refused(fields, message):
     with pytest.raises((SpecError, ValueError, TypeError), match=message):
         make_setting(**COUNTS | fields)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("1", 1), ("", 3), ("0", 3), ("4,2", 3), ("1000", 3)], ids=lambda value: repr(value)
+)
+def test_numeric_work_takes_the_cores_that_a_job_was_given(given, expected, monkeypatch):
+    monkeypatch.setattr("gcplib.lab.machine.cpu_count", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert allotted_cores() == expected

@@ -12,7 +12,7 @@ from gcplib.backbones import usual_stride
 from gcplib.features import create_features
 from gcplib.lab.data import Images, Typefaces, require_sound
 from gcplib.lab.files import cache_dir, digest
-from gcplib.lab.machine import cpu_count
+from gcplib.lab.machine import allotted_cores
 from gcplib.lab.progress import track
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.feature_files import Batches, stored
@@ -130,9 +130,9 @@ def _cached(
             require_sound(dataset)
         features = make()
         starts = range(0, len(dataset), batch)
-        # On every core: whoever else needs these features is waiting for the lock, not computing.
-        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(cpu_count(),)) as all_cores:
+        # On every core of this process, whatever a notebook has set for its small batches.
+        with ThreadPoolExecutor(1, initializer=use_threads, initargs=(allotted_cores(),)) as cores:
             for start in track(starts, f"features of {len(dataset)} images", unit="batch"):
-                yield all_cores.submit(rows, features, start).result()
+                yield cores.submit(rows, features, start).result()
 
     return stored(folder, len(dataset), compute, dtype)
