@@ -72,7 +72,7 @@ def test_checks_need_no_torch(notebook):
         ("06", {"forms": {"cov": "exp"}}, "look at mpn_cov"),
         ("06", {"more": {"coarse": ["recipes"]}}, "recipe and matched; got"),
         ("06", {"more": {"constants": []}}, "at least one control"),
-        ("06", {"stride": 112}, "at most 3 eigenvalues, and section 3 compares quarters"),
+        ("06", {"stride": 112}, "needs 4 eigenvalues; here are 3 at most"),
     ],
 )
 def test_what_a_notebook_cannot_take_is_refused_before_it_runs(notebook, changes, message):
