@@ -59,7 +59,7 @@ def record(
         "machine": describe_machine(),
     }
     write_json(_folder(profile) / f"{claim}-{notebook}.json", document)
-    word = f"{UNTESTED}: none of these is a primary effect" if found.verdict == UNTESTED else found.verdict
+    word = f"{UNTESTED}: none of these is a primary effect" if found.words == UNTESTED else found.words
     rows = [
         {"claim": claim, **asdict(item), "role": "primary" if primary else "secondary", "p": p, "verdict": word}
         for item, primary, p in found.effects

@@ -77,7 +77,7 @@ def verdicts_page() -> str:
     rows = []
     for claim in claims().values():
         link = f"[{claim.id}]({'' if details[claim.id] else 'claims.md'}#{claim.id.lower()})"
-        rows.append((link, claim.text, *(assess_records(claim.id, records).verdict for records in kept.values())))
+        rows.append((link, claim.text, *(assess_records(claim.id, records).words for records in kept.values())))
     summary = "\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())
     overview = table(["claim", "", *(f"`{name}`" for name in kept)], rows)
     origins = [f"* {_origin(name, records)}" for name, records in kept.items()]
@@ -90,7 +90,11 @@ def claims_page() -> str:
     parts = []
     for claim in claims().values():
         names = "\n".join(f"* `{pattern}`" for pattern in claim.primary)
-        parts += [f"## {claim.id}", f"**{claim.text}** ({claim.source})", names, claim.why]
+        parts += [f"## {claim.id}", f"**{claim.text}** ({claim.source})", names]
+        if claim.strongest:
+            names = "\n".join(f"* `{pattern}`" for pattern in claim.strongest)
+            parts += ["And by themselves, against the strongest average:", names]
+        parts += [claim.why]
         parts += [f"A test takes {claim.takes}."]
     return page("The claims, and the effects that decide", RULE, *parts)
 
@@ -118,7 +122,7 @@ def _details(claim: Claim, kept: dict[str, list[dict]]) -> list[str]:
             (item.name, "**primary**" if primary else "", f"{item.amount} {item.unit}", item.interval, item.n, _p(p))
             for item, primary, p in found.effects
         ]
-        parts += [f"`{name}`: **{found.verdict}**, on {data}."]
+        parts += [f"`{name}`: **{found.words}**, on {data}."]
         parts += [table(["effect", "", "size", "95 % interval", "n", "corrected p"], rows)]
         parts += [f"Not measured: {', '.join(f'`{text}`' for text in found.missing)}."] if found.missing else []
         parts += ["\n".join(f"* {entry['notebook']}: {entry['note']}." for entry in own if entry["note"])]

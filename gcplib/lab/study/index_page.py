@@ -79,7 +79,8 @@ def _claims(plan: Plan) -> list[dict[str, Any]]:
         found, origin = assess_records(claim.id, own), {e["name"]: record for record in own for e in record["evidence"]}
         effects = [(item, primary, p, origin[item.name]) for item, primary, p in found.effects]
         notes = [record["note"] for record in own if record["note"]]
-        rows.append({"claim": claim, "verdict": found.verdict, "effects": effects, "notes": notes})
+        told = {"verdict": found.verdict, "words": found.words}
+        rows.append({"claim": claim, **told, "effects": effects, "notes": notes})
     return rows
 
 

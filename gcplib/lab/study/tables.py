@@ -87,7 +87,7 @@ def kept_effects(*claims: str) -> Styler:
     rows, records = [], kept_records("evidence")
     for claim in claims:
         found = assess_records(claim, records)
-        rows += [(claim, *_cells(item), found.verdict) for item, primary, _ in found.effects if primary]
+        rows += [(claim, *_cells(item), found.words) for item, primary, _ in found.effects if primary]
     return _shown(rows, ["claim", "primary effect", "mean", "95 % interval", "unit", "n", "verdict"])
 
 

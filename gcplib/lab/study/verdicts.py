@@ -10,7 +10,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,7 +41,9 @@ LEVEL, LEAST_N = 0.05, 3  # two values always have an interval, but nothing says
 class Claim:
     """One claim: where it is from, what a test of it takes, and which effects decide, and why these.
 
-    ``primary`` are regular expressions for the names of effects.
+    ``primary`` are regular expressions for the names of effects. A claim against average pooling is judged twice, each
+    time by effects of their own: at equal stage of the network, by ``primary``, and by ``strongest`` against the best
+    average that its features give at any stage, which is what a user would take.
     """
 
     id: str
@@ -50,17 +52,22 @@ class Claim:
     takes: str
     primary: tuple[str, ...]
     why: str
+    strongest: tuple[str, ...] = ()
 
     def is_primary(self, name: str) -> bool:
         """Whether an effect of this name decides."""
-        return any(re.fullmatch(pattern, name) for pattern in self.primary)
+        return _any_matches(self.primary + self.strongest, name)
 
 
 @functools.cache
 def claims() -> dict[str, Claim]:
     """Return every claim under test, by id."""
     found = read_yaml(Path(__file__).with_name("claims.yaml"))
-    return {id: Claim(id, **fields | {"primary": tuple(fields["primary"])}) for id, fields in found.items()}
+    lists = ("primary", "strongest")
+    return {
+        id: Claim(id, **fields | {name: tuple(fields[name]) for name in lists if name in fields})
+        for id, fields in found.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -145,11 +152,22 @@ class Weighed(NamedTuple):
 
 
 class Assessment(NamedTuple):
-    """A verdict, the effects it is made of, primary ones first, and the primary ones that were not measured."""
+    """A verdict, the effects it is made of, primary ones first, and the primary ones that were not measured.
+
+    ``against`` is the second verdict, against the strongest average, of claims that have one.
+    """
 
     verdict: str
     effects: tuple[Weighed, ...]
     missing: tuple[str, ...]
+    against: str | None = None
+
+    @property
+    def words(self) -> str:
+        """The verdict, or both."""
+        if self.against is None:
+            return self.verdict
+        return f"{self.verdict} at equal stage; {self.against} against the strongest average"
 
 
 def assess(claim: str, evidence: Evidence | Iterable[Evidence]) -> Assessment:
@@ -158,7 +176,8 @@ def assess(claim: str, evidence: Evidence | Iterable[Evidence]) -> Assessment:
     Their p values are corrected by Holm's method, those that were not measured counting as 1, and compared with 5 %:
     ``holds`` if all are significantly positive, ``holds in part`` if some are, else ``does not hold here`` if one is
     significantly negative, and ``undecided here`` if none is. It is ``too few seeds`` where a primary effect has fewer
-    than three, and ``not tested`` where no primary effect was measured, whatever the secondary ones say.
+    than three, and ``not tested`` where no primary effect was measured, whatever the secondary ones say. Effects
+    against the strongest average are corrected and judged by themselves, in the same way.
 
     Args:
         claim: its id.
@@ -173,21 +192,31 @@ def assess(claim: str, evidence: Evidence | Iterable[Evidence]) -> Assessment:
     if wrong := [item for item in items if not isinstance(item, Evidence)]:
         raise ValueError(f"expected Evidence, got {type(wrong[0]).__name__}: {wrong[0]!r}")
     claim = claims()[claim]
-    primary = [item for item in items if claim.is_primary(item.name)]
-    missing = tuple(text for text in claim.primary if not any(re.fullmatch(text, item.name) for item in primary))
+    word, weighed, missing = _judged(claim.primary, items)
+    against = None
+    if claim.strongest:
+        against, more, lacking = _judged(claim.strongest, items)
+        weighed, missing = weighed + more, missing + lacking
+    others = [Weighed(item, False, None) for item in items if not claim.is_primary(item.name)]
+    return Assessment(word, (*weighed, *others), tuple(missing), against)
+
+
+def _judged(patterns: Sequence[str], items: Sequence[Evidence]) -> tuple[str, list[Weighed], list[str]]:
+    """Return the verdict of the effects that patterns name, these with corrected p values, and what is missing."""
+    primary = [item for item in items if _any_matches(patterns, item.name)]
+    missing = [text for text in patterns if not any(re.fullmatch(text, item.name) for item in primary)]
     few = any(item.n < LEAST_N for item in primary)
     if few or not primary:
-        word, p_values = TOO_FEW if few else UNTESTED, [None] * len(primary)
-    else:
-        p_values = holm([item.p_value for item in primary] + [1.0] * len(missing)).tolist()
-        signs = {math.copysign(1, item.effect) if p < LEVEL else 0 for item, p in zip(primary, p_values, strict=False)}
-        if 1 in signs:
-            word = HOLDS if signs == {1} and not missing else PARTLY
-        else:
-            word = FAILS if -1 in signs else UNDECIDED
-    weighed = [Weighed(item, True, p) for item, p in zip(primary, p_values, strict=False)]
-    weighed += [Weighed(item, False, None) for item in items if not claim.is_primary(item.name)]
-    return Assessment(word, tuple(weighed), missing)
+        return TOO_FEW if few else UNTESTED, [Weighed(item, True, None) for item in primary], missing
+    p_values = holm([item.p_value for item in primary] + [1.0] * len(missing)).tolist()
+    signs = {math.copysign(1, item.effect) if p < LEVEL else 0 for item, p in zip(primary, p_values, strict=False)}
+    shown = HOLDS if signs == {1} and not missing else PARTLY
+    word = shown if 1 in signs else FAILS if -1 in signs else UNDECIDED
+    return word, [Weighed(item, True, p) for item, p in zip(primary, p_values, strict=False)], missing
+
+
+def _any_matches(patterns: Iterable[str], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def verdict(claim: str, evidence: Evidence | Iterable[Evidence]) -> str:

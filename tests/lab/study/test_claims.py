@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,22 @@ def test_an_assessment_says_what_decides_and_what_is_missing():
     assert first.p == pytest.approx(2 * first.evidence.p_value)
     assert other == (evidence(5, 7, "else"), False, None)
     assert found.missing == (SECOND,)
+
+
+def test_a_claim_against_averages_is_judged_twice_and_says_which(monkeypatch):
+    twice = replace(claims()["C30"], primary=(FIRST,), strongest=(SECOND, "another"))
+    monkeypatch.setitem(claims(), "C30", twice)
+    found = assess("C30", [evidence(9, 11, FIRST), evidence(-11, -9, SECOND), evidence(9, 11, "else")])
+    assert (found.verdict, found.against) == ("holds", "does not hold here")
+    assert found.words == "holds at equal stage; does not hold here against the strongest average"
+    assert found.missing == ("another",)
+    assert [primary for _, primary, _ in found.effects] == [True, True, False]
+    # Each is corrected for its own effects alone: one, and two of which one was not measured.
+    alone = evidence(9, 11, FIRST).p_value
+    assert [p for _, _, p in found.effects[:2]] == pytest.approx([alone, 2 * alone])
+    assert assess("C30", [evidence(9, 11, SECOND)]).words == (
+        "not tested at equal stage; holds in part against the strongest average"
+    )
 
 
 def test_verdicts_are_withheld_where_seeds_are_too_few():
