@@ -9,7 +9,7 @@ A profile is a YAML file::
       07_train_fine_grained:      # may be empty: the notebook's own defaults
         threads: 2                # cores for this notebook, 1 if left out
         timeout: 3600             # seconds a single cell may take
-        first: true               # start before the others: it trains runs that they read
+        first: true               # start before the others: it trains runs that they read, or takes long
         parameters: {seeds: 5}
     runs:                         # optional; grids of training runs, see gcplib.lab.study.sweeps
       head: {base: {pool: mpn_cov}, grid: {labels: [fine, coarse], seed: 8}}
