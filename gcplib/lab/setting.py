@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcplib import create_backbone
 from gcplib.backbones import Backbone
 from gcplib.lab.data import Images, ImagesSpec, Typefaces, choose_data, load_data
 from gcplib.lab.training import Engine, Recipe, Run, RunSpec, cache_features, ensure_all
+from gcplib.models import create_backbone
 
 __all__ = ["Setting", "make_setting"]
 
