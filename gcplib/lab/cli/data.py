@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "render the Typefaces benchmark, or check a data set of yours"
+SUMMARY = "render the Typefaces benchmark, download a published data set (get), or check one of yours (check)"
 DETAIL = """Render the Typefaces benchmark into data/cache/ (once; the same settings are read back the next time).
 What is left out keeps the library's default."""
 EXAMPLE = "gcplib data --families 60 --train 40 --validation 10 --test 20 --samples samples.png"
