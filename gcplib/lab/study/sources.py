@@ -97,15 +97,22 @@ class Library:
         return home
 
     def _tree(self, path: Path) -> ast.Module:
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-                del node.body[0]
-        return tree
+        return _parsed(path.read_text(encoding="utf-8"), str(path))[0]
 
     def _digest(self, path: Path) -> str:
-        content = ast.dump(self._tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
-        return hashlib.sha256(content).hexdigest()
+        if path.suffix != ".py":
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        return _parsed(path.read_text(encoding="utf-8"), str(path))[1]
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str, name: str) -> tuple[ast.Module, str]:
+    """Return the syntax tree of a module without its docstrings, and a digest of it; plans share unchanged files."""
+    tree = ast.parse(text, name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            del node.body[0]
+    return tree, hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def parse_cell(source: str) -> ast.Module:
