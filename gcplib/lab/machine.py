@@ -29,7 +29,7 @@ def allotted_cores() -> int:
     """Return how many cores the numeric work of this process is meant to use: ``OMP_NUM_THREADS``, or all.
 
     A study gives its jobs their share by this variable. Threads that do not have a core each wait for one another at
-    every step, which took features nine times as long.
+    every step.
     """
     given = os.environ.get("OMP_NUM_THREADS", "")
     return min(int(given), cpu_count()) if given.isdigit() and int(given) else cpu_count()
