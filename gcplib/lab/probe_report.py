@@ -16,7 +16,7 @@ from gcplib.lab.files import write_atomic, write_text
 from gcplib.lab.markdown import table as markdown_table
 from gcplib.lab.probing import ProbeSpec, Result
 
-__all__ = ["advice", "results_table", "write_report"]
+__all__ = ["advice", "probe_table", "write_report"]
 
 LEVEL = 0.05
 STYLE = """body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em} td,th{padding:.2em .7em}
@@ -24,7 +24,7 @@ td,th{text-align:right} td:nth-child(-n+2),th:nth-child(-n+2){text-align:left} t
 img{max-width:100%}"""
 
 
-def results_table(results: list[Result]) -> pd.DataFrame:
+def probe_table(results: list[Result]) -> pd.DataFrame:
     """Return one row for each probe, the best first: accuracy in percent with its interval, size and cost.
 
     ``gain`` is the difference to the best average, in points, with an interval that is wide enough for as many
@@ -38,6 +38,8 @@ def results_table(results: list[Result]) -> pd.DataFrame:
         rows.append(
             {
                 "probe": result.name,
+                "what": result.what,
+                "width": result.width,
                 "features": result.stage,
                 "accuracy": accuracy.mean,
                 "low": accuracy.low,
@@ -151,7 +153,7 @@ def figure(table: pd.DataFrame, title: str) -> bytes:
 
 def write_report(spec: ProbeSpec, results: list[Result], about: dict[str, str], folder: Path) -> pd.DataFrame:
     """Write ``table.csv``, ``figure.png``, ``report.md`` and ``report.html`` into a folder, and return the table."""
-    table = results_table(results)
+    table = probe_table(results)
     write_text(folder / "table.csv", table.to_csv(index=False))
     picture = figure(table, f"{about['images']}, {spec.backbone}, {spec.labels} labels")
     with write_atomic(folder / "figure.png") as temporary:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,8 +15,21 @@ from torch import Tensor, nn
 
 from gcplib.backbones import Backbone
 from gcplib.lab.data import Images, ImagesSpec, Typefaces, choose_data, load_data
-from gcplib.lab.training import Engine, Recipe, Run, RunSpec, cache_features, ensure_all
+from gcplib.lab.training import (
+    Engine,
+    Recipe,
+    Run,
+    RunSpec,
+    Tuned,
+    cache_all_features,
+    cache_features,
+    ensure_all,
+    tune,
+)
 from gcplib.models import create_backbone
+
+if TYPE_CHECKING:
+    from gcplib.lab.probing import Result
 
 __all__ = ["Setting", "make_setting"]
 
@@ -127,9 +140,26 @@ class Setting:
         where = [f"{data.pixels} px", *network, f"stride {base.stride}", f"{base.stage} stage"]
         return ", ".join([seen, count, *where, *more])
 
+    def stages(self, strides: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Return the frozen network's maps of several stages, and more, of every image; see ``cache_all_features``."""
+        name, _, *rest = self.of_backbone
+        return cache_all_features(self.dataset, name, strides, *rest, engine=self.engine)
+
+    def probe(self, **asked: Any) -> list[Result]:
+        """Return what probes read from stages of the frozen network; ``asked`` are other fields of a ``ProbeSpec``."""
+        from gcplib.lab.probing import ProbeSpec, probe  # here, because other notebooks need no scikit-learn
+
+        name, _, pretrained, options = self.of_backbone
+        network = {"backbone": name, "pretrained": pretrained, "backbone_options": dict(options)}
+        return probe(ProbeSpec(data=self.base.data, **network, **asked), self.engine)[0]
+
     def train(self, specs: Iterable[RunSpec]) -> list[Run]:
         """Return the finished runs of ``specs``, training the missing ones; see ``ensure_all``."""
         return ensure_all(list(specs), self.workers, self.engine)
+
+    def tune(self, specs: Mapping[str, RunSpec], rates: Mapping[str, Iterable[float]]) -> Tuned:
+        """Return the best learning rate of each method on validation images; see ``gcplib.lab.training.tune``."""
+        return tune(specs, rates, self.train)
 
 
 def make_setting(

@@ -76,7 +76,7 @@ class LinearProbe(Probe):
 
     def _fit_classifier(self, X: Tensor, codes: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> None:
         # These know no classes, and so may be those of all images.
-        self.directions_ = self._principal(X)
+        self.directions_ = self.principal(X)
         vectors = self.vectors(X)
         self.length_ = vectors.shape[1]
         self.mean_ = vectors.mean(0)
@@ -129,7 +129,7 @@ class LinearProbe(Probe):
             found.append(pool(maps))
         return torch.cat(found)
 
-    def _principal(self, X: Tensor) -> Tensor | None:
+    def principal(self, X: Tensor) -> Tensor | None:
         """Return the first principal directions ``(width, C)`` of the channels, or None where all are kept."""
         if X.dim() == 2 or self.pool == "gap" or self.width is None:
             return None

@@ -10,11 +10,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from trees import make_folder
 
-from gcplib.lab import probing
+from gcplib.lab import probe_questions, probing
 from gcplib.lab.analysis.statistics import crossed_bootstrap, crossed_interval
 from gcplib.lab.cli import main
 from gcplib.lab.data import TypefacesSpec, load_data
-from gcplib.lab.probe_report import advice, figure, results_table
+from gcplib.lab.probe_report import advice, figure, probe_table
 from gcplib.lab.probing import ProbeSpec, Result, probe
 from gcplib.lab.training import cache_all_features
 from gcplib.nn.moment_probing import MomentProbingPool
@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_a_report_and_a_second_run_reuses_everything(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(probing, "TRAINING", {"epochs": 1, "least_steps": 10})
+    monkeypatch.setattr(probe_questions, "TRAINING", {"epochs": 1, "least_steps": 10})
     arguments = ["probe", str(folder), "--pixels", "64", "--seeds", "2", "--widths", "8"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
@@ -112,15 +112,15 @@ def test_the_table_compares_with_the_strongest_average_for_all_at_once():
         result("own average", 1, 0.5),
         *(result(f"root{n}", 2, 0.8) for n in range(9)),
     ]
-    table = results_table(results).set_index("probe")
+    table = probe_table(results).set_index("probe")
     assert table.loc["average", "gain"] == 0
     assert table.loc["own average", "gain"] == pytest.approx(-30, abs=3)
-    alone = results_table(results[:3]).set_index("probe")
+    alone = probe_table(results[:3]).set_index("probe")
     # Nine comparisons have wider intervals than one.
     assert np.diff(table.loc["root0", ["gain_low", "gain_high"]]) > 1.2 * np.diff(
         alone.loc["root0", ["gain_low", "gain_high"]]
     )
-    assert figure(results_table(results), "title").startswith(b"\x89PNG")
+    assert figure(probe_table(results), "title").startswith(b"\x89PNG")
 
 
 def test_the_bootstrap_of_rows_and_columns_is_as_wide_as_students_where_rows_are_many():
@@ -148,13 +148,53 @@ def test_a_vision_transformer_is_read_with_its_class_token():
         "own": torch.randn(4, 24, generator=generator),
     }
     spec = ProbeSpec(TypefacesSpec(families=2, train=2, validation=1, test=1, pixels=64))
-    asked = {(one.name, one.stage): one for one in probing.asked_for(spec, features)}
+    asked = {(one.what, one.stage): one for one in probe_questions.asked_for(spec, features)}
     assert ("class token", "tokens") in asked
     one = asked["Moment Probing", "class token and stride16"]
-    torch.testing.assert_close(probing.read(features, "tokens"), features["tokens"][:, 0])
-    tokens = probing.read(features, one.stage)
+    token = asked["class token", "tokens"]
+    torch.testing.assert_close(probe_questions.read(features, token), features["tokens"][:, 0])
+    tokens = probe_questions.read(features, one)
     assert tokens.shape == (4, 10, 24)
     torch.manual_seed(0)
     pool = one.options["pool"](24, width=64)
     want = MomentProbingPool.forward(pool, features["stride16"], features["tokens"][:, 0])
     torch.testing.assert_close(pool(as_maps(tokens)), want)
+
+
+MAPS = {
+    "stride16": torch.randn(60, 24, 5, 5, generator=torch.Generator().manual_seed(1)),
+    "own": torch.randn(60, 12, generator=torch.Generator().manual_seed(2)),
+}
+SPEC = TypefacesSpec(families=2, train=2, validation=1, test=1, pixels=64)
+
+
+def test_a_thorough_probe_asks_what_claims_need_and_none_is_trained_with_no_seeds():
+    spec = ProbeSpec(SPEC, widths=(8, 64), seeds=0, thorough=True)
+    asked = {(one.what, one.width) for one in probe_questions.asked_for(spec, MAPS)}
+    pools = {"covariance", "root", "Gaussian"}
+    # 24 channels: an average of 24 entries, and a covariance of 6 channels with 21.
+    assert asked == {(what, width) for what in pools for width in (6, 8, 24)} | {
+        ("own average", 0),
+        ("average", 0),
+        ("sparse inverse", 8),
+        ("sparse inverse", 24),
+        ("power 1/4", 8),
+        ("power 3/4", 8),
+        ("own average and covariance", 24),
+        ("own average and root", 24),
+    }
+    usual = probe_questions.asked_for(ProbeSpec(SPEC, widths=(8, 64), seeds=2), MAPS)
+    assert {one.what for one in usual} == pools | {"own average", "average", "attention", "Moment Probing"}
+
+
+def test_what_stands_beside_the_own_average_weighs_as_much():
+    asked = probe_questions.Asked("own average and root", "stride16", 2, LinearProbe, {"pool": "mpn_cov", "width": 8})
+    training = torch.arange(40)
+    both = probe_questions.beside_own(MAPS, asked, training)
+    assert both.shape == (60, 12 + 36)
+    for part in (both[training, :12], both[training, 12:]):
+        torch.testing.assert_close(part.mean(0), torch.zeros(part.shape[1]), atol=1e-5, rtol=0)
+        assert part.square().sum(1).mean() == pytest.approx(1, rel=1e-4)
+    # The images for testing have no say in it.
+    other = MAPS | {name: torch.cat([maps[:40], 7 * maps[40:]]) for name, maps in MAPS.items()}
+    torch.testing.assert_close(probe_questions.beside_own(other, asked, training)[:40], both[:40])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gcplib.lab.files import runs_dir, write_json
 from gcplib.lab.machine import describe_machine
-from gcplib.lab.study.verdicts import UNTESTED, Assessment, Evidence, assess
+from gcplib.lab.study.verdicts import PROTOCOL, UNTESTED, Assessment, Evidence, assess
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,7 @@ def record(
     check_name(notebook=notebook, profile=profile)
     document = {
         "claim": claim,
+        "protocol": PROTOCOL,
         "notebook": notebook,
         "profile": profile,
         "data": data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import shutil
@@ -12,15 +13,27 @@ from gcplib.lab.files import project_root, runs_dir, write_atomic, write_json, w
 from gcplib.lab.machine import machine_line
 from gcplib.lab.markdown import page, table
 from gcplib.lab.study.claims import assess_records, read_records
-from gcplib.lab.study.verdicts import Claim, claims, count_verdicts
+from gcplib.lab.study.verdicts import HOLDS, PROTOCOL, UNTESTED, Claim, claims, count_verdicts
 
-__all__ = ["claims_page", "keep_evidence", "kept_records", "readme_lines", "verdicts_page", "with_lines"]
+__all__ = [
+    "claims_page",
+    "images_of",
+    "keep_evidence",
+    "kept_records",
+    "readme_lines",
+    "records_by_images",
+    "verdicts_page",
+    "with_lines",
+]
 
 BEGIN, END = "<!-- verdicts: written by `python -m gcplib report --keep` -->", "<!-- end of verdicts -->"
-# Of the README: the profile of many seeds and the one that anyone can run, whose headline figure it shows.
+# Of the README: the profile of many seeds, and the one that anyone can run, whose headline figure it shows.
 PROFILES = ("evidence", "study")
 SUFFIX = "_verdicts.json"
 FIGURE = "07_train_fine_grained-02.png"
+
+# The protocol's profile, and the images that it is about, in docs/protocol.md.
+PHOTOGRAPHS, IMAGES = "photographs", ("typefaces", "birds", "cars", "groceries", "scenes")
 
 RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_formed.md](how_verdicts_are_formed.md)."
 
@@ -63,26 +76,83 @@ def kept_records(profile: str) -> list[dict]:
 
 
 def readme_lines() -> str:
-    """Return three lines: how many claims have which verdict in both profiles, and where the rest is."""
-    lines = [f"* `{name}`: {_counts(records)}." for name in PROFILES if (records := kept_records(name))]
+    """Return three lines: how many claims have which verdict by the protocol and in a study, and where the rest is."""
+    by = {images: _counts(records) for images, records in records_by_images().items() if records}
+    lines = [f"* The protocol, {'; '.join(f'**{images}**: {counts}' for images, counts in by.items())}."] if by else []
+    # Until the protocol has been run, there is what was measured before it.
+    lines += [f"* `{name}`: {_counts(records)}." for name in PROFILES[bool(by) :] if (records := kept_records(name))]
     rest = "[every effect with its interval](docs/verdicts.md), [which effects decide, and why](docs/claims.md)"
     return "\n".join([*lines, f"* {rest}."])
 
 
+def images_of(profile: str) -> str:
+    """Return the name of the images of a study by the protocol, and nothing for another study.
+
+    >>> images_of("photographs-birds"), images_of("photographs"), images_of("study")
+    ('birds', 'typefaces', '')
+    """
+    name, _, images = profile.partition("-")
+    return (images or IMAGES[0]) if name == PHOTOGRAPHS else ""
+
+
 def verdicts_page() -> str:
-    """Return the page of what is kept: a table of all claims, and below every effect with its interval."""
-    names = [path.name.removesuffix(SUFFIX) for path in _kept_path("").parent.glob(f"*{SUFFIX}")]
-    kept = {name: kept_records(name) for name in sorted(names)}
+    """Return the page of what is kept: claims by data set, then of other profiles, and below every effect."""
+    kept = {name: kept_records(name) for name in _kept_profiles()}
+    others = {name: records for name, records in kept.items() if not images_of(name)}
     details = {claim.id: _details(claim, kept) for claim in claims().values()}
+    links = {id: f"[{id}]({'' if found else 'claims.md'}#{id.lower()})" for id, found in details.items()}
+    rows = [
+        (links[claim.id], claim.text, *(assess_records(claim.id, records).words for records in others.values()))
+        for claim in claims().values()
+    ]
+    summary = "\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())
+    origins = [f"* {_origin(name, records)}" for name, records in kept.items()]
+    parts = ["## By the protocol", *_by_images(links)]
+    parts += ["## Other profiles", table(["claim", "", *(f"`{name}`" for name in others)], rows)]
+    parts += [*itertools.chain(*details.values()), "## Measured on", "\n".join(origins)]
+    return page("Verdicts", RULE, summary, *parts)
+
+
+def records_by_images() -> dict[str, list[dict]]:
+    """Return what is kept of studies by the protocol of today, by the name of their images; some may have nothing."""
+    found: dict[str, list[dict]] = {name: [] for name in IMAGES}
+    for profile in _kept_profiles():
+        if images := images_of(profile):
+            found[images] = [record for record in kept_records(profile) if record.get("protocol") == PROTOCOL]
+    return found
+
+
+def _kept_profiles() -> list[str]:
+    return sorted(path.name.removesuffix(SUFFIX) for path in _kept_path("").parent.glob(f"*{SUFFIX}"))
+
+
+def _by_images(links: dict[str, str]) -> list[str]:
+    """The claims by data set, with what the evidence before the protocol said, and the commands that fill the table."""
+    columns = records_by_images()
+    path, before = _kept_path("").with_name("before_protocol.csv"), {}
+    if path.is_file():
+        before = {row["claim"]: row["verdict"] for row in csv.DictReader(path.read_text("utf-8").splitlines())}
     rows = []
     for claim in claims().values():
-        link = f"[{claim.id}]({'' if details[claim.id] else 'claims.md'}#{claim.id.lower()})"
-        rows.append((link, claim.text, *(assess_records(claim.id, records).words for records in kept.values())))
-    summary = "\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())
-    overview = table(["claim", "", *(f"`{name}`" for name in kept)], rows)
-    origins = [f"* {_origin(name, records)}" for name, records in kept.items()]
-    parts = ("## All claims", overview, *itertools.chain(*details.values()), "## Measured on", "\n".join(origins))
-    return page("Verdicts", RULE, summary, *parts)
+        found = {name: _judged(claim.id, records) for name, records in columns.items()}
+        tested = [found for found in found.values() if found not in (UNTESTED, "not run")]
+        count = f"{sum(words.split(' at ')[0] == HOLDS for words in tested)} of {len(tested)}" if tested else ""
+        rows.append((links[claim.id], claim.text, *found.values(), count, before.get(claim.id, "")))
+    about = (
+        f"Version {PROTOCOL} of [the protocol](protocol.md). *Holds on* counts the data sets on which a claim holds, "
+        "at equal stage where it is judged twice, of those on which it was tested. *Before* is the verdict of the "
+        "evidence on typefaces that was kept before the protocol, at one stage and by the primary effects of then."
+    )
+    start = f"python -m gcplib study --profile {PHOTOGRAPHS}"
+    commands = [f"* {name}: `{start}{'' if name == IMAGES[0] else f' --data {name}=PATH'}`" for name in columns]
+    fill = "What is not run is filled by these, followed by `report` with the same options and `--keep --keep-tables`:"
+    return [about, table(["claim", "", *columns, "holds on", "before"], rows), fill, "\n".join(commands)]
+
+
+def _judged(claim: str, records: Sequence[dict]) -> str:
+    """The verdict of what was recorded, if anything was."""
+    ran = any(entry["claim"] == claim for entry in records)
+    return assess_records(claim, records).words if ran else "not run"
 
 
 def claims_page() -> str:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from gcplib.lab.files import project_root, runs_dir, write_atomic
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.study.claims import assess_records, check_name
-from gcplib.lab.study.evidence import kept_records
-from gcplib.lab.study.verdicts import Evidence
+from gcplib.lab.study.evidence import images_of, kept_records, records_by_images
+from gcplib.lab.study.verdicts import UNTESTED, Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
     from pandas.io.formats.style import Styler
 
-__all__ = ["effects_table", "evidence_table", "keep_tables", "kept_effects", "save_table"]
+__all__ = ["effects_table", "evidence_by_images", "evidence_table", "keep_tables", "kept_effects", "save_table"]
 
 # In every row, because rows of several machines may be put together.
 PROVENANCE = ("profile", "machine", "torch", "commit")
@@ -44,7 +44,7 @@ def save_table(frame: pd.DataFrame, name: str, *, profile: str) -> Path:
 
 
 def evidence_table(name: str) -> pd.DataFrame | None:
-    """Return the table of that name that is kept in the repository, with one line about its origin, or None."""
+    """Return the table of that name of typefaces that is kept in the repository, with a line on its origin, or None."""
     import pandas as pd
 
     path = project_root() / "data" / "evidence" / f"{name}.csv"
@@ -52,13 +52,30 @@ def evidence_table(name: str) -> pd.DataFrame | None:
         print(f"No evidence kept yet: `python -m gcplib study --profile evidence` makes {path.name}.")
         return None
     frame = pd.read_csv(path)
-    for profile, machine, torch, commit in frame[list(PROVENANCE)].drop_duplicates().itertuples(index=False):
-        print(f"Evidence: {path.name}, profile {profile}, {machine}, torch {torch}, commit {commit}.")
+    _say_origin(path.name, frame)
     return frame
+
+
+def evidence_by_images(name: str) -> pd.DataFrame | None:
+    """Return the tables of that name of all data sets, told apart by a column ``images``; None where none is kept."""
+    import pandas as pd
+
+    kept = sorted((project_root() / "data" / "evidence").glob(f"{name}@*.csv"))
+    frames = {path.stem.split("@")[1]: pd.read_csv(path) for path in kept}
+    for path, frame in zip(kept, frames.values(), strict=True):
+        _say_origin(path.name, frame)
+    return pd.concat(frames, names=["images", ""]).reset_index("images") if frames else None
+
+
+def _say_origin(name: str, frame: pd.DataFrame) -> None:
+    for profile, machine, torch, commit in frame[list(PROVENANCE)].drop_duplicates().itertuples(index=False):
+        print(f"Evidence: {name}, profile {profile}, {machine}, torch {torch}, commit {commit}.")
 
 
 def keep_tables(profile: str) -> list[Path]:
     """Copy the tables of a finished study to ``data/evidence``, from where ``evidence_table`` reads them.
+
+    Those of the protocol's profile are named by their images, such as ``stages@birds.csv``.
 
     Raises:
         FileNotFoundError: the study has saved no table.
@@ -66,9 +83,10 @@ def keep_tables(profile: str) -> list[Path]:
     tables = sorted(_folder(profile).glob("*.csv"))
     if not tables:
         raise FileNotFoundError(f"study {profile!r} has no tables in {_folder(profile)}; run it first")
-    kept = []
+    images, kept = images_of(profile), []
     for table in tables:
-        kept.append(project_root() / "data" / "evidence" / table.name)
+        name = f"{table.stem}@{images}.csv" if images else table.name
+        kept.append(project_root() / "data" / "evidence" / name)
         with write_atomic(kept[-1]) as temporary:
             shutil.copyfile(table, temporary)
     return kept
@@ -79,16 +97,22 @@ def _folder(profile: str) -> Path:
 
 
 def kept_effects(*claims: str) -> Styler:
-    """Return the primary effects of claims in the kept evidence of many seeds, with the verdicts that follow.
+    """Return the primary effects of claims in the kept evidence, with the verdicts that follow.
+
+    They are those of the protocol, by images; where it has not been run for a claim, those of many seeds on typefaces.
 
     Args:
         claims: their ids, such as ``C24``.
     """
-    rows, records = [], kept_records("evidence")
+    rows, older = [], {"typefaces, before the protocol": kept_records("evidence")}
     for claim in claims:
-        found = assess_records(claim, records)
-        rows += [(claim, *_cells(item), found.words) for item, primary, _ in found.effects if primary]
-    return _shown(rows, ["claim", "primary effect", "mean", "95 % interval", "unit", "n", "verdict"])
+        judged = {images: assess_records(claim, records) for images, records in records_by_images().items()}
+        judged = {images: found for images, found in judged.items() if found.verdict != UNTESTED}
+        judged = judged or {images: assess_records(claim, records) for images, records in older.items()}
+        for images, found in judged.items():
+            shown = [item for item, primary, _ in found.effects if primary]
+            rows += [(claim, images, *_cells(item), found.words) for item in shown]
+    return _shown(rows, ["claim", "images", "primary effect", "mean", "95 % interval", "unit", "n", "verdict"])
 
 
 def effects_table(tables: Iterable[pd.DataFrame]) -> Styler:

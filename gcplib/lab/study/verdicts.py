@@ -21,7 +21,7 @@ from gcplib.lab.validation import read_yaml, unknown
 if TYPE_CHECKING:
     from gcplib.lab.analysis import Interval
 
-__all__ = ["Assessment", "Claim", "Evidence", "assess", "claims", "count_verdicts", "verdict"]
+__all__ = ["PROTOCOL", "Assessment", "Claim", "Evidence", "assess", "claims", "count_verdicts", "verdict"]
 
 HOLDS, PARTLY, UNDECIDED, FAILS = "holds", "holds in part", "undecided here", "does not hold here"
 TOO_FEW, UNTESTED = "too few seeds", "not tested"
@@ -34,6 +34,9 @@ COUNTED = {
     TOO_FEW: ("has too few seeds", "have too few seeds"),
     UNTESTED: ("is not tested", "are not tested"),
 }
+PROTOCOL = (
+    1  # version of docs/protocol.md, by which claims.yaml was written; evidence of another is not counted with it
+)
 LEVEL, LEAST_N = 0.05, 3  # two values always have an interval, but nothing says whether they are alike by chance
 
 

@@ -5,7 +5,7 @@ import pytest
 from gcplib.lab.study import Evidence, record
 from gcplib.lab.study.evidence import BEGIN, END, FIGURE, keep_evidence, kept_records, readme_lines, verdicts_page
 
-NAME = "Gaussian minus covariance, both square-rooted, fine labels"
+NAME = "dropcov minus exact root plus one point, fine labels"
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def place(tmp_path, monkeypatch):
 
 def _measure(place, effect=2.0, profile="study"):
     found = [Evidence(NAME, effect, effect - 1, effect + 1, 3), Evidence("something else", 9.0, 8.0, 10.0, 3)]
-    record("C04", found, notebook="01_x", profile=profile, data="Data", note="a note")
+    record("C34", found, notebook="01_x", profile=profile, data="Data", note="a note")
     figure = place / "runs" / profile / "report" / "figures" / FIGURE
     figure.parent.mkdir(parents=True, exist_ok=True)
     figure.write_bytes(b"png")
@@ -41,7 +41,7 @@ def test_verdicts_figure_page_and_three_lines_are_kept_and_renewed(place):
         assert f"| {NAME} | **primary** | {amount} points |" in page
         assert "| something else |  | +9.0 points | [8.0, 10.0] | 3 |  |" in page
         assert "* 01_x: a note." in page
-        assert "| [C04](#c04) |" in page
+        assert "| [C34](#c34) |" in page
         assert "| [C31](claims.md#c31) |" in page
     assert (place / "data" / "evidence" / "accuracy.png").read_bytes() == b"png"
     (kept,) = kept_records("study")
@@ -73,7 +73,7 @@ def test_verdicts_of_many_seeds_stand_beside_those_of_the_study(place):
     written = keep_evidence("evidence")
     assert "accuracy.png" not in [path.name for path in written]
     page = (place / "docs" / "verdicts.md").read_text()
-    (line,) = (line for line in page.splitlines() if line.startswith("| [C04]"))
+    _, line = (line for line in page.splitlines() if line.startswith("| [C34]"))
     assert line.endswith("| holds | does not hold here |")
     assert "* `study`: " in page
     assert "* `evidence`: " in page
@@ -88,3 +88,27 @@ def test_other_profiles_have_a_column_of_their_own_and_no_figure(place):
     assert "accuracy.png" not in [path.name for path in keep_evidence("paper")]
     page = (place / "docs" / "verdicts.md").read_text()
     assert "| claim |  | `paper` | `study` |" in page
+
+
+def test_the_protocol_has_a_column_for_each_set_of_images(place):
+    for profile, effect in (("photographs-birds", 5.0), ("photographs", -5.0), ("photographs-plants", 5.0)):
+        _measure(place, effect, profile)
+        keep_evidence(profile)
+    (place / "data" / "evidence" / "before_protocol.csv").write_text("claim,verdict\nC34,undecided here\n")
+    page = verdicts_page()
+    head = "| claim |  | typefaces | birds | cars | groceries | scenes | plants | holds on | before |"
+    (line, *_) = (line for line in page.splitlines() if line.startswith("| [C34]"))
+    assert head in page
+    verdicts = ["does not hold here", "holds", "not run", "not run", "not run", "holds", "2 of 3", "undecided here"]
+    assert line.split(" | ")[2:] == [*verdicts[:-1], f"{verdicts[-1]} |"]
+    assert "* cars: `python -m gcplib study --profile photographs --data cars=PATH`" in page
+    assert "**birds**: of 36 claims, 1 holds" in readme_lines()
+
+
+def test_what_was_recorded_by_another_protocol_is_not_counted(place):
+    _measure(place, 5.0, "photographs-birds")
+    keep_evidence("photographs-birds")
+    path = place / "data" / "evidence" / "photographs-birds_verdicts.json"
+    path.write_text(path.read_text().replace('"protocol": 1', '"protocol": 0'))
+    (line, *_) = (line for line in verdicts_page().splitlines() if line.startswith("| [C34]"))
+    assert "holds" not in line.replace("holds on", "")

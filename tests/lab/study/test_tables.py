@@ -1,7 +1,16 @@
 import pandas as pd
 import pytest
 
-from gcplib.lab.study import Evidence, effects_table, evidence_table, kept_effects, record, save_table
+from gcplib.lab.study import (
+    Evidence,
+    effects_table,
+    evidence_by_images,
+    evidence_table,
+    kept_effects,
+    record,
+    save_table,
+)
+from gcplib.lab.study.evidence import BEGIN, END, keep_evidence
 from gcplib.lab.study.tables import keep_tables
 from gcplib.lab.study.verdicts import claims
 
@@ -45,7 +54,7 @@ def test_kept_effects_are_the_primary_ones_with_their_verdict():
     table = kept_effects("C24", "C31").data
     assert set(table.claim) == {"C24", "C31"}
     for row in table.itertuples():
-        assert claims()[row.claim].is_primary(row[2])
+        assert claims()[row.claim].is_primary(row[3])
     assert set(table[table.claim == "C31"].verdict) == {"does not hold here"}
     assert "claim" in kept_effects("C24").to_html()
 
@@ -65,3 +74,29 @@ def test_effects_are_rounded_to_what_the_interval_tells(tmp_path, monkeypatch):
     assert table["95 % interval"].tolist() == ["[−1.2, 1.2]", "[1.0, 3.0]"]
     assert table.role.tolist() == ["primary", "secondary"]
     assert table.effect[1] == items[1].name
+
+
+def test_tables_of_the_protocol_are_told_apart_by_their_images(place, capsys):
+    assert evidence_by_images("stages") is None
+    for number, profile in enumerate(("photographs", "photographs-birds")):
+        save_table(FRAME.assign(number=number), "stages", profile=profile)
+        keep_tables(profile)
+    kept = place / "data" / "evidence"
+    assert sorted(path.name for path in kept.iterdir()) == ["stages@birds.csv", "stages@typefaces.csv"]
+    table = evidence_by_images("stages")
+    assert dict(zip(table.images, table.number, strict=True)) == {"birds": 1, "typefaces": 0}
+    assert "Evidence: stages@birds.csv, profile photographs-birds" in capsys.readouterr().out
+    # What is of one set of images does not stand for another.
+    assert evidence_table("stages") is None
+
+
+def test_kept_effects_are_those_of_the_protocol_where_there_are_any(place, monkeypatch):
+    monkeypatch.setenv("GCPLIB_STUDY", "1")
+    (place / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    for profile, size in (("evidence", 1.0), ("photographs-birds", 5.0)):
+        found = [Evidence("accuracy: orthogonal minus kaiming, with the path", size, size - 0.5, size + 0.5, 4)]
+        record("C31", found, notebook="12_look", profile=profile, data="none")
+        keep_evidence(profile)
+        table = kept_effects("C31").data
+        assert table["mean"].tolist() == [f"+{size:.1f}"]
+    assert table.images.tolist() == ["birds"]
