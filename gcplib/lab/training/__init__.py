@@ -5,7 +5,7 @@ from gcplib.lab.training.features import cache_all_features, cache_features
 from gcplib.lab.training.recipe import PoolSwitch, Recipe, learning_rate_factor
 from gcplib.lab.training.runs import Run, ensure, ensure_all, metrics_table, results_table
 from gcplib.lab.training.spec import RunSpec
-from gcplib.lab.training.tuning import Tuned, tune
+from gcplib.lab.training.tuning import Tuned, tune, with_rate
 
 __all__ = [
     "Engine",
@@ -23,4 +23,5 @@ __all__ = [
     "metrics_table",
     "results_table",
     "tune",
+    "with_rate",
 ]

@@ -12,7 +12,7 @@ from gcplib.lab.training.spec import RunSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Tuned", "tune"]
+__all__ = ["Tuned", "tune", "with_rate"]
 
 BEYOND = 2.0  # from the end of a list, where it is best, to the rate that is tried beyond it
 
