@@ -69,6 +69,7 @@ def test_checks_need_no_torch(notebook):
         ("04", {"recipe": {"epochs": 3}}, "leave it out of recipe"),
         ("05", {"looks": {"fraction": 0.9}, "stride": 32}, "sets of 1 to 48 eigenvalues"),
         ("05", {"perturb": {"window": 30}}, "windows of 30 by 32 do not fit"),
+        ("05", {"perturb": {"curve": 1}}, "curve of 1 steps is too short"),
         ("06", {"forms": {"cov": "exp"}}, "look at mpn_cov"),
         ("06", {"more": {"coarse": ["recipes"]}}, "recipe and matched; got"),
         ("06", {"more": {"constants": []}}, "at least one control"),
