@@ -77,8 +77,13 @@ def kept_records(profile: str) -> list[dict]:
 
 def readme_lines() -> str:
     """Return three lines: how many claims have which verdict by the protocol and in a study, and where the rest is."""
-    by = {images: _counts(records) for images, records in records_by_images().items() if records}
-    lines = [f"* The protocol, {'; '.join(f'**{images}**: {counts}' for images, counts in by.items())}."] if by else []
+    found = {
+        images: [assess_records(claim, records).verdict for claim in claims()]
+        for images, records in records_by_images().items()
+    }
+    tested = {images: [word for word in words if word != UNTESTED] for images, words in found.items()}
+    by = [f"**{images}**: {len(words)} tested, {count_verdicts(words)}" for images, words in tested.items() if words]
+    lines = [f"* By [the protocol](docs/protocol.md), of {len(claims())} claims on {'; '.join(by)}."] if by else []
     # Until the protocol has been run, there is what was measured before it.
     lines += [f"* `{name}`: {_counts(records)}." for name in PROFILES[bool(by) :] if (records := kept_records(name))]
     rest = "[every effect with its interval](docs/verdicts.md), [which effects decide, and why](docs/claims.md)"

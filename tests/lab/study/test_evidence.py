@@ -102,7 +102,7 @@ def test_the_protocol_has_a_column_for_each_set_of_images(place):
     verdicts = ["does not hold here", "holds", "not run", "not run", "not run", "holds", "2 of 3", "undecided here"]
     assert line.split(" | ")[2:] == [*verdicts[:-1], f"{verdicts[-1]} |"]
     assert "* cars: `python -m gcplib study --profile photographs --data cars=PATH`" in page
-    assert "**birds**: of 36 claims, 1 holds" in readme_lines()
+    assert "of 36 claims on **typefaces**: 1 tested, 1 does not hold; **birds**: 1 tested, 1 holds; " in readme_lines()
 
 
 def test_what_was_recorded_by_another_protocol_is_not_counted(place):
