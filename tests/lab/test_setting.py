@@ -61,6 +61,16 @@ def test_runs_are_variants_of_one_and_are_trained_where_the_parameters_say():
     assert head(setting.features[:2]).shape == (2, 3)
 
 
+def test_probes_read_the_stages_of_the_same_network_and_images():
+    setting = make_setting(**COUNTS, stride=16, device="cpu")
+    stages = setting.stages([16, 32])
+    assert set(stages) == {"stride16", "stride32", "own"}
+    torch.testing.assert_close(stages["stride16"][:2].float(), setting.features[:2], rtol=1e-2, atol=1e-2)
+    found = setting.probe(strides=[32], widths=[8], seeds=0)
+    assert [result.name for result in found[:3]] == ["own average", "average", "covariance, 8 channels"]
+    assert found[0].correct.shape == (1, len(setting.places["test"]))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
