@@ -38,10 +38,14 @@ def probe_effects(results: list[Result], labels: str = "fine") -> dict[str, list
     """
     at = {(found.what, found.width, found.stage): found for found in results}
     stages = [found.stage for found in results if found.what == "average"]
-    roots = [found for found in results if found.what == "root"]
     narrow = {stage: equal_width(at["average", 0, stage].length) for stage in stages}
-    wide = {stage: max(found.width for found in roots if found.stage == stage) for stage in stages}
+    wide = {
+        stage: max(width for what, width, at_stage in at if (what, at_stage) == ("root", stage)) for stage in stages
+    }
     own, last, on = at["own average", 0, "own"], stages[-1], f"{labels} labels"
+    # Earlier stages than the last two are read for the figure of stages, and decide nothing, by the protocol.
+    deciding = [found for found in results if found.stage not in stages[:-2]]
+    roots = [found for found in deciding if found.what == "root"]
     effects: dict[str, list[Evidence]] = {id: [] for id in ("C01", "C02", "C04", "C32", "C33", "C35", "C36")}
 
     def compare(claim: str, first: tuple, second: tuple, name: str) -> None:
@@ -61,7 +65,7 @@ def probe_effects(results: list[Result], labels: str = "fine") -> dict[str, list
             name = f"lead of power 1/2 over the best other power, plus one point, {where}, {on}"
             effects["C02"].append(difference_of(at["root", width, stage], best, name, 1))
     name = f"root of the stage chosen on validation images minus the best average, {on}"
-    effects["C01"].append(difference_of(max(roots, key=_validated), strongest_average(results), name))
+    effects["C01"].append(difference_of(max(roots, key=_validated), strongest_average(deciding), name))
     second = [found for found in results if found.what in POOLS and found.stage == last]
     name = f"second order chosen on validation images, last stage, minus the own average, minus one point, {on}"
     effects["C36"].append(difference_of(max(second, key=_validated), own, name, -1))

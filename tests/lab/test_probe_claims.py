@@ -80,3 +80,12 @@ def test_the_choice_among_several_is_made_by_validation_images(results):
     before = probe_effects(results)["C36"][0].effect
     other = read("Gaussian", 0.99, 128, validation=0.1)  # the best on test images, and not on validation images
     assert probe_effects([*results, other])["C36"][0].effect == before
+
+
+def test_stages_before_the_last_two_decide_nothing(results):
+    early = of_stage("stride8", 0.97, 0.98, 0.99, 0.5, 0.5, (0.5, 0.5))
+    name = "root of the stage chosen on validation images minus the best average, fine labels"
+    both = [probe_effects(found)["C01"] for found in (results, [*results[:1], *early, *results[1:]])]
+    before, after = ({effect.name: effect.effect for effect in found} for found in both)
+    assert after[name] == before[name]
+    assert after["root minus average, stride 8, fine labels"] == pytest.approx(2)
