@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 
 from gcplib.lab.analysis.statistics import crossed_interval
@@ -65,10 +67,10 @@ def probe_effects(results: list[Result], labels: str = "fine") -> dict[str, list
             name = f"lead of power 1/2 over the best other power, plus one point, {where}, {on}"
             effects["C02"].append(difference_of(at["root", width, stage], best, name, 1))
     name = f"root of the stage chosen on validation images minus the best average, {on}"
-    effects["C01"].append(difference_of(max(roots, key=_validated), strongest_average(deciding), name))
+    effects["C01"].append(difference_of(max(roots, key=attrgetter("validation")), strongest_average(deciding), name))
     second = [found for found in results if found.what in POOLS and found.stage == last]
     name = f"second order chosen on validation images, last stage, minus the own average, minus one point, {on}"
-    effects["C36"].append(difference_of(max(second, key=_validated), own, name, -1))
+    effects["C36"].append(difference_of(max(second, key=attrgetter("validation")), own, name, -1))
     beside = [(BESIDE + what, wide[last], last) for what in ("root", "covariance")]
     compare("C33", *beside, f"{BESIDE}root minus {BESIDE}covariance")
     # The claim is about class tokens; what a convolutional network has instead is shown beside it.
@@ -80,7 +82,3 @@ def probe_effects(results: list[Result], labels: str = "fine") -> dict[str, list
 
 def _right(result: Result) -> float:
     return float(np.mean(result.correct))
-
-
-def _validated(result: Result) -> float:
-    return result.validation

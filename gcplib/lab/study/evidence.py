@@ -12,6 +12,7 @@ from pathlib import Path
 from gcplib.lab.files import project_root, runs_dir, write_atomic, write_json, write_text
 from gcplib.lab.machine import machine_line
 from gcplib.lab.markdown import page, table
+from gcplib.lab.study.accuracies import accuracies
 from gcplib.lab.study.claims import assess_records, read_records
 from gcplib.lab.study.verdicts import HOLDS, PROTOCOL, UNTESTED, Claim, claims, count_verdicts
 
@@ -113,6 +114,7 @@ def verdicts_page() -> str:
     summary = "\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())
     origins = [f"* {_origin(name, records)}" for name, records in kept.items()]
     parts = ["## By the protocol", *_by_images(links)]
+    parts += accuracies(_kept_path("").parent, list(records_by_images()))
     parts += ["## Other profiles", table(["claim", "", *(f"`{name}`" for name in others)], rows)]
     parts += [*itertools.chain(*details.values()), "## Measured on", "\n".join(origins)]
     return page("Verdicts", RULE, summary, *parts)

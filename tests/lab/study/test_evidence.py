@@ -3,6 +3,7 @@ import json
 import pytest
 
 from gcplib.lab.study import Evidence, record
+from gcplib.lab.study.accuracies import accuracies
 from gcplib.lab.study.evidence import BEGIN, END, FIGURE, keep_evidence, kept_records, readme_lines, verdicts_page
 
 NAME = "dropcov minus exact root plus one point, fine labels"
@@ -112,3 +113,23 @@ def test_what_was_recorded_by_another_protocol_is_not_counted(place):
     path.write_text(path.read_text().replace('"protocol": 1', '"protocol": 0'))
     (line, *_) = (line for line in verdicts_page().splitlines() if line.startswith("| [C34]"))
     assert "holds" not in line.replace("holds on", "")
+
+
+def test_what_probes_read_stands_in_one_table(place):
+    folder = place / "data" / "evidence"
+    folder.mkdir(parents=True)
+    head = "probe,what,width,features,accuracy,low,high,order"
+    narrow = '"root, 8 channels",root,8,stride16,99,98,100,2'
+    wide = '"root, 64 channels",root,64,stride16,86.21,83.2,89.2,2'
+    (folder / "probes@cars.csv").write_text(f"{head}\n{wide}\n{narrow}\nown average,own average,0,own,72,68,76,1\n")
+    gaussian = '"Gaussian, 64 channels",Gaussian,64,stride32,92,91,93,2'
+    (folder / "probes@birds.csv").write_text(f"{head}\nown average,own average,0,own,90,89,91,1\n{gaussian}\n")
+    lines = accuracies(folder, ["birds", "cars", "scenes"])[-1].splitlines()
+    assert lines == [
+        "| probe | of | birds | cars |",
+        "|---|---|---|---|",
+        "| own average | own | **90.0 [89.0, 91.0]** | **72.0 [68.0, 76.0]** |",
+        "| Gaussian | stride 32 | **92.0 [91.0, 93.0]** |  |",
+        "| root | stride 16 |  | **86.2 [83.2, 89.2]** |",
+    ]
+    assert accuracies(place, ["birds"]) == []
