@@ -26,7 +26,12 @@ def runs_of(world, name):
     return len((world.root / f"{name}.count").read_text())
 
 
-def test_a_failure_is_isolated_shown_and_continued(world):
+def test_a_failure_is_isolated_and_shown(world):
+    fail_once(world)
+
+
+def fail_once(world):
+    """A study of a notebook that runs and one that fails; returns its profile."""
     world.notebook("good", COUNT.format("good"), FIGURE, RECORD, heading="# Pool an image")
     world.notebook("bad", COUNT.format("bad"), "x = 0\n1 / x")
     profile = world.profile("description: two tiny notebooks\nnotebooks: {good: {parameters: {}}, bad: }")
@@ -50,7 +55,12 @@ def test_a_failure_is_isolated_shown_and_continued(world):
     assert 'src="data:image/png;base64,' in report
     assert not world.runs("smoke", "notebooks", "bad.ipynb").exists()
     assert world.runs("smoke", "notebooks", "bad.failed.ipynb").exists()
+    return profile
 
+
+@pytest.mark.slow
+def test_a_failure_is_mended_and_only_what_changed_runs_again(world):
+    profile = fail_once(world)
     world.notebook("bad", COUNT.format("bad"), "x = 1\n1 / x")
     code, output = world.study()
     assert code == 0, output
