@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from gcplib.nn import create_pool
@@ -161,7 +162,8 @@ def _fit(rows: np.ndarray, codes: np.ndarray, C: float, near: LogisticRegression
     model = LogisticRegression(C=C, max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
     if near is not None and len(near.classes_) == len(np.unique(codes)):
         model.coef_, model.intercept_ = near.coef_.copy(), near.intercept_.copy()
-    with warnings.catch_warnings():
+    # One thread: the products are small, and on two cores two threads took two to five times as long as one.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         # Of weak penalties the last digits take long, and decide nothing.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(rows, codes)
