@@ -7,6 +7,7 @@ from importlib import import_module
 
 _HOMES = {
     "deletion": "deletion_insertion",
+    "paired": "Paired",
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_plot legend_below pool_palette use_style",

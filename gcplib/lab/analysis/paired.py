@@ -1,0 +1,138 @@
+"""Methods compared pair by pair over seeds, in one's own runs and, in gray below them, in kept evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gcplib.lab.analysis.plots import compare_plot
+from gcplib.lab.analysis.statistics import (
+    Interval,
+    mean_interval,
+    paired_difference,
+    paired_p_value,
+)
+from gcplib.lab.holm import holm
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["Paired"]
+
+POINTS = "points of test accuracy"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Tables with one row per run, and the differences between methods over the seeds that two have in common.
+
+    Args:
+        own: rows with ``seed``, ``by`` and ``column``.
+        kept: the same from kept evidence, or None; what it lacks is not drawn.
+        by: the column that names a method, or several, whose values then are a tuple.
+        column: the numbers to compare.
+        where: values of other columns that rows must have.
+
+    >>> import pandas as pd
+    >>> runs = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "score": [5, 6, 3, 2]})
+    >>> str(Paired(runs).gain("a", "b"))
+    '3.0 [-9.7, 15.7]'
+    """
+
+    own: pd.DataFrame
+    kept: pd.DataFrame | None = None
+    by: str | tuple[str, ...] = "method"
+    column: str = "score"
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+    def on(self, column: str = "", **where: Any) -> Paired:
+        """Return the comparison of another column, or of rows that have these values as well."""
+        return replace(self, column=column or self.column, where={**self.where, **where})
+
+    def values(self, method: Any, *, kept: bool = False) -> pd.Series | None:
+        """Return the numbers of a method by seed; None where a table has not its columns.
+
+        Args:
+            method: the value of ``by``, a tuple where that is several columns.
+            kept: of the kept evidence.
+        """
+        table = self.kept if kept else self.own
+        names = (self.by,) if isinstance(self.by, str) else self.by
+        wanted = dict(zip(names, (method,) if isinstance(self.by, str) else method, strict=True)) | dict(self.where)
+        if table is None or not {self.column, "seed", *wanted} <= set(table):
+            return None
+        for name, value in wanted.items():
+            table = table[table[name] == value]
+        return table.set_index("seed")[self.column].astype(float).dropna().sort_index()
+
+    def mean(self, method: Any, *, kept: bool = False) -> Interval | None:
+        """Return the mean of a method over its seeds; None where there are fewer than two."""
+        found = self.values(method, kept=kept)
+        return mean_interval(found) if found is not None and len(found) > 1 else None
+
+    def pairs(self, first: Any, second: Any, *, kept: bool = False) -> tuple[pd.Series, pd.Series] | None:
+        """Return the numbers of two methods on the seeds that both have; None where there are fewer than two."""
+        one, two = (self.values(method, kept=kept) for method in (first, second))
+        if one is None or two is None:
+            return None
+        seeds = one.index.intersection(two.index)
+        return (one[seeds], two[seeds]) if len(seeds) > 1 else None
+
+    def gain(self, first: Any, second: Any, *, kept: bool = False) -> Interval | None:
+        """Return the mean of first minus second over the seeds that both have; None where there are fewer than two."""
+        both = self.pairs(first, second, kept=kept)
+        return paired_difference(*both) if both else None
+
+    def draw(
+        self,
+        ax: Axes,
+        pairs: Mapping[str, tuple[Any, Any]],
+        xlabel: str = POINTS,
+        *,
+        colors: Mapping[str, Any] | None = None,
+        number: str = "{:+.1f}",
+    ) -> None:
+        """Draw first minus second of each pair, by name, and below each in gray that of the kept evidence."""
+        found = {name: self.gain(*pair) for name, pair in pairs.items()}
+        old = {name: self.gain(*pair, kept=True) for name, pair in pairs.items()}
+        compare_plot(found, ax, xlabel, old, colors, number)
+
+    def draw_means(
+        self,
+        ax: Axes,
+        methods: Iterable[Any] | Mapping[str, Any],
+        xlabel: str = "test accuracy (%)",
+        *,
+        colors: Mapping[str, Any] | None = None,
+        number: str = "{:.1f}",
+    ) -> None:
+        """Draw the mean of each method, and below each in gray that of the kept evidence.
+
+        Args:
+            ax: the axes to draw on.
+            methods: values of ``by``, or by the names that they are drawn with.
+            xlabel: what the numbers are, with their unit.
+            colors: by name.
+            number: the format of the means.
+        """
+        named = methods if isinstance(methods, Mapping) else {str(method): method for method in methods}
+        found = {name: self.mean(method) for name, method in named.items()}
+        old = {name: self.mean(method, kept=True) for name, method in named.items()}
+        compare_plot(found, ax, xlabel, old, colors, number, zero=False)
+
+    def table(self, pairs: Mapping[str, tuple[Any, Any]]) -> pd.DataFrame:
+        """Return a row for each pair that has two seeds: points, interval, seeds, p of the paired t-test and Holm's."""
+        import pandas as pd
+
+        rows = []
+        for name, pair in pairs.items():
+            if (both := self.pairs(*pair)) is not None:
+                gain = paired_difference(*both)
+                interval = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
+                rows.append((name, f"{gain.mean:+.2f}", interval, gain.n, paired_p_value(*both)))
+        found = pd.DataFrame(rows, columns=["difference", "points", "95 % interval", "seeds", "p"])
+        return found.assign(**{"p, Holm": holm(found.p) if len(found) else np.array([])})

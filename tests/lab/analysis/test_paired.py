@@ -1,0 +1,58 @@
+"""Pairs over seeds: the same numbers as by hand, and nothing where there is nothing to compare."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from gcplib.lab.analysis import Paired, paired_difference, paired_gain, paired_p_value
+
+OWN = pd.DataFrame(
+    {
+        "method": ["a"] * 3 + ["b"] * 3 + ["c"],
+        "seed": [0, 1, 2, 2, 1, 0, 0],
+        "labels": ["fine"] * 7,
+        "score": [5.0, 6.0, 8.0, 2.0, 2.5, 3.0, 1.0],
+        "loss": [1.0, 2.0, 3.0, 1.0, 1.0, None, 0.0],
+    }
+)
+KEPT = OWN.assign(score=OWN.score + 1)
+
+
+def test_a_gain_is_that_of_the_pairs_whatever_the_order_of_rows():
+    found = Paired(OWN).gain("a", "b")
+    assert found == paired_difference([5.0, 6.0, 8.0], [3.0, 2.5, 2.0])
+    assert found == paired_gain(OWN, "a", "b")
+    assert Paired(OWN).on("loss").gain("a", "b").n == 2  # a seed without a number has no pair
+
+
+def test_methods_may_be_named_by_several_columns():
+    paired = Paired(OWN, by=("method", "labels"))
+    assert paired.gain(("a", "fine"), ("b", "fine")) == Paired(OWN).gain("a", "b")
+    assert paired.gain(("a", "coarse"), ("b", "fine")) is None
+
+
+def test_what_is_missing_gives_nothing():
+    assert Paired(OWN).gain("a", "c") is None  # one seed
+    assert Paired(OWN).gain("a", "b", kept=True) is None  # no evidence
+    assert Paired(OWN).on("accuracy").gain("a", "b") is None  # no such column
+    assert Paired(OWN).on(labels="coarse").gain("a", "b") is None
+    assert Paired(OWN).mean("c") is None
+
+
+def test_a_table_has_corrected_p_values():
+    found = Paired(OWN).table({"a minus b": ("a", "b"), "a minus c": ("a", "c"), "b minus a": ("b", "a")})
+    assert list(found.difference) == ["a minus b", "b minus a"]
+    assert found.p[0] == pytest.approx(paired_p_value([5.0, 6.0, 8.0], [3.0, 2.5, 2.0]))
+    assert found["p, Holm"][0] == pytest.approx(2 * found.p[0])
+    assert Paired(OWN).table({}).empty
+
+
+def test_own_runs_and_kept_evidence_are_drawn():
+    _, axes = plt.subplots(1, 2)
+    paired = Paired(OWN, KEPT)
+    paired.draw(axes[0], {"a minus b": ("a", "b"), "a minus c": ("a", "c")})
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["a minus b"]
+    assert "gray: kept evidence" in [text.get_text() for text in axes[0].texts]
+    paired.draw_means(axes[1], ["a", "b"])
+    assert [text.get_text() for text in axes[1].texts if text.get_text()[0].isdigit()] == ["6.3", "2.5"]
+    plt.close()
