@@ -115,6 +115,13 @@ class Setting:
             images = (torch.from_numpy(self.dataset.images(block.numpy())) for block in index.split(8))
             return torch.cat([network(network.prepare(few)).cpu() for few in images])
 
+    def untrained(self, spec: RunSpec) -> nn.Module:
+        """Return what a run on these images begins with, on the device: a head, or in the full stage all of it."""
+        from gcplib.lab.training.build import make_start  # here, because not every notebook trains
+
+        classes = len(self.dataset.class_names(spec.labels))
+        return make_start(spec, classes, self.network.out_channels).to(self.device)
+
     def parts(self, model: nn.Module) -> tuple[Backbone, nn.Module]:
         """Return backbone and head of a run's network; behind every head of the head stage is the frozen backbone."""
         return (self.network, model) if self.base.stage == "head" else (model.backbone, model.head)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gcplib.lab.analysis.statistics import Interval
 
-__all__ = ["POOL_LABELS", "compare_plot", "in_words", "interval_plot", "legend_below", "pool_palette", "use_style"]
+__all__ = [
+    "POOL_LABELS",
+    "compare_plot",
+    "in_words",
+    "interval_curve",
+    "interval_plot",
+    "legend_below",
+    "pool_palette",
+    "use_style",
+]
 
 POOL_LABELS = {
     "gap": "average",
@@ -91,6 +102,20 @@ def interval_plot(
                     if cut:
                         ax.plot(end, place, marker, color=tints[name], markersize=9, clip_on=False)
         ax.margins(x=0.06)
+
+
+def interval_curve(ax: Axes, found: Mapping[Any, Interval], *, decades: bool = False, **look: Any) -> None:
+    """Draw means against the numbers or names that they belong to, with their intervals as bars.
+
+    Args:
+        ax: the axes to draw on.
+        found: the intervals.
+        decades: they are of logarithms to the base 10, and drawn as what these stand for.
+        look: options of ``Axes.errorbar``, such as ``fmt`` and ``label``.
+    """
+    ends = np.array([[i.mean, i.low, i.high] for i in found.values()]).T
+    mean, low, high = 10**ends if decades else ends
+    ax.errorbar(list(found), mean, [mean - low, high - mean], **look)
 
 
 def compare_plot(

@@ -18,7 +18,7 @@ from gcplib.lab.training.systems import build_head, build_model
 from gcplib.models import create_backbone
 from gcplib.nn import create_pool
 
-__all__ = ["describe", "features_of", "make_network", "set_up", "switch_pool"]
+__all__ = ["describe", "features_of", "make_network", "make_start", "set_up", "switch_pool"]
 
 
 def _make_pool(spec: RunSpec, channels: int, epoch: int = 0) -> nn.Module:
@@ -32,6 +32,14 @@ def make_network(spec: RunSpec, classes: int, epoch: int = 0, load: bool = True)
     options, pixels = spec.backbone_options, spec.data.pixels
     backbone = create_backbone(spec.backbone, spec.pretrained, spec.stride, options, load, pixels)
     return build_model(backbone, _make_pool(spec, backbone.out_channels, epoch), classes, spec.systems)
+
+
+def make_start(spec: RunSpec, classes: int, channels: int) -> nn.Module:
+    """Return what a run trains as it is before the first step: a head on ``channels``, or in the full stage all."""
+    torch.manual_seed(spec.seed)
+    if spec.stage == "full":
+        return make_network(spec, classes)
+    return build_head(_make_pool(spec, channels), classes, spec.systems)
 
 
 def features_of(spec: RunSpec) -> tuple:
@@ -92,12 +100,10 @@ def set_up(
         features = cache_features(dataset, *features_of(spec), engine=Engine(device.type))
     elif isinstance(dataset, Images):
         require_sound(dataset)
-    torch.manual_seed(spec.seed)
+    network = make_start(spec, classes, features.shape[-3] if is_head else 0)
     if is_head:
-        network = build_head(_make_pool(spec, features.shape[-3]), classes, spec.systems)
         source = Source(lambda batch: features[batch].to(device), labels, device)
     else:
-        network = make_network(spec, classes)
         loaders = default_loaders(device, isinstance(dataset, Images)) if engine.loaders is None else engine.loaders
         source = ImageSource(dataset, network.backbone.prepare, labels, device, loaders)
     network.to(device)
