@@ -23,8 +23,8 @@ def definitions(notebook: str) -> SimpleNamespace:
         for statement in ast.parse("".join(cell["source"])).body
         if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
         or (
-            isinstance(statement, ast.Assign)
-            and all(isinstance(t, ast.Name) and t.id.isupper() for t in statement.targets)
+            isinstance(statement, ast.Assign)  # Of one letter are matrices, such as X.
+            and all(isinstance(t, ast.Name) and t.id.isupper() and len(t.id) > 1 for t in statement.targets)
         )
     ]
     space: dict = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,6 +121,17 @@ class Setting:
 
         classes = len(self.dataset.class_names(spec.labels))
         return make_start(spec, classes, self.network.out_channels).to(self.device)
+
+    def batches(self, seed: int, steps: int, kind: str = "fine") -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield maps, or in the full stage prepared images, with labels: of training images drawn for each step."""
+        generator, places = torch.Generator().manual_seed(seed), self.places["train"]
+        for _ in range(steps):
+            index = places[torch.randperm(len(places), generator=generator)[: self.base.recipe.batch_size]]
+            if self.base.stage == "head":
+                inputs = self.maps(index).to(self.device)
+            else:
+                inputs = self.network.prepare(self.dataset.images(index.numpy()))
+            yield inputs, self.labels[kind][index].to(self.device)
 
     def parts(self, model: nn.Module) -> tuple[Backbone, nn.Module]:
         """Return backbone and head of a run's network; behind every head of the head stage is the frozen backbone."""

@@ -1,4 +1,4 @@
-"""Which bands of a spectrum tell the classes apart: covariances decomposed, and a probe by ridge regression."""
+"""Which bands of a spectrum tell the classes apart: roots restricted to bands, and a probe by ridge regression."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from gcplib.linalg import EigenvalueSet, covariance, rank_tolerance
+from gcplib.linalg import EigenvalueSet, covariance, rank_tolerance, triu_vector
 
-__all__ = ["all_but", "decompose", "ridge_probe"]
+__all__ = ["all_but", "band_roots", "ridge_probe"]
 
 RIDGES = [10.0**power for power in range(-2, 3)]  # beyond, nothing changes
 
@@ -21,14 +21,29 @@ def all_but(left_out: EigenvalueSet) -> EigenvalueSet:
     return EigenvalueSet(f"all but {left_out}", lambda lam: ~left_out.ranks(lam), left_out.least)
 
 
-def decompose(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues ``(B, d)``, ascending and in float64, and vectors ``(B, d, d)`` of covariances.
+def band_roots(x: Tensor, sets: Mapping[str, EigenvalueSet]) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and vectors of each set: ``C_S = sum over i in S of sqrt(lam_i) u_i u_i^T`` of every image.
 
-    Eigenvalues that are rounding noise are zero.
+    A vector holds the upper triangle ``(B, d (d + 1) / 2)``, off the diagonal times the root of 2, so that it has the
+    norm of the matrix. Eigenvalues that are rounding noise count as zero.
 
     Args:
-        x: feature maps ``(B, d, ...)``.
+        x: feature maps ``(B, d, H, W)``.
+        sets: of eigenvalues, by name.
     """
+    lam, u = _decompose(x)
+    rank = min(x.shape[1], x[0, 0].numel() - 1)
+    twice = triu_vector(torch.full(u.shape[1:], 2**0.5).fill_diagonal_(1))
+    for name, chosen in sets.items():
+        mask = chosen.mask(lam, rank)
+        used = mask.any(0)  # a band of few eigenvalues costs a product of few
+        root = (lam * mask).sqrt().float()[:, used].unsqueeze(-2)
+        blocks = zip(u[..., used].split(256), root.split(256), strict=True)
+        yield name, torch.cat([triu_vector((v * r) @ v.mT) * twice for v, r in blocks])
+
+
+def _decompose(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues ``(B, d)``, ascending and in float64, and vectors ``(B, d, d)`` of covariances."""
     found = []
     for block in x.flatten(2).split(256):  # in blocks, which bound the memory
         lam, u = torch.linalg.eigh(covariance(block.double()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from gcplib.lab.training import Run
 
 __all__ = ["Convergence", "guessing", "progress_over", "standing"]
 
@@ -97,3 +99,24 @@ class Convergence:
         missed = (fatal if failed else short) | {f"gradient norm {norm:.3g}": norm > self.clip}
         reasons = [name for name, true in missed.items() if true]
         return ("fails" if failed else "partly") if reasons else "converges", reasons
+
+    def row(self, run: Run, twin: Run, counts: np.ndarray) -> dict[str, Any]:
+        """Return the verdict on a run with the measures behind it; accuracies are in percent.
+
+        Accuracies of a run that diverged are those of guessing. ``progress`` is NaN where the twin has not finished.
+
+        Args:
+            run: the run.
+            twin: the run that ``progress`` compares it with.
+            counts: images of each class.
+        """
+        metrics, outcome, other = run.metrics, run.result["outcome"], twin.metrics
+        verdict, reasons = self.judge(metrics, counts, outcome)
+        row = {"outcome": outcome, "verdict": verdict, "reasons": "; ".join(reasons)}
+        for name in ("train_accuracy", "test_accuracy"):
+            row[name] = run.result[name] if outcome == "finished" else 100 * counts.max() / counts.sum()
+        row["loss"], _, row["gradient_norm"] = standing(metrics, counts)
+        whole = len(other) == twin.spec.recipe.epochs
+        row["progress"] = progress_over(metrics, other, counts) if whole else math.nan
+        row["first_norm"] = metrics.gradient_norm.iloc[0] if len(metrics) else math.nan
+        return row | {"seconds": run.result["seconds"], "rate": run.spec.recipe.learning_rate}

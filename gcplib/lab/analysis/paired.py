@@ -36,6 +36,7 @@ class Paired:
         by: the column that names a method, or several, whose values then are a tuple.
         column: the numbers to compare.
         where: values of other columns that rows must have.
+        log: compare the logarithms of the numbers to the base 10.
 
     >>> import pandas as pd
     >>> runs = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "score": [5, 6, 3, 2]})
@@ -48,10 +49,15 @@ class Paired:
     by: str | tuple[str, ...] = "method"
     column: str = "score"
     where: Mapping[str, Any] = field(default_factory=dict)
+    log: bool = False
 
     def on(self, column: str = "", **where: Any) -> Paired:
         """Return the comparison of another column, or of rows that have these values as well."""
         return replace(self, column=column or self.column, where={**self.where, **where})
+
+    def decades(self) -> Paired:
+        """Return the comparison of the logarithms of the numbers to the base 10."""
+        return replace(self, log=True)
 
     def values(self, method: Any, *, kept: bool = False) -> pd.Series | None:
         """Return the numbers of a method by seed; None where a table has not its columns.
@@ -67,7 +73,8 @@ class Paired:
             return None
         for name, value in wanted.items():
             table = table[table[name] == value]
-        return table.set_index("seed")[self.column].astype(float).dropna().sort_index()
+        found = table.set_index("seed")[self.column].astype(float).dropna().sort_index()
+        return np.log10(found) if self.log else found
 
     def mean(self, method: Any, *, kept: bool = False) -> Interval | None:
         """Return the mean of a method over its seeds; None where there are fewer than two."""

@@ -10,6 +10,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from gcplib.lab.analysis.statistics import Interval
 
@@ -21,6 +22,7 @@ __all__ = [
     "interval_plot",
     "legend_below",
     "pool_palette",
+    "quantile_curve",
     "use_style",
 ]
 
@@ -116,6 +118,13 @@ def interval_curve(ax: Axes, found: Mapping[Any, Interval], *, decades: bool = F
     ends = np.array([[i.mean, i.low, i.high] for i in found.values()]).T
     mean, low, high = 10**ends if decades else ends
     ax.errorbar(list(found), mean, [mean - low, high - mean], **look)
+
+
+def quantile_curve(ax: Axes, x: ArrayLike, values: ArrayLike, **look: Any) -> None:
+    """Draw the median of rows ``(rows, len(x))`` as a line, and where 90 % of them are in a lighter tint."""
+    low, middle, high = np.percentile(np.asarray(values), [5, 50, 95], axis=0)
+    (line,) = ax.plot(x, middle, **look)
+    ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
 
 
 def compare_plot(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,14 @@ from torch.nn.functional import cross_entropy
 
 from gcplib.linalg import NonFiniteError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = [
     "Smoothness",
     "effective_smoothness",
     "largest_hessian_eigenvalue",
+    "mean_logs",
     "measure_while_training",
     "smoothness_while_training",
 ]
@@ -36,6 +41,19 @@ class Smoothness:
 
 
 NOT_FINITE = Smoothness(math.nan, math.inf, math.inf, math.nan, False)
+
+
+def mean_logs(rows: Iterable[dict], by: Sequence[str]) -> pd.DataFrame:
+    """Return the means of ``log beta`` and ``log gradient_norm``, to the base 10, of rows that are alike in ``by``.
+
+    What is not finite enters as the largest float32.
+    """
+    import pandas as pd
+
+    table, largest = pd.DataFrame(rows), torch.finfo(torch.float32).max
+    for name in ("beta", "gradient_norm"):
+        table[f"log {name}"] = table[name].clip(upper=largest).map(math.log10)
+    return table.groupby(list(by), sort=False)[["log beta", "log gradient_norm"]].mean().reset_index()
 
 
 def effective_smoothness(

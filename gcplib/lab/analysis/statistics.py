@@ -12,7 +12,15 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-__all__ = ["Interval", "crossed_interval", "mean_interval", "paired_difference", "paired_gain", "paired_p_value"]
+__all__ = [
+    "Interval",
+    "crossed_interval",
+    "mean_interval",
+    "paired_difference",
+    "paired_gain",
+    "paired_p_value",
+    "share_interval",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,17 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         return Interval(mean, -math.inf, math.inf, 1)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
+
+
+def share_interval(true: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return how many of n independent outcomes are true, in percent, with Clopper and Pearson's exact interval.
+
+    >>> str(share_interval([True, True, True]))
+    '100.0 [29.2, 100.0]'
+    """
+    true = np.asarray(true, dtype=bool)
+    low, high = stats.binomtest(int(true.sum()), len(true)).proportion_ci(confidence)
+    return Interval(100 * float(true.mean()), 100 * low, 100 * high, len(true))
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval:

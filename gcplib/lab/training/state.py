@@ -3,7 +3,7 @@
 import pickle
 import warnings
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,18 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         groups["backbone" if p in backbone else "classifier" if p in classifier else "pool"]["params"].append(p)
     used = [group for group in groups.values() if group["params"]]
     return torch.optim.SGD(used, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def slow_optimizer(network: nn.Module, recipe: Recipe, fraction: float = 0.1) -> torch.optim.Optimizer:
+    """Return the SGD of a recipe at a fraction of its rates, as a warm-up begins; one rate for all but the classifier.
+
+    It has no weight decay, so that its steps follow the gradient alone.
+    """
+    rate = fraction * recipe.learning_rate
+    slow = make_optimizer(network, replace(recipe, learning_rate=rate, weight_decay=0.0, backbone_factor=1.0))
+    for group in slow.param_groups:
+        group["lr"] = group["base"]
+    return slow
 
 
 def checkpoints(directory: Path) -> list[Path]:
