@@ -22,7 +22,7 @@ REFUSED = [
     ("10", {"fractions": [2.0]}, "fractions lie between 0 and 1"),
     ("10", {"second": {"dataset": "typefaces"}}, "choose another"),
     ("10", {"second": {"pixels": 64}}, "lacks 'dataset'"),
-    ("10", {"stride": 96}, "96 pixels at stride 96 are one position"),
+    ("10", {"stride": 96}, "64 pixels at stride 96 are one position"),
     ("10", {"stride": 64, "second": {"dataset": "elpv", "pixels": 64}}, "64 pixels at stride 64 are one position"),
     ("11", {"more": {"k": 40, "longer": 0, "pairs": 1}}, "40.*leave 11 negatives"),
     ("11", {"more": {"k": 3, "longer": 0, "pairs": 1, "pools": ["gap"]}}, r"more\['pools'\] names {'gap'}"),
