@@ -26,6 +26,7 @@ from gcplib.lab.training import (
     ensure_all,
     tune,
 )
+from gcplib.lab.training.build import make_start
 from gcplib.models import create_backbone
 
 if TYPE_CHECKING:
@@ -117,8 +118,6 @@ class Setting:
 
     def untrained(self, spec: RunSpec) -> nn.Module:
         """Return what a run on these images begins with, on the device: a head, or in the full stage all of it."""
-        from gcplib.lab.training.build import make_start  # here, because not every notebook trains
-
         classes = len(self.dataset.class_names(spec.labels))
         return make_start(spec, classes, self.network.out_channels).to(self.device)
 

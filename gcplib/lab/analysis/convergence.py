@@ -11,8 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gcplib.lab.training import Run
-
 __all__ = ["Convergence", "guessing", "progress_over", "standing"]
 
 MEASURES = ["train_loss", "train_accuracy", "gradient_norm"]
@@ -100,13 +98,13 @@ class Convergence:
         reasons = [name for name, true in missed.items() if true]
         return ("fails" if failed else "partly") if reasons else "converges", reasons
 
-    def row(self, run: Run, twin: Run, counts: np.ndarray) -> dict[str, Any]:
+    def row(self, run: Any, twin: Any, counts: np.ndarray) -> dict[str, Any]:
         """Return the verdict on a run with the measures behind it; accuracies are in percent.
 
         Accuracies of a run that diverged are those of guessing. ``progress`` is NaN where the twin has not finished.
 
         Args:
-            run: the run.
+            run: a ``gcplib.lab.training.Run``.
             twin: the run that ``progress`` compares it with.
             counts: images of each class.
         """
