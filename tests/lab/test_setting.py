@@ -1,5 +1,7 @@
 """What the parameters of a notebook stand for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from trees import make_folder
 
 from gcplib.lab.machine import allotted_cores
 from gcplib.lab.setting import make_setting
-from gcplib.lab.training import Recipe
+from gcplib.lab.training import Recipe, slow_optimizer
 from gcplib.lab.validation import SpecError
 
 COUNTS = {"families": 3, "train": 4, "validation": 1, "test": 2, "pixels": 64}
@@ -92,3 +94,21 @@ def test_numeric_work_takes_the_cores_that_a_job_was_given(given, expected, monk
     monkeypatch.setattr("gcplib.lab.machine.cpu_count", lambda: 3)
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert allotted_cores() == expected
+
+
+def test_what_a_run_begins_with_and_slow_steps_on_its_batches():
+    recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.5, classifier_factor=3.0)
+    setting = make_setting(**COUNTS, stride=16, device="cpu", recipe=recipe, pool="gap", reduction=4)
+    first, again = (setting.untrained(setting.base).state_dict() for _ in range(2))
+    other = setting.untrained(replace(setting.base, seed=1)).state_dict()
+    name = "classifier.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
+    batches = list(setting.batches(0, 2))
+    for (inputs, labels), (same, _) in zip(batches, setting.batches(0, 2), strict=True):
+        assert (len(inputs), len(labels)) == (4, 4)
+        assert torch.equal(inputs, same)
+    assert not torch.equal(batches[0][0], batches[1][0])
+    groups = slow_optimizer(setting.untrained(setting.base), recipe).param_groups
+    assert {group["name"]: group["lr"] for group in groups} == pytest.approx({"pool": 0.05, "classifier": 0.15})
+    assert {group["weight_decay"] for group in groups} == {0}

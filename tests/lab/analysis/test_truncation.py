@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,22 @@ def test_progress_is_measured_from_guessing():
     assert progress(history([1.0, math.nan], [0.1, 0.2]), twin) == 0
     # Nothing can be compared with a twin that has learned nothing.
     assert math.isnan(progress(twin, history([1.0, GUESSING + 0.1], [0, 0])))
+
+
+def test_a_row_has_the_verdict_and_what_it_is_made_of():
+    def run(loss, accuracy, outcome="finished"):
+        result = {"outcome": outcome, "train_accuracy": 90.0, "test_accuracy": 80.0, "seconds": 1.0}
+        recipe = SimpleNamespace(epochs=2, learning_rate=0.1)
+        return SimpleNamespace(metrics=history(loss, accuracy), result=result, spec=SimpleNamespace(recipe=recipe))
+
+    twin = run([GUESSING, GUESSING - 2], [0.1, 0.5])
+    row = RULES.row(run([GUESSING, GUESSING - 1], [0.1, 0.9]), twin, even(60))
+    assert (row["verdict"], row["train_accuracy"], row["rate"], row["first_norm"]) == ("partly", 90, 0.1, 1)
+    assert row["progress"] == pytest.approx(0.5)
+    lost = RULES.row(run([GUESSING], [0.1], "diverged"), twin, even(60))
+    assert (lost["verdict"], lost["progress"]) == ("fails", 0)
+    assert lost["test_accuracy"] == pytest.approx(100 / 60)
+    assert math.isnan(RULES.row(twin, run([GUESSING], [0.1]), even(60))["progress"])
 
 
 def features(channels, positions, seed=0):
