@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 import re
 
 import nbformat
@@ -156,3 +157,29 @@ def test_solutions_stand_behind_the_exercises(number):
             headings = re.findall(r"^## (.*)$", cell.source, flags=re.MULTILINE)[-1:] or headings
         elif "solution" in tags_of(cell):
             assert headings[0].startswith("Exercise"), cell.source
+
+
+def test_the_page_for_teachers_has_every_notebook_and_time_for_its_tasks():
+    text = (NOTEBOOKS.parent / "docs" / "teaching.md").read_text(encoding="utf-8")
+    minutes = dict(re.findall(r"^\| (\d\d) \| .* \| (\d+) \| \d+, \d+ \|$", text, flags=re.MULTILINE))
+    assert sorted(minutes) == sorted(PATHS)
+    for number in PATHS:
+        tasks_take = sum(int(found[2]) for found in TASK.findall(text_of(number)))
+        assert tasks_take < int(minutes[number]), number
+    graph = re.search(r"```mermaid\n(.*?)```", text, flags=re.DOTALL)[1]
+    assert set(re.findall(r"\b\d\d\b", graph.partition("subgraph")[0])) == set(PATHS)
+    edges = {
+        edge for line in re.findall(r"\d\d(?: --> \d\d)+", graph) for edge in itertools.pairwise(line.split(" --> "))
+    }
+    for before, after in edges:  # a notebook says itself what it needs, or needs what needs it
+        needs = re.search(r"\*\*Need\*\*(.*?)\n\n", text_of(after), flags=re.DOTALL)[1]
+        assert before in needs or re.search(r"(\d\d) to (\d\d)", needs), (before, after)
+
+
+def test_every_letter_is_explained_once():
+    text = (NOTEBOOKS / "NOTATION.md").read_text(encoding="utf-8")
+    everywhere = text.partition("## Letters of single")[0]
+    letters = [one for row in re.findall(r"^\| (\$.*?) \|", everywhere, flags=re.MULTILINE) for one in row.split(", ")]
+    assert len(letters) == len(set(letters)) > 15
+    terms = re.findall(r"^\*\*(.+?)\*\*", text.partition("## Glossary")[2], flags=re.MULTILINE)
+    assert terms == sorted(set(terms), key=str.lower)
