@@ -13,7 +13,7 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 part = @start=$$(date +%s); echo "== $(1)"; { $(2); } || exit 1; echo "== $(1): $$(($$(date +%s) - start)) s"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke test test-all style types lab bench gpu lint lock clean distclean
+.PHONY: help setup study smoke test test-all style types lab learner slides bench gpu lint lock clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +48,15 @@ style: $(READY)
 types: $(READY)
 	$(call part,types,$(BIN)/mypy)
 
-lab: $(READY)  ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab --notebook-dir notebooks
+lab: $(READY)  ## open your copies of the notebooks in JupyterLab, with tasks to write (learner/)
+	@$(BIN)/python -m gcplib learner
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/learner/00_start_here.ipynb
+
+learner: $(READY)  ## write these copies, and leave alone those that you have changed
+	@$(BIN)/python -m gcplib learner
+
+slides: $(READY)  ## write the notebooks as slides for a lecture, with the figures of make study (slides/)
+	@$(BIN)/python -m gcplib slides
 
 bench: $(READY)  ## time the pooling layers, their derivatives and exports side by side
 	@$(BIN)/python -m gcplib bench layers
@@ -67,8 +74,8 @@ lock: $(READY)  ## renew requirements.lock from pyproject.toml and data/typeface
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
 	  --custom-compile-command "make lock" pyproject.toml data/typefaces.txt -o requirements.lock
 
-clean:  ## remove runs and cached data
-	@rm -rf runs data/cache
+clean:  ## remove runs, slides and cached data; copies of the notebooks stay
+	@rm -rf runs slides data/cache
 
 distclean: clean
 	@rm -rf $(VENV)

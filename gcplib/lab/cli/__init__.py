@@ -14,7 +14,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gcplib.lab import remedy
-from gcplib.lab.cli import bench, check, data, docs, export, get, predict, probe, report, study, train
+from gcplib.lab.cli import (
+    bench,
+    check,
+    data,
+    docs,
+    export,
+    get,
+    learner,
+    params,
+    predict,
+    probe,
+    report,
+    slides,
+    study,
+    train,
+)
 
 __all__ = ["main", "make_parser"]
 
@@ -67,9 +82,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="gcplib", description=about)
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    added = {
-        module: _add(commands, module) for module in (data, probe, train, predict, export, study, report, bench, docs)
-    }
+    working, teaching = (data, probe, train, predict, export, study, report, bench, docs), (learner, params, slides)
+    added = {module: _add(commands, module) for module in (*working, *teaching)}
     below = added[data].add_subparsers(title="commands", metavar="COMMAND")
     for module in (get, check):
         _add(below, module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-__all__ = ["Page"]
+__all__ = ["Page", "markdown_as_html"]
 
 
 class _Renderer(IPythonRenderer):
@@ -36,12 +37,29 @@ def _mathml(text: str, display: str) -> str:
         return ""
 
 
+def markdown_as_html(source: str, attachments: Mapping[str, Any] | None = None, anchor: str = "¶") -> str:
+    """Return Markdown as HTML, its formulas as MathML.
+
+    Args:
+        source: of a cell.
+        attachments: of the cell.
+        anchor: text of the links beside headings; none where it is empty.
+    """
+    renderer = _Renderer(
+        escape=False,
+        attachments=dict(attachments or {}),
+        embed_images=True,
+        path="",
+        anchor_link_text=anchor,
+        exclude_anchor_links=not anchor,
+    )
+    return MarkdownWithMath(renderer=renderer).render(source)
+
+
 class _Exporter(HTMLExporter):
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        attachments = context.get("cell", {}).get("attachments", {})
-        renderer = _Renderer(escape=False, attachments=attachments, embed_images=True, path="", anchor_link_text="¶")
-        return MarkdownWithMath(renderer=renderer).render(source)
+        return markdown_as_html(source, context.get("cell", {}).get("attachments"))
 
 
 class Page:
