@@ -6,6 +6,7 @@ What is the subject of one notebook stands in that notebook. The rest is here, a
 from importlib import import_module
 
 _HOMES = {
+    "curves": "curves_of draw_curves",
     "deletion": "deletion_insertion",
     "paired": "Paired",
     "localization": "auc energy_inside enlarge near pointing_game",
@@ -14,7 +15,7 @@ _HOMES = {
     "smoothness": "Smoothness effective_smoothness largest_hessian_eigenvalue measure_while_training "
     "smoothness_while_training",
     "spectral_scores": "class_matrices differentiable_scores get_spectrum set_scores spectra",
-    "speed": "censored_mean epochs_to now seconds_to step_times take_turns",
+    "speed": "censored_mean epochs_to now seconds_to step_times take_turns times_to",
     "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value",
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names.split()}
