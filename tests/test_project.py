@@ -148,6 +148,7 @@ IMPORTS = {
     "lab.probe_claims": CORE | BASE | ROOMS | PROBING | {"lab.study"},
     "lab.study": CORE | BASE | ROOMS,
     "lab.bench": CORE | BASE | ROOMS | {"lab.study"},
+    "lab.comparison": CORE | BASE | ROOMS | PROBING | {"lab.setting", "lab.probe_claims"},
     "lab.course": CORE | BASE | ROOMS | {"lab.study", "lab.setting"},
     "lab.doc_pages": CORE | BASE | ROOMS | {"lab.study", "lab.bench"},
     "lab.cli": CORE | BASE | ROOMS | PROBING | {"lab.study", "lab.bench", "lab.course", "lab.doc_pages"},
@@ -195,6 +196,7 @@ def test_each_part_imports_what_its_extra_installs():
         "lab.analysis": ["train", "notebooks"],
         "lab.study": ["study"],
         "lab.bench": ["study", "bench", "export"],
+        "lab.comparison": ["study"],
         "lab.course": ["study", "teach"],
     }
     extras |= {base: ["train"] for base in BASE} | {"lab.doc_pages": ["study"], "exporting": ["export"]}

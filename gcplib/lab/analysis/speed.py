@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from gcplib.lab.analysis.statistics import Interval, mean_interval
 
-__all__ = ["censored_mean", "epochs_to", "now", "seconds_to", "step_times", "take_turns"]
+__all__ = ["censored_mean", "epochs_to", "now", "seconds_to", "step_times", "take_turns", "times_to"]
 
 Thing = TypeVar("Thing")
 
@@ -98,6 +98,32 @@ def seconds_to(metrics: pd.DataFrame, target: float, column: str = "validation_a
     """Return the seconds of training until ``epochs_to``, or None; compare runs that were made side by side."""
     epochs = epochs_to(metrics, target, column)
     return None if epochs is None else float(metrics.sort_values("epoch")["seconds"].iloc[:epochs].sum())
+
+
+def times_to(
+    curves: pd.DataFrame, goals: Mapping[str, Mapping[int, float]], epochs: int, column: str = "percent"
+) -> pd.DataFrame:
+    """Return how long each run takes to each goal; one that never gets there counts with its whole length.
+
+    Args:
+        curves: one row per epoch, with ``method`` and ``seed``, see ``curves_of``.
+        goals: what ``column`` has to reach, by name and seed; a seed without a goal is left out.
+        epochs: of a whole run.
+        column: the name of the measure.
+
+    Returns:
+        One row per run and goal: ``method``, ``seed``, ``goal``, ``epochs``, ``seconds``, whether ``never``, and
+        ``all seconds`` of the run.
+    """
+    rows = []
+    for (method, seed), run in curves.groupby(["method", "seed"], sort=False):
+        for goal, target in goals.items():
+            if seed in target:
+                took, whole = epochs_to(run, target[seed], column), run.seconds.sum()
+                found = (epochs, whole) if took is None else (took, seconds_to(run, target[seed], column))
+                rows.append((method, seed, goal, *found, took is None, whole))
+    columns = ["method", "seed", "goal", "epochs", "seconds", "never", "all seconds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def censored_mean(values: Sequence[float | None], limits: Sequence[float]) -> tuple[Interval, int]:
