@@ -9,6 +9,7 @@ _HOMES = {
     "deletion": "deletion_insertion",
     "paired": "Paired",
     "landscape": "find_stem loss_behind_stem lost_rows models_from_one_start rows_along value_and_gradient",
+    "costs": "count_parameters overhead",
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_plot legend_below pool_palette use_style",

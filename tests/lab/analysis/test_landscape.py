@@ -2,7 +2,6 @@
 
 import copy
 import math
-from itertools import pairwise
 
 import pandas as pd
 import pytest
