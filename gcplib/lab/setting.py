@@ -24,12 +24,15 @@ from gcplib.lab.training import (
     cache_all_features,
     cache_features,
     ensure_all,
+    results_table,
     tune,
 )
 from gcplib.lab.training.build import make_start
 from gcplib.models import create_backbone
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gcplib.lab.probing import Result
 
 __all__ = ["Setting", "make_setting"]
@@ -173,6 +176,28 @@ class Setting:
     def train(self, specs: Iterable[RunSpec]) -> list[Run]:
         """Return the finished runs of ``specs``, training the missing ones; see ``ensure_all``."""
         return ensure_all(list(specs), self.workers, self.engine)
+
+    def scores(self, runs: Mapping[tuple, Run], names: Sequence[str]) -> pd.DataFrame:
+        """Return a row per run: ``results_table``, its key under these names, and its ``score``, and say how it went.
+
+        The score is the test accuracy in percent. A run that diverged has that of guessing the most frequent class,
+        which is what its user is left with.
+
+        Args:
+            runs: by key.
+            names: of the parts of the keys.
+        """
+        data = self.base.data
+        source = data.dataset if isinstance(data, ImagesSpec) else "typefaces"
+        table = results_table(runs.values()).assign(dataset=source)
+        table[list(names)] = list(runs)
+        table["epochs"] = [run.spec.recipe.epochs for run in runs.values()]
+        guess = {kind: self.chance(kind) for kind in table["labels"].unique()}
+        table["score"] = table.test_accuracy.astype(float).fillna(table["labels"].map(guess))
+        lost = int(table.test_accuracy.isna().sum())
+        chance = ", ".join(f"{value:.1f} %" for value in guess.values())
+        print(f"{len(runs)} runs, {lost} diverged; guessing has {chance}")
+        return table
 
     def tune(self, specs: Mapping[str, RunSpec], rates: Mapping[str, Iterable[float]]) -> Tuned:
         """Return the best learning rate of each method on validation images; see ``gcplib.lab.training.tune``."""

@@ -8,8 +8,10 @@ from importlib import import_module
 _HOMES = {
     "bands": "all_but band_roots ridge_probe",
     "convergence": "Convergence guessing progress_over standing",
+    "costs": "count_parameters overhead",
     "curves": "curves_of draw_curves",
     "deletion": "deletion_insertion",
+    "landscape": "find_stem loss_behind_stem lost_rows models_from_one_start rows_along value_and_gradient",
     "localization": "auc energy_inside enlarge near pointing_game",
     "paired": "Paired",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",

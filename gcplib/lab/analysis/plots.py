@@ -101,7 +101,7 @@ def interval_plot(
             ax.set_xlim(low - margin, high + margin)
             for place, (name, row) in enumerate(rows.items()):
                 for end, marker, cut in (low - margin, "<", row.low < low), (high + margin, ">", row.high > high):
-                    if cut:
+                    if cut and row.n > 1:  # or nothing is known of its ends
                         ax.plot(end, place, marker, color=tints[name], markersize=9, clip_on=False)
         ax.margins(x=0.06)
 

@@ -8,7 +8,7 @@ kind and the number of the image alone: the same image meets the same noise in a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional
 from gcplib.lab.data.dataset import choice
 from gcplib.lab.machine import cpu_count
 
-__all__ = ["CORRUPTIONS", "FILMS", "SEVERITIES", "corrupt", "film"]
+__all__ = ["CORRUPTIONS", "FILMS", "SEVERITIES", "choose_kinds", "corrupt", "film"]
 
 # What each kind does at severity 1 to 5. Lengths are for a side of 224 pixels, and shrink with the image.
 SEVERITIES = {
@@ -130,6 +130,23 @@ FILMS: dict[str, Callable[[np.ndarray, int, float, int, np.random.Generator], np
     "brightness": lambda x, n, _angle, sign, _rng: x * 1.04 ** (sign * n),
     "gaussian_noise": lambda x, _n, _angle, _sign, rng: x + 0.04 * rng.standard_normal(x.shape),
 }
+
+
+def choose_kinds(given: str | Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the names of corruptions or films that somebody chose; ``all`` stands for all that are known.
+
+    Raises:
+        ValueError: one that is not known.
+
+    >>> choose_kinds("all", FILMS) == list(FILMS), choose_kinds(["fog"], CORRUPTIONS)
+    (True, ['fog'])
+    """
+    known = list(known)
+    if given == "all":
+        return known
+    for name in given:
+        choice("corruption or film", name, known)
+    return list(given)
 
 
 def corrupt(

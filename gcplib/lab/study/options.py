@@ -7,7 +7,7 @@ from typing import Any
 
 from gcplib.lab.validation import unknown
 
-__all__ = ["options_of"]
+__all__ = ["check_sizes", "options_of"]
 
 
 def options_of(name: str, given: Mapping[str, Any], needed: Iterable[str] = (), **defaults: Any) -> dict[str, Any]:
@@ -33,3 +33,25 @@ def options_of(name: str, given: Mapping[str, Any], needed: Iterable[str] = (), 
     if missing := [key for key in needed if key not in given]:
         raise ValueError(f"parameter {name!r} lacks {', '.join(map(repr, missing))}; it has {[*given]}")
     return defaults | dict(given)
+
+
+def check_sizes(seeds: int, stride: int, pixels: Iterable[int] = ()) -> None:
+    """Refuse what has no interval over seeds, or no covariance over positions.
+
+    Args:
+        seeds: a count.
+        stride: pixels per position; -1 is the last stage, of which nothing is known here.
+        pixels: sides of the images.
+
+    Raises:
+        ValueError: fewer than two seeds, or images of a single position.
+
+    >>> check_sizes(2, 16, [64, 224])
+    """
+    if seeds < 2:
+        raise ValueError(f"seeds is {seeds}; an interval over seeds needs 2 or more")
+    if (smallest := min(pixels, default=stride + 1)) <= stride:
+        raise ValueError(
+            f"{smallest} pixels at stride {stride} are one position, and one position has no covariance; take larger "
+            "images or a smaller stride"
+        )

@@ -2,22 +2,27 @@
 
 import copy
 import math
-from itertools import pairwise
 
+import pandas as pd
 import pytest
 import timm
 import torch
 from notebook_code import definitions
 from torch import nn
+from torch.nn.functional import cross_entropy
 
+from gcplib.lab.analysis import (
+    find_stem,
+    loss_behind_stem,
+    lost_rows,
+    measure_while_training,
+    models_from_one_start,
+    rows_along,
+)
 from gcplib.linalg import NonFiniteError
 from gcplib.models import create_backbone, create_model
 
 notebook = definitions("08")
-PUBLISHED_STEPS, find_stem, stem_output = notebook.PUBLISHED_STEPS, notebook.find_stem, notebook.stem_output
-band_summary, loss_landscape = notebook.band_summary, notebook.loss_landscape
-models_from_one_start, relative_steps = notebook.models_from_one_start, notebook.relative_steps
-train_and_look = notebook.train_and_look
 
 NOTHING = torch.zeros(0)
 A = torch.diag(torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64))
@@ -37,6 +42,16 @@ class Passing(nn.Module):
 
 def quadratic(x, _):
     return x @ A @ x / 2
+
+
+def loss_landscape(model, inputs, labels, steps, loss=cross_entropy):
+    """Rows by the solution of the notebook's task."""
+    X, behind = loss_behind_stem(model, inputs, labels, loss)
+    return rows_along(notebook.along_gradient, behind, X, steps)
+
+
+def measures(rows):
+    return notebook.measures(pd.DataFrame(rows))
 
 
 class Small(nn.Module):
@@ -80,7 +95,7 @@ def test_summary_of_a_quadratic_is_the_curvature_along_the_gradient():
     g = A @ x
     along = ((A @ g).norm() / g.norm()).item()
     for part in (rows[:3], rows[3:]):
-        found = band_summary(part)
+        found = measures(part)
         far = part[-1]["distance"]
         assert found["beta"] == pytest.approx(along)
         assert found["relative_change"] == pytest.approx(along * far / g.norm().item())
@@ -97,12 +112,6 @@ def test_relative_steps_do_not_depend_on_the_size_of_the_gradient():
     )
     assert [row["distance"] for row in plain] == pytest.approx([row["distance"] for row in steep])
     assert [7 * row["loss"] for row in plain] == pytest.approx([row["loss"] for row in steep])
-
-
-def test_published_steps_are_those_of_the_released_code():
-    assert len(PUBLISHED_STEPS) == 50
-    assert (PUBLISHED_STEPS[0], PUBLISHED_STEPS[-1]) == (0.1, pytest.approx(75))
-    assert PUBLISHED_STEPS[1] - PUBLISHED_STEPS[0] == pytest.approx(74.9 / 49)
 
 
 @pytest.mark.parametrize(
@@ -125,13 +134,10 @@ def test_stem_of_timm_networks(name, module):
 def test_stem_of_a_whole_model_gives_the_output_that_it_replaces(name):
     model = create_model(create_backbone(name, pretrained=False), "mpn_cov", 3, reduction=4).eval()
     x = torch.randn(2, 3, 64, 64)
-    own, features = stem_output(model, x)
-    again, same = stem_output(model, x, features)
-    moved, _ = stem_output(model, x, features + 1)
-    assert torch.equal(own, model(x))
-    assert torch.equal(own, again)
-    assert torch.equal(features, same)
-    assert not torch.equal(own, moved)
+    X, behind = loss_behind_stem(model, x, NOTHING, lambda output, _: output)
+    assert torch.equal(behind(X), model(x))
+    assert torch.equal(behind(X), behind(X))
+    assert not torch.equal(behind(X), behind(X + 1))
 
 
 def test_stem_that_is_not_found_lists_the_modules():
@@ -207,7 +213,7 @@ def test_what_is_not_finite_is_an_outcome():
     ]
     assert here[0]["gradient_norm"] == math.inf
     assert here[0]["loss_here"] == 1.0
-    assert band_summary(here)["beta"] == math.inf
+    assert measures(here)["beta"] == math.inf
 
     def falling(x, _):
         return (1 - x).log().sum()  # its gradient leads below 0 only for x < 1
@@ -216,7 +222,7 @@ def test_what_is_not_finite_is_an_outcome():
         Passing(), torch.tensor([0.5]), NOTHING, {"published": [0.1, 1.0]}, lambda x, _: -falling(x, _)
     )
     assert [row["finite"] for row in there] == [True, False]
-    found = band_summary(there)
+    found = measures(there)
     assert (found["loss_band"], found["lipschitz"], found["relative_change"]) == (math.inf,) * 3
     assert found["gradient_norm"] == pytest.approx(2.0)
 
@@ -241,22 +247,6 @@ def test_gradient_of_zero():
         loss_landscape(Passing(), torch.zeros(2), NOTHING, {"published": [1.0]}, lambda x, _: (x**2).sum())
 
 
-def test_relative_steps_are_multiples():
-    steps = relative_steps(50)
-    assert (len(steps), steps[0], steps[-1]) == (50, pytest.approx(1e-5), pytest.approx(0.1))
-    assert [b / a for a, b in pairwise(steps)] == pytest.approx([steps[1] / steps[0]] * 49)
-
-
-def test_summary_of_other_rows():
-    rows = loss_landscape(
-        Passing(), torch.ones(3, dtype=torch.float64), NOTHING, {"published": [1.0], "relative": [0.1]}, quadratic
-    )
-    with pytest.raises(ValueError, match="got 2 of 2"):
-        band_summary(rows)
-    with pytest.raises(ValueError, match="got 0 of 0"):
-        band_summary([])
-
-
 def test_models_start_alike():
     models = models_from_one_start(
         create_backbone(pretrained=False),
@@ -272,12 +262,21 @@ def test_models_start_alike():
     assert (first.head.pool.out_features, second.head.pool.out_features) == (4, 10)
 
 
+def train_and_look(model, batches, steps, every, clip=0.0):
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def look(inputs, labels):
+        return loss_landscape(model, inputs, labels, steps)
+
+    return measure_while_training(model, batches, optimizer, look, lost_rows(steps), every, clip)
+
+
 def test_looking_does_not_change_training():
     batches = [batch() for _ in range(5)]
     looked = Small()
     plain = copy.deepcopy(looked)
     torch.manual_seed(1)
-    rows = train_and_look(looked, batches, torch.optim.SGD(looked.parameters(), 0.1), {"relative": ETAS}, 2, clip=0.5)
+    rows = train_and_look(looked, batches, {"relative": ETAS}, 2, clip=0.5)
     assert [row["step"] for row in rows] == [0] * 3 + [2] * 3 + [4] * 3
     assert all(row["finite"] for row in rows)
     optimizer = torch.optim.SGD(plain.parameters(), 0.1)
@@ -296,7 +295,7 @@ def test_training_that_is_not_finite_ends_with_rows_that_say_so(bad, every, step
     batches = [batch() for _ in range(5)]
     batches[bad][0][0, 0, 0, 0] = math.nan
     model = Small()
-    rows = train_and_look(model, batches, torch.optim.SGD(model.parameters(), 0.1), {"relative": [0.1]}, every)
+    rows = train_and_look(model, batches, {"relative": [0.1]}, every)
     assert [row["step"] for row in rows] == steps
     assert [row["finite"] for row in rows] == [True] * (len(steps) - 1) + [False]
-    assert band_summary(rows[-1:])["beta"] == math.inf
+    assert measures(rows[-1:])["beta"] == math.inf
