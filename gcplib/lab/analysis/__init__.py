@@ -6,14 +6,17 @@ What is the subject of one notebook stands in that notebook. The rest is here, a
 from importlib import import_module
 
 _HOMES = {
+    "confusion": "confused_pairs",
     "deletion": "deletion_insertion",
     "paired": "Paired",
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_plot legend_below pool_palette use_style",
+    "retrieval": "nearest",
     "smoothness": "Smoothness effective_smoothness largest_hessian_eigenvalue measure_while_training "
     "smoothness_while_training",
     "spectral_scores": "class_matrices differentiable_scores get_spectrum set_scores spectra",
+    "spread": "attention_entropy positions_holding",
     "speed": "censored_mean epochs_to now seconds_to step_times take_turns",
     "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value",
 }
