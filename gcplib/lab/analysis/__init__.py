@@ -6,9 +6,9 @@ What is the subject of one notebook stands in that notebook. The rest is here, a
 from importlib import import_module
 
 _HOMES = {
-    "confusion": "confused_pairs",
     "deletion": "deletion_insertion",
     "paired": "Paired",
+    "lengths": "mean_squared_length",
     "localization": "auc energy_inside enlarge near pointing_game",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_plot legend_below pool_palette use_style",
@@ -19,6 +19,7 @@ _HOMES = {
     "spread": "attention_entropy positions_holding",
     "speed": "censored_mean epochs_to now seconds_to step_times take_turns",
     "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value",
+    "twins": "confused_pairs confused_twins draw_evidence twin_scores",
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names.split()}
 
