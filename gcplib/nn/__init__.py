@@ -12,7 +12,7 @@ from gcplib.nn.losses import GradientBoostingLoss, get_loss, gradient_boosting_c
 from gcplib.nn.moment_probing import MomentProbingPool
 from gcplib.nn.options import UnknownOptionError
 from gcplib.nn.pooling import CovariancePool, GaussianPool, LogPool, NewtonSchulzPool
-from gcplib.nn.registry import create_pool, list_pools
+from gcplib.nn.registry import create_pool, list_pools, register_pool
 from gcplib.nn.scaling_eigen import Amplifier, amplify, list_amplifiers
 from gcplib.nn.sparse_inverse import SparseInversePool
 from gcplib.nn.views import D4, D4Views, d4_views, random_view
@@ -55,4 +55,5 @@ __all__ = [
     "list_losses",
     "list_pools",
     "random_view",
+    "register_pool",
 ]

@@ -75,9 +75,39 @@ POOLS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+# Names of pools that are not the library's: those that ``register_pool`` has added.
+_ADDED: set[str] = set()
+
+
 def list_pools() -> list[str]:
     """Return the names ``create_pool`` knows."""
     return list(POOLS)
+
+
+def register_pool(name: str, make: Callable[..., nn.Module]) -> None:
+    """Add a pool of one's own to those ``create_pool`` and ``list_pools`` know, until this process ends.
+
+    Registered again, its name stands for the new one. Other processes do not know it, such as those of workers.
+
+    Args:
+        name: none of the library's.
+        make: called as ``make(in_channels, **options)``, such as a class of modules. Its options are keyword-only, and
+            what it returns has ``out_features``.
+
+    Raises:
+        ValueError: the library has a pool of that name, or there is no name.
+        TypeError: ``make`` cannot be called.
+
+    >>> register_pool("gap", nn.Flatten)
+    Traceback (most recent call last):
+    ValueError: a pool of one's own needs a name that the library does not have, got 'gap'
+    """
+    if not name or (name in POOLS and name not in _ADDED):
+        raise ValueError(f"a pool of one's own needs a name that the library does not have, got {name!r}")
+    if not callable(make):
+        raise TypeError(f"a pool is made by a class or function, got {type(make).__name__}: {make!r}")
+    POOLS[name] = make
+    _ADDED.add(name)
 
 
 def create_pool(name: str | Callable[..., nn.Module] | nn.Module, in_channels: int, **options: Any) -> nn.Module:

@@ -12,16 +12,20 @@ _HOMES = {
     "curves": "curves_of draw_curves",
     "deletion": "deletion_insertion",
     "landscape": "find_stem loss_behind_stem lost_rows models_from_one_start rows_along value_and_gradient",
+    "lengths": "mean_squared_length",
     "localization": "auc energy_inside enlarge near pointing_game",
     "paired": "Paired",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_curve interval_plot legend_below pool_palette "
     "quantile_curve use_style",
+    "retrieval": "nearest",
     "smoothness": "Smoothness effective_smoothness largest_hessian_eigenvalue mean_logs measure_while_training "
     "smoothness_while_training",
     "spectral_scores": "class_matrices differentiable_scores get_spectrum set_scores spectra",
     "speed": "censored_mean epochs_to now seconds_to step_times take_turns times_to",
+    "spread": "attention_entropy positions_holding",
     "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value share_interval",
+    "twins": "confused_pairs confused_twins draw_evidence twin_scores",
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from notebook_code import definitions
 
-from gcplib.lab.analysis import spectra
+from gcplib.lab.analysis import nearest, spectra
+from gcplib.lab.course.tasks.notebook_01 import upper
 from gcplib.linalg import covariance, powm
 
 CODE = definitions("01")
@@ -12,12 +13,19 @@ CODE = definitions("01")
 
 def test_power_descriptors_are_unit_vectors_of_powers():
     x = torch.randn(5, 6, 4, 5)
-    found = CODE.power_vectors(x, [0.5, 1.0])
+    found = CODE.powers_of(x, [0.5, 1.0])
     roots = powm(covariance(x.flatten(2)), 0.5).flatten(1)
     roots = roots / roots.norm(dim=1, keepdim=True)
     torch.testing.assert_close(found[0.5] @ found[0.5].T, roots @ roots.T, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found[1.0].norm(dim=1), torch.ones(5))
-    assert found[0.5].shape == (5, 21)
+
+
+def test_vectors_of_a_pool_have_the_angles_of_the_matrices():
+    x = torch.randn(5, 6, 4, 5)
+    vectors = CODE.PowerPool(6)(x)
+    matrices = powm(covariance(x.flatten(2)), 0.5)
+    torch.testing.assert_close(vectors, upper(matrices), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(vectors @ vectors.T, matrices.flatten(1) @ matrices.flatten(1).T)
 
 
 def test_spectra_fall_and_sum_to_the_variance():
@@ -31,9 +39,9 @@ def test_spectra_fall_and_sum_to_the_variance():
 def test_nearest_neighbors_are_found_by_angle_whatever_fits_into_memory():
     x = torch.randn(40, 6, 4, 4)
     known, asked = torch.arange(0, 40, 2), torch.arange(1, 40, 2)
-    vectors = CODE.power_vectors(x, [0.5, 1.0])
+    vectors = CODE.powers_of(x, [0.5, 1.0])
     for room in (2**30, 3000, 1):
-        found = CODE.nearest(x, known, asked, lambda x: CODE.power_vectors(x, [0.5, 1.0]), room)
+        found = nearest(x, known, asked, lambda x: CODE.powers_of(x, [0.5, 1.0]), room)
         for p, places in found.items():
             assert places.tolist() == known[(vectors[p][asked] @ vectors[p][known].T).argmax(1)].tolist(), (p, room)
 
@@ -46,7 +54,7 @@ def test_nearest_neighbors_are_described_in_blocks():
         return {"x": CODE.unit(x)}
 
     room = 10 * (x[0].nbytes + 4 * 6 * 16)
-    assert CODE.nearest(x, torch.arange(32), torch.arange(32, 64), describe, room)["x"].shape == (32,)
+    assert nearest(x, torch.arange(32), torch.arange(32, 64), describe, room)["x"].shape == (32,)
     assert max(sizes) == 10
 
 

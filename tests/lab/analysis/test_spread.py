@@ -6,12 +6,11 @@ import pytest
 import torch
 from notebook_code import definitions
 
+from gcplib.lab.analysis import attention_entropy, positions_holding
 from gcplib.models import Head
 from gcplib.nn import create_pool
 
-notebook = definitions("11")
-attention_entropy, class_evidence = notebook.attention_entropy, notebook.class_evidence
-positions_holding = notebook.positions_holding
+class_evidence = definitions("11").class_evidence
 
 
 def head_of(pool="gap", classes=5):
