@@ -10,7 +10,8 @@ _HOMES = {
     "convergence": "Convergence guessing progress_over standing",
     "deletion": "deletion_insertion",
     "paired": "Paired",
-    "localization": "auc energy_inside enlarge near pointing_game",
+    "crossed": "Crossed grouped_plot",
+    "localization": "auc energy_inside enlarge near pointing_game score_maps",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_curve interval_plot legend_below pool_palette "
     "quantile_curve use_style",
