@@ -28,8 +28,8 @@ REFUSED = [
     ("11", {"more": {"k": 3, "longer": 0, "pairs": 1, "pools": ["gap"]}}, r"more\['pools'\] names {'gap'}"),
     ("11", {"stride": 96}, "are 9 positions, and the block hides patches of 3 by 3"),
     ("11", {"stage": "tail"}, "'head' or 'full', got 'tail'"),
-    ("12", {"attention": {"first": 5}}, "first is 5, but there are 5 epochs"),
-    ("12", {"recipe": {"epochs": 1}}, "first is 1, but there are 1 epochs"),
+    ("12", {"attention": {"first": 5}}, "first is 5, but there are 4 epochs"),
+    ("12", {"epochs": 1}, "first is 1, but there are 1 epochs"),
     ("12", {"looks": {"pair": 3}}, "did you mean 'pairs'"),
     ("12", {"pixels": 8}, "8 pixels at stride 8 are one position"),
 ]

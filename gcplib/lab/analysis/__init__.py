@@ -9,11 +9,12 @@ _HOMES = {
     "bands": "all_but band_roots ridge_probe",
     "convergence": "Convergence guessing progress_over standing",
     "costs": "count_parameters overhead",
+    "crossed": "Crossed grouped_plot",
     "curves": "curves_of draw_curves",
     "deletion": "deletion_insertion",
     "landscape": "find_stem loss_behind_stem lost_rows models_from_one_start rows_along value_and_gradient",
     "lengths": "mean_squared_length",
-    "localization": "auc energy_inside enlarge near pointing_game",
+    "localization": "auc energy_inside enlarge near pointing_game score_maps",
     "paired": "Paired",
     "perturbation": "blurred extremal_map occlusion_map pixel_gradient_map",
     "plots": "POOL_LABELS compare_plot in_words interval_curve interval_plot legend_below pool_palette "

@@ -11,13 +11,19 @@ still gains a little, because its values fall off away from the letters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage, stats
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["auc", "energy_inside", "enlarge", "near", "pointing_game"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["auc", "energy_inside", "enlarge", "near", "pointing_game", "score_maps"]
 
 
 def enlarge(maps: Tensor, height: int, width: int) -> np.ndarray:
@@ -120,3 +126,36 @@ def pointing_game(
     """
     values, inside = _pixels(values, None if mask is None else near(mask, tolerance), within)
     return inside[values.argmax(-1)]
+
+
+def score_maps(
+    maps: Tensor, sets: Sequence[str], differs: np.ndarray, inside: np.ndarray, step: int = 4
+) -> pd.DataFrame:
+    """Return how well maps find the pixels that differ: one row per seed, image and set, columns between 0 and 1.
+
+    ``auc`` is that of the magnitude, over the whole image; ``auc_within`` the same near the letters; ``auc_signed``
+    that of the map as it is, near the letters; ``pointing`` and ``energy`` are of the magnitude, near the letters.
+
+    Args:
+        maps: ``(seeds, images, sets, h, w)``.
+        sets: their names.
+        differs: the ground truth ``(images, H, W)``.
+        inside: the neighborhood of the letters ``(images, H, W)``.
+        step: every how many pixels of a row and column count; maps are far coarser than images.
+
+    Raises:
+        ValueError: as ``auc`` and ``energy_inside``.
+    """
+    import pandas as pd
+
+    tables = []
+    for seed, image in np.ndindex(*maps.shape[:2]):
+        mask, near_letters = (pixels[image, ::step, ::step] for pixels in (differs, inside))
+        signed = enlarge(maps[seed, image], *differs.shape[1:])[:, ::step, ::step]
+        found = {"auc": auc(abs(signed), mask), "auc_within": auc(abs(signed), mask, near_letters)}
+        found["auc_signed"] = auc(signed, mask, near_letters)
+        found["pointing"] = pointing_game(abs(signed), mask, within=near_letters)
+        found["energy"] = energy_inside(abs(signed), mask, near_letters)
+        scores = {name: np.asarray(value, float) for name, value in found.items()}
+        tables.append(pd.DataFrame(scores | {"seed": seed, "image": image, "set": list(sets)}))
+    return pd.concat(tables, ignore_index=True)

@@ -30,12 +30,15 @@ def setup(parameters: Mapping[str, Any], *, threads: int | None = 1, **others: A
     Raises:
         ValueError: fewer than two seeds, epochs named twice, or what ``make_setting`` refuses.
     """
+    import matplotlib.pyplot as plt
     import torch
 
     from gcplib.lab.analysis import use_style
     from gcplib.lab.training import Recipe
 
     use_style()
+    # Loaded, a notebook's backend also shows figures that are made without pyplot, such as those of a data set.
+    plt.switch_backend(plt.get_backend())
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(parameters.get("seed", 0))

@@ -39,6 +39,7 @@ def test_a_partition_sums_to_the_logit(name):
     torch.testing.assert_close(scores.sum(1), logits[range(3), CLASSES], rtol=0, atol=1e-10)
     against = set_scores(head, features, PARTITION, CLASSES, OTHERS)
     torch.testing.assert_close(against.sum(1), (logits[range(3), CLASSES] - logits[range(3), OTHERS]))
+    torch.testing.assert_close(CODE.scores_of(head, features, PARTITION, CLASSES, OTHERS), against)
     torch.testing.assert_close(eigenvalue_evidence(head, features, CLASSES).sum(1), scores.sum(1))
     torch.testing.assert_close(eigenvalue_evidence(head, features, CLASSES)[:, :3].sum(1), scores[:, 0])
 
@@ -59,6 +60,8 @@ def test_one_position_of_the_map_is_its_term():
     x = head.pool.reduction(features).flatten(2)[1]
     x = x - x.mean(1, keepdim=True)
     lam, u = torch.linalg.eigh(x @ x.T / 30)
+    found = CODE.terms(x, u, lam.rsqrt(), class_matrices(head, CLASSES)[1])
+    torch.testing.assert_close(found.sum(1).flip(0), eigenvalue_evidence(head, features, CLASSES)[1])
     b = u[:, :3] / lam[:3].sqrt() @ u[:, :3].T
     w = class_matrices(head, CLASSES)[1]
     got = position_map(head, features, ["bottom(3)"], CLASSES)[1, 0].flatten()
@@ -121,14 +124,6 @@ def test_gradient_map_is_complete_for_homogeneous_functions(name, degree):
     torch.testing.assert_close(maps.sum((2, 3)), degree * scores, rtol=1e-8, atol=1e-10)
 
 
-def test_gradient_at_the_features_is_autograds():
-    head, features = make()
-    x = features.clone().requires_grad_()
-    head(x)[:, 3].sum().backward()
-    (got,) = CODE.gradients_of(head, features, ["top(8)"], ([3, 3, 3],))
-    torch.testing.assert_close(got, x.grad)
-
-
 def test_grad_cam_is_captums():
     head, features = make()
     layer = nn.Identity()
@@ -172,6 +167,7 @@ def test_shuffled_eigenvectors_keep_the_eigenvalues_only():
     true, shuffled = (set_scores(head, features, ["top(3)"], [0, 0, 1], shuffle=s) for s in (None, 4))
     torch.testing.assert_close(true[:2], shuffled[:2])
     assert (true[2] - shuffled[2]).abs() > 1e-4
+    assert torch.allclose(CODE.scores_of(head, features, ["top(3)"], [0, 0, 1], shuffle=4), shuffled)
     again = position_map(head, features, ["top(3)"], CLASSES, shuffle=4)
     torch.testing.assert_close(again, position_map(head, features, ["top(3)"], CLASSES, shuffle=4), rtol=0, atol=0)
     assert (again - position_map(head, features, ["top(3)"], CLASSES)).abs().max() > 1e-4
@@ -193,7 +189,7 @@ def test_class_specificity():
     torch.testing.assert_close(class_specificity(maps, -maps), torch.full((2, 3), 2.0))
 
 
-FUNCTIONS = [set_scores, position_map, differentiable_scores, grad_cam_map]
+FUNCTIONS = [set_scores, position_map, differentiable_scores, CODE.scores_of]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

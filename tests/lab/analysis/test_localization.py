@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcplib.lab.analysis import auc, energy_inside, enlarge, near, pointing_game
+from gcplib.lab.analysis import auc, energy_inside, enlarge, near, pointing_game, score_maps
 
 MASK = np.zeros((6, 8), dtype=bool)
 MASK[1:3, 2:5] = True
@@ -89,3 +89,17 @@ def test_bad_input(function):
         function(maps, MASK, within=MASK[:5])
     with pytest.raises(ValueError, match="1 values of the map"):
         function(np.where(MASK & (np.cumsum(MASK).reshape(6, 8) == 1), np.nan, maps), MASK)
+
+
+def test_a_table_of_scores_has_those_of_every_map():
+    maps = torch.from_numpy(random_maps(2, 3, 2))
+    differs, inside = np.stack([MASK] * 3), np.stack([near(MASK, 1)] * 3)
+    table = score_maps(maps, ["one", "two"], differs, inside, step=1)
+    assert len(table) == 2 * 3 * 2
+    (row,) = table[(table["seed"] == 1) & (table["image"] == 2) & (table["set"] == "two")].to_dict("records")
+    heat = maps[1, 2, 1].numpy()
+    assert row["auc"] == pytest.approx(auc(abs(heat), MASK))
+    assert row["auc_within"] == pytest.approx(auc(abs(heat), MASK, inside[0]))
+    assert row["auc_signed"] == pytest.approx(auc(heat, MASK, inside[0]))
+    assert row["energy"] == pytest.approx(energy_inside(abs(heat), MASK, inside[0]))
+    assert row["pointing"] == pointing_game(abs(heat), MASK, within=inside[0])
