@@ -101,7 +101,7 @@ class Paired:
         xlabel: str = POINTS,
         *,
         colors: Mapping[str, Any] | None = None,
-        number: str = "{:+.1f}",
+        number: str = "{:+z.1f}",
     ) -> None:
         """Draw first minus second of each pair, by name, and below each in gray that of the kept evidence."""
         found = {name: self.gain(*pair) for name, pair in pairs.items()}
