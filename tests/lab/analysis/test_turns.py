@@ -6,16 +6,17 @@ from gcplib import create_pool
 from gcplib.lab.analysis import step_times
 from gcplib.models import Head
 
-weights_of = definitions("01").weights_of
+entries = definitions("01").entries
 
 
 def test_weights_are_those_of_its_parts():
     head = Head(create_pool("mpn_cov", 12, reduction=(8, 4), reduction_groups=2, blocks=2), 5)
     # Convolutions of 12 x 8 and 8 x 4, halved by the groups, and two numbers a channel of batch norm after each.
-    wanted = {"vector": 2 * 3, "reduction": 48 + 16 + 2 * (8 + 4), "classifier": (6 + 1) * 5}
-    assert weights_of(head) == wanted
-    assert sum(p.numel() for p in head.parameters()) == wanted["reduction"] + wanted["classifier"]
-    assert weights_of(Head(create_pool("gap", 12), 5)) == {"vector": 12, "reduction": 0, "classifier": 65}
+    assert head.pool.out_features == 2 * 3
+    assert entries(head.pool) == 48 + 16 + 2 * (8 + 4)
+    assert entries(head.classifier) == (6 + 1) * 5
+    assert sum(p.numel() for p in head.parameters()) == entries(head.pool) + entries(head.classifier)
+    assert entries(create_pool("gap", 12)) == 0
 
 
 def test_heads_take_turns_and_keep_their_weights():

@@ -182,7 +182,7 @@ def test_an_unknown_claim_or_no_evidence_is_refused(runs):
 
 
 def test_what_a_claim_takes_are_the_notebooks_that_record_it():
-    """Of the real notebooks: each claim is recorded by some, in their last cell of code, and the list names all of them."""
+    """Of the real notebooks: each claim is recorded in the last cell of some, and the list names all of them."""
     notebooks = {path.stem: json.loads(path.read_text()) for path in (project_root() / "notebooks").glob("*.ipynb")}
     code = {name: [c["source"] for c in nb["cells"] if c["cell_type"] == "code"] for name, nb in notebooks.items()}
     last = {name: "".join(sources[-1]) for name, sources in code.items()}
