@@ -39,7 +39,7 @@ def test_a_partition_sums_to_the_logit(name):
     torch.testing.assert_close(scores.sum(1), logits[range(3), CLASSES], rtol=0, atol=1e-10)
     against = set_scores(head, features, PARTITION, CLASSES, OTHERS)
     torch.testing.assert_close(against.sum(1), (logits[range(3), CLASSES] - logits[range(3), OTHERS]))
-    torch.testing.assert_close(CODE.scores_of(head, features, PARTITION, CLASSES, OTHERS), against)
+    torch.testing.assert_close(CODE.scores_by_set(head, features, PARTITION, CLASSES, OTHERS), against)
     torch.testing.assert_close(eigenvalue_evidence(head, features, CLASSES).sum(1), scores.sum(1))
     torch.testing.assert_close(eigenvalue_evidence(head, features, CLASSES)[:, :3].sum(1), scores[:, 0])
 
@@ -167,7 +167,7 @@ def test_shuffled_eigenvectors_keep_the_eigenvalues_only():
     true, shuffled = (set_scores(head, features, ["top(3)"], [0, 0, 1], shuffle=s) for s in (None, 4))
     torch.testing.assert_close(true[:2], shuffled[:2])
     assert (true[2] - shuffled[2]).abs() > 1e-4
-    assert torch.allclose(CODE.scores_of(head, features, ["top(3)"], [0, 0, 1], shuffle=4), shuffled)
+    assert torch.allclose(CODE.scores_by_set(head, features, ["top(3)"], [0, 0, 1], shuffle=4), shuffled)
     again = position_map(head, features, ["top(3)"], CLASSES, shuffle=4)
     torch.testing.assert_close(again, position_map(head, features, ["top(3)"], CLASSES, shuffle=4), rtol=0, atol=0)
     assert (again - position_map(head, features, ["top(3)"], CLASSES)).abs().max() > 1e-4
@@ -189,7 +189,7 @@ def test_class_specificity():
     torch.testing.assert_close(class_specificity(maps, -maps), torch.full((2, 3), 2.0))
 
 
-FUNCTIONS = [set_scores, position_map, differentiable_scores, CODE.scores_of]
+FUNCTIONS = [set_scores, position_map, differentiable_scores, CODE.scores_by_set]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

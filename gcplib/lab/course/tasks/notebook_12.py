@@ -59,49 +59,49 @@ def _rectangle_by_moments(p: Tensor) -> Tensor:
 def looks() -> list[tuple[Tensor, Tensor, Tensor, bool]]:
     """Features, attention maps, rows of the decoder, with and without the path."""
     generator = torch.Generator().manual_seed(0)
-    B, C, K, h, w = 2, 5, 3, 3, 4
-    F = 4 * torch.randn(B, C, h, w, generator=generator)
+    B, d, K, h, w = 2, 5, 3, 3, 4
+    F = 4 * torch.randn(B, d, h, w, generator=generator)
     A = torch.randn(B, K, h, w, generator=generator).sigmoid()
-    D = torch.randn(K, C, generator=generator)
-    return [(*(t.requires_grad_() for t in (F, A, D)), path) for path in (True, False)]
+    v = torch.randn(K, d, generator=generator)
+    return [(*(t.requires_grad_() for t in (F, A, v)), path) for path in (True, False)]
 
 
-def density(F: Tensor, A: Tensor, D: Tensor, path: bool) -> Tensor:
+def density(F: Tensor, A: Tensor, v: Tensor, path: bool) -> Tensor:
     """A solution."""
     if not path:
         F, A = F.detach(), A.detach()
-    return _density(F / F.square().mean((1, 2, 3), keepdim=True).sqrt(), A, D)
+    return _density(F / F.square().mean((1, 2, 3), keepdim=True).sqrt(), A, v)
 
 
-def _density(f: Tensor, A: Tensor, D: Tensor) -> Tensor:
-    energy = (A * torch.einsum("kc,bchw->bkhw", D, f)).mean(1)
+def _density(f: Tensor, A: Tensor, v: Tensor) -> Tensor:
+    energy = (A * torch.einsum("kd,bdhw->bkhw", v, f)).mean(1)
     return energy.flatten(1).softmax(1).view_as(energy)
 
 
-def _density_of_attended_features(F: Tensor, A: Tensor, D: Tensor, path: bool) -> Tensor:
+def _density_of_attended_features(F: Tensor, A: Tensor, v: Tensor, path: bool) -> Tensor:
     f = rms_norm(F, F.shape[1:])
     f, A = (f, A) if path else (f.detach(), A.detach())
-    attended = A[:, :, None] * f[:, None]  # (B, K, C, h, w)
-    energy = (attended * D[:, :, None, None]).sum(2).mean(1)
+    attended = A[:, :, None] * f[:, None]  # (B, K, d, h, w)
+    energy = (attended * v[:, :, None, None]).sum(2).mean(1)
     return torch.softmax(energy.reshape(len(F), -1), -1).reshape(energy.shape)
 
 
-def what_learns(answer: Any, F: Tensor, A: Tensor, D: Tensor, path: bool) -> dict[str, Any]:
+def what_learns(answer: Any, F: Tensor, A: Tensor, v: Tensor, path: bool) -> dict[str, Any]:
     """Return the density and, by a loss of its region, which of the three get a gradient."""
-    p = answer(F, A, D, path)
+    p = answer(F, A, v, path)
     found: dict[str, Any] = {"the density": p}
     slopes: tuple = (None, None, None)
     if isinstance(p, Tensor) and p.requires_grad:
         loss = (p * torch.arange(p[0].numel()).view(p[0].shape)).sum()
-        slopes = torch.autograd.grad(loss, (F, A, D), allow_unused=True)
-    for name, slope in zip(("features F", "maps A", "decoder D"), slopes, strict=True):
+        slopes = torch.autograd.grad(loss, (F, A, v), allow_unused=True)
+    for name, slope in zip(("features F", "maps A", "decoder v"), slopes, strict=True):
         found[f"with path={path}, a gradient of the {name}"] = slope is not None and bool(slope.abs().max() > 0)
     return found
 
 
-def _cut(F: Tensor, A: Tensor, D: Tensor, path: bool, *, off: str) -> Tensor:
+def _cut(F: Tensor, A: Tensor, v: Tensor, path: bool, *, off: str) -> Tensor:
     """The density with only some of its inputs cut off."""
-    given = {"F": F, "A": A, "D": D}
+    given = {"F": F, "A": A, "v": v}
     given |= {} if path else {name: given[name].detach() for name in off}
     return density(**given, path=True)
 
@@ -137,20 +137,20 @@ TASKS = {
         looks,
         run=what_learns,
         mistakes={
-            "nothing is cut": lambda F, A, D, path: density(F, A, D, True),
-            "it is cut with the path, and not without": lambda F, A, D, path: density(F, A, D, not path),
+            "nothing is cut": lambda F, A, v, path: density(F, A, v, True),
+            "it is cut with the path, and not without": lambda F, A, v, path: density(F, A, v, not path),
             "without the path the decoder has to learn all the same: detach what goes into it, not what comes out": (
-                lambda F, A, D, path: density(F, A, D, True) if path else density(F, A, D, True).detach()
+                lambda F, A, v, path: density(F, A, v, True) if path else density(F, A, v, True).detach()
             ),
-            "without the path a way is left through the maps A": lambda F, A, D, path: _cut(F, A, D, path, off="F"),
-            "without the path a way is left through the features F": lambda F, A, D, path: _cut(F, A, D, path, off="A"),
-            "the features are not divided by their root mean square": lambda F, A, D, path: _density(
-                *((F, A) if path else (F.detach(), A.detach())), D
+            "without the path a way is left through the maps A": lambda F, A, v, path: _cut(F, A, v, path, off="F"),
+            "without the path a way is left through the features F": lambda F, A, v, path: _cut(F, A, v, path, off="A"),
+            "the features are not divided by their root mean square": lambda F, A, v, path: _density(
+                *((F, A) if path else (F.detach(), A.detach())), v
             ),
-            "the softmax runs over the columns alone; take it over all positions": lambda F, A, D, path: (
-                density(F, A, D, path).log().softmax(-1)
+            "the softmax runs over the columns alone; take it over all positions": lambda F, A, v, path: (
+                density(F, A, v, path).log().softmax(-1)
             ),
-            "it is the sum over the maps; take the mean": lambda F, A, D, path: density(F, A, len(D) * D, path),
+            "it is the sum over the maps; take the mean": lambda F, A, v, path: density(F, A, len(v) * v, path),
         },
         alternatives=(_density_of_attended_features,),
     ),
