@@ -19,30 +19,31 @@ def head_of(pool="gap", classes=5):
 
 def test_the_mean_of_the_evidence_is_the_difference_of_the_logits():
     head, features, classes = head_of(), torch.rand(3, 6, 7, 5), torch.tensor([0, 4, 2])
-    evidence, logits = class_evidence(head, features, classes), head(features)
+    maps, logits = head.class_maps(features), head(features)
+    evidence = class_evidence(maps, classes)
     assert evidence.shape == (3, 7, 5)
     for i, own in enumerate(classes.tolist()):
         others = torch.cat([logits[i, :own], logits[i, own + 1 :]])
         torch.testing.assert_close(evidence[i].mean(), logits[i, own] - others.mean())
     rival = torch.tensor([1, 1, 0])
-    against = class_evidence(head, features, classes, rival)
+    against = class_evidence(maps, classes, rival)
     rows = torch.arange(3)
     torch.testing.assert_close(against.mean((1, 2)), logits[rows, classes] - logits[rows, rival])
-    torch.testing.assert_close(class_evidence(head, features, rival, classes), -against)
+    torch.testing.assert_close(class_evidence(maps, rival, classes), -against)
 
 
 def test_what_all_maps_share_is_no_evidence():
     head, features, classes = head_of(), torch.rand(3, 6, 7, 5), torch.tensor([0, 4, 2])
-    before = class_evidence(head, features, classes)
+    before = class_evidence(head.class_maps(features), classes)
     with torch.no_grad():
         head.classifier.weight += torch.randn(4)
         head.classifier.bias += 3
-    torch.testing.assert_close(class_evidence(head, features, classes), before)
+    torch.testing.assert_close(class_evidence(head.class_maps(features), classes), before)
 
 
 def test_only_average_pooling_has_class_maps():
     with pytest.raises(TypeError, match="only average pooling has class maps, got CovariancePool"):
-        class_evidence(head_of("cov"), torch.rand(2, 6, 3, 3), torch.tensor([0, 1]))
+        head_of("cov").class_maps(torch.rand(2, 6, 3, 3))
 
 
 def test_closed_forms_of_the_entropy():
