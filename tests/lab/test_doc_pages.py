@@ -38,7 +38,7 @@ def test_links_between_the_pages_lead_somewhere():
             if not file.startswith("http"):
                 path = page.parent / file if file else page
                 assert path.exists(), f"{page.name} links to {target}"
-                heading = re.compile(rf"^#+ {re.escape(anchor)}$", re.MULTILINE | re.IGNORECASE)
+                heading = re.compile(rf"^#+ {re.escape(anchor).replace('\\-', '[- ]')}$", re.MULTILINE | re.IGNORECASE)
                 assert not anchor or heading.search(path.read_text(encoding="utf-8")), f"{page.name}: {target}"
 
 
