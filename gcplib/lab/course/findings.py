@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "finding"]
 
-OLDER = "typefaces, before the protocol"
+# Studies of typefaces that count where the protocol has not been run, by profile.
+OLDER = {"evidence": "typefaces, before the protocol", "study": "typefaces, few seeds"}
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ def finding(claim: str, own: pd.DataFrame | None = None) -> Finding:
 
 
 def _kept(claim: str) -> dict[str, Assessment]:
-    """Assessments by images; those before the protocol where it has not been run."""
+    """Assessments by images; those of other studies where the protocol has not been run."""
     found = {images: assess_records(claim, records) for images, records in records_by_images().items()}
     tested = {images: judged for images, judged in found.items() if judged.verdict != UNTESTED}
-    if not tested and (older := assess_records(claim, kept_records("evidence"))).verdict != UNTESTED:
-        tested = {OLDER: older}
+    for profile, images in OLDER.items():
+        if not tested and (older := assess_records(claim, kept_records(profile))).verdict != UNTESTED:
+            tested = {images: older}
     return tested
 
 

@@ -43,3 +43,7 @@ def test_sliders_refuse_values_that_they_do_not_have():
         play(print, a=[])
     with pytest.raises(ValueError, match="at least one value"):
         play(print)
+
+
+def test_a_claim_that_the_protocol_does_not_test_has_what_a_study_says():
+    assert "**holds in part** on typefaces, few seeds" in finding("C10").text
