@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from notebook_code import NOTEBOOKS
 
+from gcplib.lab.course.session import SHARED
+
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
@@ -113,6 +115,15 @@ def test_the_rule_finds_what_it_is_for():
     assert found("a = 1\ndef f():\n    return a", "a = 2\nprint(a)") == ["a"]
     assert found("for x in range(2):\n    print(x)", "x = 1\nprint(x)", "sum(x for x in [1])") == []
     assert found("fig = 1\nfig", "fig = 2\nfig", "def f(fig):\n    return fig") == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_what_the_setting_is_made_of_is_bound_by_the_parameters_alone(path):
+    taken = {*SHARED, "epochs", "recipe"}
+    for cell in code_cells(path):
+        if "parameters" not in cell.metadata.get("tags", []):
+            bound = {name for statement in ast.parse(cell.source).body for name in bound_by(statement)[0]}
+            assert not bound & taken, cell.source
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

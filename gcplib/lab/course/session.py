@@ -11,24 +11,27 @@ __all__ = ["setup"]
 
 # Parameters that mean the same in every notebook, and are handed to ``make_setting`` as they are.
 SHARED = [
-    *("dataset", "root", "families", "train", "validation", "test", "pixels", "seed"),
+    *("dataset", "root", "families", "train", "validation", "test", "pixels"),
     *("backbone", "backbone_options", "pretrained", "stride", "device", "workers", "reduction", "stage"),
 ]
 
 
-def setup(parameters: Mapping[str, Any], *, threads: int | None = 1, **others: Any) -> Setting:
+def setup(
+    parameters: Mapping[str, Any], *, rate: float | None = None, threads: int | None = 1, **others: Any
+) -> Setting:
     """Return the setting of a notebook, and set style, seed and threads.
 
     Args:
         parameters: of the notebook, ``globals()`` behind its first cell; names that it does not have keep the
-            defaults of ``gcplib.lab.setting.make_setting``. ``epochs``, ``rate`` and ``recipe`` become the recipe, of
-            several learning rates with the first; ``seed`` is that of torch, too.
+            defaults of ``gcplib.lab.setting.make_setting``. ``epochs`` and ``recipe`` become the recipe, of several
+            learning rates with the first. Names of loops, such as ``seed``, are not taken from here.
+        rate: the peak learning rate, where it is no part of ``recipe``.
         threads: of torch in this process. One: batches this small gain little from more, and lose much beside
             others. None leaves them alone.
-        others: fields of a ``RunSpec`` that are not those of the parameters.
+        others: fields of a ``RunSpec`` that are not those of the parameters; ``seed`` is that of torch, too.
 
     Raises:
-        ValueError: fewer than two seeds, epochs named twice, or what ``make_setting`` refuses.
+        ValueError: epochs named twice, or what ``make_setting`` refuses.
     """
     import matplotlib.pyplot as plt
     import torch
@@ -41,20 +44,20 @@ def setup(parameters: Mapping[str, Any], *, threads: int | None = 1, **others: A
     plt.switch_backend(plt.get_backend())
     if threads:
         torch.set_num_threads(threads)
-    torch.manual_seed(parameters.get("seed", 0))
+    torch.manual_seed(others.get("seed", 0))
     given = {name: parameters[name] for name in SHARED if name in parameters} | others
-    return make_setting(**given, recipe=Recipe(**recipe_fields(parameters)))
+    return make_setting(**given, recipe=Recipe(**recipe_fields(parameters, rate)))
 
 
-def recipe_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_fields(parameters: Mapping[str, Any], rate: float | None = None) -> dict[str, Any]:
     """Return the fields of a recipe that ``epochs`` and ``recipe`` stand for, with the first of several rates."""
     fields = dict(parameters.get("recipe", {}))
     if "epochs" in fields and "epochs" in parameters:
         raise ValueError("epochs is a parameter of its own; leave it out of recipe")
     if "epochs" in parameters:
         fields["epochs"] = parameters["epochs"]
-    if "rate" in parameters:
-        fields["learning_rate"] = parameters["rate"]
+    if rate is not None:
+        fields["learning_rate"] = rate
     if isinstance(rates := fields.get("learning_rate"), list | tuple):
         fields["learning_rate"] = rates[0]
     return fields

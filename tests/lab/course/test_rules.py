@@ -15,15 +15,6 @@ PATHS = {path.stem[:2]: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
 TASK = re.compile(r"\*\*Task (\d+)\*\* \*\((easy|medium|hard), (\d+) minutes\)\*")
 LINES_BEFORE_A_FIGURE = 25
 
-# Notebooks that are not written anew yet, by rule.
-EXCEPTIONS = {
-    "tasks": {"03"},
-    "figure": {"03"},
-    "found": {"03"},
-    "next": {"03"},
-    "twice": {"03"},
-}
-
 
 @functools.cache
 def cells_of(number):
@@ -125,22 +116,7 @@ RULES = {"tasks": tasks, "figure": figure, "found": found, "next": next_, "twice
 @pytest.mark.parametrize("number", PATHS)
 @pytest.mark.parametrize("rule", RULES)
 def test_the_rules_are_kept(rule, number):
-    if number in EXCEPTIONS[rule]:
-        pytest.skip("not written anew yet")
     RULES[rule](number)
-
-
-def keeps(rule, number):
-    try:
-        RULES[rule](number)
-    except (AssertionError, ValueError):
-        return False
-    return True
-
-
-def test_no_exception_is_left_that_is_not_needed():
-    kept = {rule: [n for n in sorted(numbers) if keeps(rule, n)] for rule, numbers in EXCEPTIONS.items()}
-    assert not any(kept.values()), f"these keep to the rules: take them out of EXCEPTIONS: {kept}"
 
 
 @pytest.mark.parametrize("number", PATHS)
