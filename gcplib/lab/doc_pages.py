@@ -85,7 +85,9 @@ def notebooks_page() -> str:
     for path in sorted((project_root() / "notebooks").glob("*.ipynb")):
         first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
         title, _, rest = first.removeprefix("# ").partition("\n")
-        parts += [f"## {title}", f"[{path.name}](../notebooks/{path.name})", rest.strip()]
+        parts += [f"## {title}", f"[{path.name}](../notebooks/{path.name})"]
+        # Links of a notebook lead from its own folder.
+        parts += [re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](../notebooks/\1", rest.strip())]
     return page("Notebooks", *parts)
 
 

@@ -45,5 +45,6 @@ def test_sliders_refuse_values_that_they_do_not_have():
         play(print)
 
 
-def test_a_claim_that_the_protocol_does_not_test_has_what_a_study_says():
+def test_a_claim_that_the_protocol_does_not_test_has_what_a_study_says(monkeypatch):
+    monkeypatch.setattr("gcplib.lab.course.findings.records_by_images", dict)
     assert "**holds in part** on typefaces, few seeds" in finding("C10").text
