@@ -60,7 +60,7 @@ def test_a_module_makes_those_stale_that_use_it(checkout):
     # Every notebook trains or compares pools; the second only differentiates.
     assert checkout("gcplib/lab/training/recipe.py", "\n__all__", "\nX = 1\n__all__") == [n for n in EVERY if n != "02"]
     assert checkout("gcplib/linalg/spectral.py", "\nimport torch", "\nX = 1\nimport torch") == EVERY
-    recorded = [name for name in EVERY if name in using("record", "Evidence")]
+    recorded = [name for name in EVERY if name in using("record", "Evidence", "finding")]
     assert checkout("gcplib/lab/study/verdicts.py", "LEAST_N", "LEAST_M") == recorded
 
 
@@ -83,7 +83,7 @@ def test_data_make_those_stale_that_read_them(checkout):
     assert checkout("data/evidence/amplification.csv", "\n", "\n\n") == ["06"]
     assert checkout("data/published.csv", "\n", "\n\n") == ["07"]
     assert checkout("data/typefaces.txt", "\n", "\n# x\n") == [name for name in EVERY if name != "02"]
-    recorded = [name for name in EVERY if name in using("record", "Evidence")]
+    recorded = [name for name in EVERY if name in using("record", "Evidence", "finding")]
     assert checkout("gcplib/lab/study/claims.yaml", "C01:", "\nC01:") == recorded
 
 
