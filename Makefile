@@ -36,7 +36,7 @@ study: $(READY)  ## render the data, run every notebook, write the report (PROFI
 smoke:  ## the same in a few minutes, on small data
 	@$(MAKE) --no-print-directory study PROFILE=smoke
 
-test: style types  ## style, types, tests and every notebook once (10 minutes on two cores)
+test: style types  ## style, types, tests and every notebook once (9 minutes on two cores)
 	$(call part,tests and notebooks,$(TESTS) -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90)
 
 test-all: style types  ## the same with the slow tests: whole studies, a cluster, and ranks that die
