@@ -33,6 +33,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_tiny_run_is_kept_and_shown_on_its_page(place, capsys):
     assert command("--rounds", "2", "--sizes", "2x5x9", "2x6x4") == 0
     printed = capsys.readouterr().out

@@ -56,9 +56,9 @@ def advice_of(folder):
     return (folder / "report.md").read_text().split("\n\n")[1]
 
 
-def test_the_own_average_is_as_good_as_a_tuned_regression_of_scikit_learn(tmp_path, monkeypatch):
-    spec = ProbeSpec(TypefacesSpec(families=8, train=12, validation=6, test=20, pixels=96), seeds=1)
-    data = load_data(spec.data)
+def test_the_own_average_is_as_good_as_a_tuned_regression_of_scikit_learn():
+    # The images of the notebooks' defaults, which have read them by then or read them after.
+    data = load_data(TypefacesSpec(families=12, train=10, validation=4, test=6, pixels=224))
     own, labels = cache_all_features(data)["own"].float().numpy(), data.labels()
     train, validation, test = (data.indices(split) for split in ("train", "validation", "test"))
     both = np.concatenate([train, validation])
@@ -69,8 +69,8 @@ def test_the_own_average_is_as_good_as_a_tuned_regression_of_scikit_learn(tmp_pa
     want = grid.fit(own[both], labels[both]).score(own[test], labels[test])
     found = LinearProbe().fit(own[train], labels[train], validation=(own[validation], labels[validation]))
     got = found.score(own[test], labels[test])
-    # A point, and what 160 images cannot tell.
-    assert abs(got - want) < 0.01 + 2 * np.sqrt(want * (1 - want) / len(test)) / 2
+    # A point, and what so few images cannot tell: each tunes its strength on 48. An opponent may be stronger than asked.
+    assert got > want - 0.01 - 2 * np.sqrt(want * (1 - want) / len(test)) / 2
 
 
 def result(name, order, rate, length=100, images=2000, stage="stride16"):

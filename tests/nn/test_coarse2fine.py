@@ -369,6 +369,7 @@ def _worker(rank, place, want):
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_step_of_one_in_both_stages(tmp_path):
     want = []
     for epoch in (0, 1):

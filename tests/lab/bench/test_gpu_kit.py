@@ -120,7 +120,7 @@ def _hanging(add):
     ("work", "seconds", "error"),
     [
         (_raising, 60, "RuntimeError: no such kernel"),
-        (_dying, 60, "the process ended with code 7"),
+        pytest.param(_dying, 60, "the process ended with code 7", marks=pytest.mark.slow),
         # Long enough for a process to start on a busy machine.
         pytest.param(_hanging, 30, "stopped after 30 s", marks=pytest.mark.slow),
     ],
@@ -179,7 +179,9 @@ def test_tests_become_rows_and_a_failed_one_the_exit_status(place, monkeypatch, 
 @pytest.mark.parametrize(
     ("text", "seconds", "error"),
     [
-        ("import time\n\ndef test_it():\n    time.sleep(600)\n", 4, "stopped after 4 s"),
+        pytest.param(
+            "import time\n\ndef test_it():\n    time.sleep(600)\n", 4, "stopped after 4 s", marks=pytest.mark.slow
+        ),
         (
             "import no_such_package\n",
             90,

@@ -385,6 +385,7 @@ def test_the_command_says_what_it_cannot_check(tmp_path, monkeypatch, capsys, ar
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_runs_as_a_program(birds):
     done = subprocess.run(
         [sys.executable, "-m", "gcplib", "data", "check", str(birds)], capture_output=True, text=True, check=True

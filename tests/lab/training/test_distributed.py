@@ -183,6 +183,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
         raise RuntimeError(text)
 
 
+@pytest.mark.slow
 def test_a_job_of_a_cluster_with_fewer_tasks_than_devices_is_refused(tmp_path):
     job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
     job |= {"SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "GCPLIB_RUNS": str(tmp_path)}
