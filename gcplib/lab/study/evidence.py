@@ -42,7 +42,8 @@ RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_forme
 def keep_evidence(profile: str) -> list[Path]:
     """Keep a study: verdicts and figure in ``data/evidence``, the page of verdicts, three lines of the README.
 
-    The figure is that of the profile ``study``.
+    The figure is that of the profile ``study``. What is kept of notebooks that did not run stays: a study of many
+    hours is made part by part. Each record has the commit that it is of.
 
     Returns:
         The files written.
@@ -61,6 +62,9 @@ def keep_evidence(profile: str) -> list[Path]:
     readme = project_root() / "README.md"
     before = readme.read_text(encoding="utf-8")
     with_lines(before, "")  # what cannot be shown is not kept
+    ran = {record["notebook"] for record in records}
+    records += [record for record in kept_records(profile) if record["notebook"] not in ran]
+    records.sort(key=lambda record: (record["claim"], record["notebook"]))
     written = [write_json(_kept_path(profile), records)]
     if with_figure:
         written.append(written[0].with_name("accuracy.png"))
