@@ -69,7 +69,7 @@ def test_the_own_average_is_as_good_as_a_tuned_regression_of_scikit_learn():
     want = grid.fit(own[both], labels[both]).score(own[test], labels[test])
     found = LinearProbe().fit(own[train], labels[train], validation=(own[validation], labels[validation]))
     got = found.score(own[test], labels[test])
-    # A point, and what so few images cannot tell: each tunes its strength on 48. An opponent may be stronger than asked.
+    # A point, and what so few images cannot tell: each tunes its strength on 48. It may well be ahead.
     assert got > want - 0.01 - 2 * np.sqrt(want * (1 - want) / len(test)) / 2
 
 
