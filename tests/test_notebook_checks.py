@@ -8,7 +8,7 @@ from notebook_code import NOTEBOOKS
 REFUSED = [
     ("07", {"seeds": 1}, "seeds is 1"),
     ("07", {"full": {"epoch": 3}}, "unknown option of 'full' 'epoch'; did you mean 'epochs'"),
-    ("07", {"epochs": 1}, "hybrid changes its pool between two epochs"),
+    ("07", {"epochs": 1, "methods": {"hybrid": {}}}, "hybrid changes its pool between two epochs"),
     ("07", {"probes": {"stride": [16]}}, "unknown option of 'probes' 'stride'; did you mean 'strides'"),
     ("07", {"stride": 64}, "64 pixels at stride 64 are one position"),
     ("07", {"stride": 32, "full": {"pixels": 32}}, "32 pixels at stride 32 are one position"),
