@@ -29,17 +29,19 @@ def checkout(tmp_path, monkeypatch):
     def keys():
         return {job.label[:2]: job.key for job in make_plan("study").of("notebooks")}
 
+    before = keys()
+
     def stale(path, old, new):
         """Edit a file, and return the notebooks whose keys change by it."""
-        before, text = keys(), (tmp_path / path).read_text()
+        text = (tmp_path / path).read_text()
         assert old in text, path
         (tmp_path / path).write_text(text.replace(old, new, 1))
         after = keys()
         (tmp_path / path).write_text(text)
-        assert keys() == before  # and back again
         return [name for name, key in after.items() if key != before[name]]
 
-    return stale
+    yield stale
+    assert keys() == before  # and back again
 
 
 EVERY = [f"{number:02d}" for number in range(13)]
