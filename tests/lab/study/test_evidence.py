@@ -4,7 +4,9 @@ import pytest
 
 from gcplib.lab.study import Evidence, record
 from gcplib.lab.study.accuracies import accuracies
-from gcplib.lab.study.evidence import BEGIN, END, FIGURE, keep_evidence, kept_records, readme_lines, verdicts_page
+from gcplib.lab.study.evidence import kept_records
+from gcplib.lab.study.evidence_pages import readme_lines, verdicts_page
+from gcplib.lab.study.keep import BEGIN, END, FIGURE, keep_evidence
 
 NAME = "dropcov minus exact root plus one point, fine labels"
 
@@ -18,10 +20,10 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def _measure(place, effect=2.0, profile="study"):
+def _measure(place, effect=2.0, profile="study", notebook="01_x"):
     found = [Evidence(NAME, effect, effect - 1, effect + 1, 3), Evidence("something else", 9.0, 8.0, 10.0, 3)]
-    record("C34", found, notebook="01_x", profile=profile, data="Data", note="a note")
-    figure = place / "runs" / profile / "report" / "figures" / FIGURE
+    record("C34", found, notebook=notebook, profile=profile, data="Data", note="a note")
+    figure = place / "runs" / profile / "report" / "_images" / FIGURE
     figure.parent.mkdir(parents=True, exist_ok=True)
     figure.write_bytes(b"png")
 
@@ -65,6 +67,18 @@ def test_nothing_is_kept_where_it_cannot_be_shown(place):
     with pytest.raises(ValueError, match="must hold the lines"):
         keep_evidence("study")
     assert not (place / "data").exists()
+
+
+def test_what_other_notebooks_have_found_before_stays(place):
+    _measure(place, notebook="02_y")
+    _measure(place)
+    keep_evidence("study")
+    for path in (place / "runs" / "study" / "claims").iterdir():
+        path.unlink()
+    _measure(place, 7.0)  # alone, as in a new checkout
+    keep_evidence("study")
+    found = {entry["notebook"]: entry["evidence"][0]["effect"] for entry in kept_records("study")}
+    assert found == {"01_x": 7.0, "02_y": 2.0}
 
 
 def test_verdicts_of_many_seeds_stand_beside_those_of_the_study(place):
