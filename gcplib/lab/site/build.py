@@ -101,7 +101,7 @@ def _sphinx(work: Path, profile: str, reference: bool) -> str:
     extensions = f"{EXTENSIONS},{REFERENCE}" if reference else EXTENSIONS
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "-j", str(cpu_count())]
     command += ["-c", str(Path(__file__).parent), "-d", str(work / "doctrees"), "-D", f"extensions={extensions}"]
-    command += ["-D", f"html_title=gcplib, study {profile}", str(work / "source"), str(work / "html")]
+    command += ["-D", f"html_title=gcplib, profile {profile}", str(work / "source"), str(work / "html")]
     paths = (str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH"))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -13,7 +13,7 @@ from gcplib.lab.study.evidence import before_protocol, images_of, kept_profiles,
 from gcplib.lab.study.evidence_pages import RULE, claim_details, command_of, deciding, measured_on, verdict_tables
 from gcplib.lab.study.verdicts import COUNTED, FAILS, HOLDS, PARTLY, Claim, claims
 
-__all__ = ["badge", "badges", "write_claims"]
+__all__ = ["badge", "badges", "whole", "write_claims"]
 
 # Colors of verdicts, and of what became of notebooks; the others show nothing, and are gray.
 CSS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", "ok": "holds", "out of date": "partly", "failed": "fails"}
@@ -26,6 +26,11 @@ def badge(word: str, text: str = "") -> str:
     '<span class="badge fails">failed</span>'
     """
     return f'<span class="badge {CSS.get(word, "other")}">{text or word}</span>'
+
+
+def whole(text: str) -> str:
+    """Return text that is not broken, such as a date."""
+    return f'<span class="whole">{text}</span>'
 
 
 def badges(words: str) -> str:
@@ -78,19 +83,20 @@ def _page(
 
 def _history(claim: Claim, found: Mapping[str, list[dict]]) -> list[str]:
     """Every verdict that is known, the oldest first."""
-    rows = []
+    known, rows = [], []
     if before := before_protocol().get(claim.id):
         commits = ", ".join(f"`{text}`" for text in before["commit"].split())
-        rows.append(("before the protocol", "", "typefaces", badges(before["verdict"]), commits))
+        known.append(("before the protocol", "", "typefaces", badges(before["verdict"]), commits))
     for name, records in found.items():
         if own := [entry for entry in records if entry["claim"] == claim.id]:
             days = " to ".join(sorted({entry["date"][:10] for entry in own}))
             commits = ", ".join(dict.fromkeys(f"`{entry['machine']['commit'] or 'none'}`" for entry in own))
-            images = images_of(name) or "; ".join(dict.fromkeys(entry["data"] for entry in own))
-            rows.append((days, f"`{name}`", images, badges(assess_records(claim.id, own).words), commits))
-    if not rows:
+            images = images_of(name) or own[0]["data"].partition(",")[0].lower()
+            rows.append((whole(days), f"`{name}`", images, badges(assess_records(claim.id, own).words), commits))
+    known += sorted(rows, key=lambda row: row[0])
+    if not known:
         return ["Nobody has tested it yet."]
-    return ["## Verdicts, the oldest first", table(["measured", "study", "images", "verdict", "commit"], sorted(rows))]
+    return ["## Verdicts, the oldest first", table(["measured", "study", "images", "verdict", "commit"], known)]
 
 
 def _figures(claim: Claim, pages: Mapping[str, CoursePage]) -> str:

@@ -10,7 +10,7 @@ from gcplib.lab.files import project_root
 from gcplib.lab.machine import describe_machine, machine_line
 from gcplib.lab.markdown import table
 from gcplib.lab.progress import counted, duration
-from gcplib.lab.site.claim_pages import badge, badges
+from gcplib.lab.site.claim_pages import badge, badges, whole
 from gcplib.lab.site.notebooks import CoursePage
 from gcplib.lab.site.pages import Sources, code, fence, toctree
 from gcplib.lab.study.claims import assess_records
@@ -39,13 +39,16 @@ def front_page(plan: Plan, pages: Mapping[str, CoursePage], records: Sequence[di
     rows = [(f"[{id}](claims/{id}.md)", claim.text, badges(_words(id, records))) for id, claim in claims().items()]
     parts += [table(["claim", "", "verdict"], rows), "## Where the numbers come from", *_provenance(plan)]
     course = [f"notebooks/{name}" for name in pages]
+    names = {"README": "Read me <README>"}
+    names |= {place: f"{pages[name].short} <{place}>" for name, place in zip(pages, course, strict=True)}
     lists = {"Course": [*course, "docs/notebooks", "notebooks/NOTATION"], "Findings": ["claims/index", "figures"]}
     lists |= {caption: places.split() for caption, places in GUIDES.items()}
     listed = {place for places in lists.values() for place in places}
     others = {place.removesuffix(".md") for place in sources.written} - listed
     lists["About"] += sorted(place for place in others if not place.startswith(("claims/", "api/")))
-    shown = {caption: [place for place in places if sources.has(place)] for caption, places in lists.items()}
-    return "\n\n".join([*filter(None, parts), *(toctree(*entry) for entry in shown.items() if entry[1])]) + "\n"
+    shown = {caption: list(filter(sources.has, places)) for caption, places in lists.items()}
+    trees = [toctree(caption, [names.get(place, place) for place in places]) for caption, places in shown.items()]
+    return "\n\n".join([*filter(None, parts), *trees]) + "\n"
 
 
 def gallery(pages: Mapping[str, CoursePage]) -> str:
@@ -104,7 +107,9 @@ def _summary(plan: Plan, records: Sequence[dict]) -> str:
     text += f"Of {len(verdicts)} claims, {len(tested)} {were} tested in this profile"
     text += f": {count_verdicts(tested)}." if tested else "."
     counts = {word: tested.count(word) for word in COUNTED}
-    return f"{text}\n\n" + " ".join(badge(word, f"{count} {word}") for word, count in counts.items() if count)
+    return f"{text}\n\n" + " ".join(
+        badge(word, count_verdicts([word] * count)) for word, count in counts.items() if count
+    )
 
 
 def _headline(pages: Mapping[str, CoursePage]) -> str:
@@ -118,7 +123,9 @@ def _notebooks(plan: Plan, pages: Mapping[str, CoursePage]) -> list[str]:
     for job in plan.of("notebooks"):
         state, facts, title = plan.status(job), plan.facts(job), pages[job.label].title
         when = _when(facts["date"]) if facts else ""
-        rows.append((f"[{title}](notebooks/{job.label}.md)", badge(state), duration(facts.get("seconds")), when))
+        rows.append(
+            (f"[{title}](notebooks/{job.label}.md)", badge(state), whole(duration(facts.get("seconds"))), whole(when))
+        )
         if state == "failed":
             failure = facts["failure"]
             where = _where(failure, f"notebooks/{job.label}.html")

@@ -47,6 +47,12 @@ class CoursePage:
         heading = re.search(r"^#+\s+(.+)$", "\n".join(sources), re.MULTILINE)
         self.title = plain(heading[1]) if heading else self.name
 
+    @property
+    def short(self) -> str:
+        """The number of the notebook and the beginning of its title, for lists."""
+        number = re.match(r"\d+", self.name)
+        return " ".join(filter(None, [number and number[0], self.title.partition(":")[0]]))
+
     @functools.cached_property
     def figures(self) -> list[Figure]:
         """What it drew, in order.
@@ -116,15 +122,15 @@ def _shown(output: dict[str, Any]) -> str:
     if "text/markdown" in data:
         return "".join(data["text/markdown"])
     if "text/html" in data:
-        return _output(fence("".join(data["text/html"]), "{raw} html"), "output")
+        return _output(fence("".join(data["text/html"]), "{raw} html"))
     text = "\n".join(output.get("traceback", ())) or "".join(output.get("text", data.get("text/plain", "")))
     text = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
-    return _output(fence(text), "output") if text else ""
+    return _output(fence(text)) if text else ""
 
 
-def _output(text: str, kind: str) -> str:
+def _output(text: str) -> str:
     # What is wide scrolls by itself, also by keys.
-    return f'<div class="{kind}" tabindex="0">\n\n{text}\n\n</div>'
+    return f'<div class="output" tabindex="0">\n\n{text}\n\n</div>'
 
 
 def _png(output: dict[str, Any]) -> str:

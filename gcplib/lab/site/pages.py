@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gcplib.lab.files import project_root, write_text
+from gcplib.lab.study.notebooks import discover
 
 __all__ = ["Sources", "code", "fence", "toctree"]
 
@@ -53,10 +54,14 @@ class Sources:
         if path in CLAIMS:
             path, anchor = f"claims/{anchor[1:].upper() if re.fullmatch(r'#c[0-9]+', anchor) else 'index'}.md", ""
         elif path.endswith(".ipynb"):
+            if posixpath.basename(path).removesuffix(".ipynb") not in discover():
+                return words or path
             path = f"{path.removesuffix('.ipynb')}.md"
         elif not path.endswith(".md") and (project_root() / path).is_file() and not (self.folder / path).exists():
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(project_root() / path, self.folder / path)
+        elif path.startswith(("docs/", "data/")) and not (project_root() / path).is_file():
+            return words or path  # beside an installed package there is no documentation
         # The name of a file says less than the title of its page.
         words = "" if words.endswith((".md", ".ipynb")) else words
         return f"[{words}]({posixpath.relpath(path, posixpath.dirname(place) or '.')}{anchor})"

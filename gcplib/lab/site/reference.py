@@ -54,7 +54,7 @@ def _entry(module: str, name: str) -> str:
     if not callable(thing):
         return f".. py:data:: {module}.{name}\n   :value: {textwrap.shorten(repr(thing), 200)}"
     kind = "class" if inspect.isclass(thing) else "function"
-    members = "\n   :members:\n   :show-inheritance:" * (kind == "class")
+    members = "\n   :members:" * (kind == "class")
     return f".. auto{kind}:: {module}.{name}{members}"
 
 

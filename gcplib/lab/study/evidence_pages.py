@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -143,7 +144,14 @@ def claim_details(claim: Claim, kept: dict[str, list[dict]]) -> list[str]:
             continue
         data = "; ".join(dict.fromkeys(entry["data"] for entry in own))
         rows = [
-            (item.name, "**primary**" if primary else "", f"{item.amount} {item.unit}", item.interval, item.n, _p(p))
+            (
+                html.escape(item.name, quote=False),
+                "**primary**" if primary else "",
+                f"{item.amount} {item.unit}",
+                item.interval,
+                item.n,
+                _p(p),
+            )
             for item, primary, p in found.effects
         ]
         parts += [f"`{name}`: **{found.words}**, on {data}."]
