@@ -39,7 +39,7 @@ import json, os, sys
 os.chdir(sys.argv[1])
 cells = json.load(open(f"notebooks/{sys.argv[2]}.ipynb"))["cells"]
 import gcplib
-assert not gcplib.__file__.startswith(sys.argv[1]), gcplib.__file__
+assert gcplib.__file__.startswith(sys.argv[1]), gcplib.__file__  # as in a kernel, which looks in its folder first
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 for cell in cells:
@@ -60,7 +60,7 @@ def test_the_notebooks_run_from_a_clone_and_what_the_cell_installs(tmp_path):
     fonts = [line.split()[0] for line in (ROOT / "data" / "typefaces.txt").read_text().splitlines() if "==" in line]
     python = _environment(tmp_path / "colab", wheel, [*declared(*INSTALLED.split(",")), *fonts])
     # No variable of these tests; Colab draws into the page.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GCPLIB_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GCPLIB_", "PYTHON"))}
     kept |= {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "GCPLIB_CACHE": str(ROOT / "data" / "cache")}
     for name in NAMES:
         done = subprocess.run([python, "-c", RUN, str(clone), name], text=True, capture_output=True, env=kept)

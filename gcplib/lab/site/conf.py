@@ -3,7 +3,7 @@
 project = "gcplib"
 copyright = author = "the gcplib developers"
 language = "en"
-smartquotes = False  # what is typed is shown
+smartquotes_action = "D"  # quotation marks are shown as they are typed
 extensions = ["myst_parser", "gcplib.lab.site.formulas"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
