@@ -13,7 +13,7 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 part = @start=$$(date +%s); echo "== $(1)"; { $(2); } || exit 1; echo "== $(1): $$(($$(date +%s) - start)) s"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke test test-all style types lab learner slides bench gpu lint lock clean distclean
+.PHONY: help setup study smoke test test-all style types lab learner slides site serve bench gpu lint lock clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,14 @@ learner: $(READY)  ## write these copies, and leave alone those that you have ch
 
 slides: $(READY)  ## write the notebooks as slides for a lecture, with the figures of make study (slides/)
 	@$(BIN)/python -m gcplib slides
+
+site: $(READY)  ## write the site of a study that has run, with the whole documentation (PROFILE=study)
+	@$(BIN)/python -m gcplib report --profile $(PROFILE) --reference
+
+PAGES = $${GCPLIB_RUNS:-runs}/$(PROFILE)/report
+serve: $(READY)  ## show that site at http://localhost:8000
+	@test -f $(PAGES)/index.html || { echo "There is no $(PAGES)/index.html; first: make site PROFILE=$(PROFILE)"; exit 1; }
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(PAGES) 8000
 
 bench: $(READY)  ## time the pooling layers, their derivatives and exports side by side
 	@$(BIN)/python -m gcplib bench layers

@@ -16,7 +16,7 @@ from gcplib.lab.bench.transforms import transforms_page
 from gcplib.lab.data.readers import DATASETS
 from gcplib.lab.files import project_root, write_text
 from gcplib.lab.markdown import docstring, page, table
-from gcplib.lab.study.evidence import claims_page, verdicts_page
+from gcplib.lab.study.evidence_pages import claims_page, verdicts_page
 from gcplib.lab.training.published import list_recipes, load_recipe
 from gcplib.lab.validation import read_yaml
 from gcplib.nn import create_pool, list_pools

@@ -22,7 +22,7 @@ class Reduction(nn.Sequential):
     """1x1 convolution, batch norm, ReLU: fewer channels before a second-order pool (iSQRT-COV, section 4.1).
 
     Args:
-        in_channels: C.
+        in_channels: ``C``.
         out_channels: channels d; or several numbers, such as ``(96, 64)``, with a step for each.
         groups: of the channels, each with convolutions of its own, which have 1 / groups of the weights together.
         place: ``device`` and ``dtype``.
@@ -73,7 +73,7 @@ class AveragePool(nn.Module):
     the views' averages here, the mean of their second moments, or covariances, in the pools built on those.
 
     Args:
-        in_channels: C.
+        in_channels: ``C``.
         reduction: channels d after an optional 1x1 reduction, or those after each of several (``Reduction``); 64 to 256
             are usual for second-order pools, whose vector has d (d + 1) / 2 entries. None keeps C.
         reduction_groups: of its convolutions.
@@ -101,7 +101,7 @@ class AveragePool(nn.Module):
 
     @property
     def out_features(self) -> int:
-        """Length of the pooled vector: what the classifier needs to know."""
+        """Length of the pooled vector, which the classifier needs to know."""
         return self.channels
 
     def pool(self, x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class MatrixPool(AveragePool):
     """What the second-order pools share: a matrix ``(B, d, d)``, vectorized by its upper triangle in row order.
 
     Args:
-        in_channels: C.
+        in_channels: ``C``.
         compute_dtype: ``float32`` or ``float64`` between features and vector, or None for the features' own.
         common: see ``AveragePool``.
     """

@@ -34,7 +34,7 @@ class CompactBilinearPool(AveragePool):
     pass over the moments, where the published code has a product of Fourier transforms at every position.
 
     Args:
-        in_channels: C.
+        in_channels: ``C``.
         sketch: length n of the vector; the paper uses 8192 for 512 channels.
         seed: of the hashes, which are part of the checkpoint.
         common: see ``AveragePool``.

@@ -38,8 +38,8 @@ class Attention(nn.Module):
     """K attention maps ``A_k = sigmoid(a_k . f + b_k)``, f = F / rms(F): ``(B, C, h, w)`` to ``(B, K, h, w)``.
 
     Args:
-        channels: C.
-        maps: K.
+        channels: ``C``.
+        maps: ``K``.
         init: ``orthogonal``, rows a_k of unit norm at right angles; ``kaiming``, of that norm on average, at any angle.
         place: ``device`` and ``dtype``.
 
@@ -148,7 +148,7 @@ class Coarse2Fine(Network):
     Args:
         backbone: with ``out_channels``, such as ``gcplib.create_backbone`` makes.
         head: from its features to logits.
-        maps: K.
+        maps: ``K``.
         init: of the attention weights, see ``Attention``.
         first: epochs of the first stage, which trains the coarse look alone; a new network is in epoch 0.
         path: whether the fine look's loss reaches the attention by way of the region; the decoder learns all the same.

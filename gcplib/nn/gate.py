@@ -24,7 +24,7 @@ class FusedGate(Gate):
     vertical convolutions of both, added, batch norm; started as identity, this is added to x with a scale of zero.
 
     Args:
-        channels: C.
+        channels: ``C``.
         fusion: one of these.
         width: of both blocks; see ``ChannelGate`` and ``PositionGate``.
         stride: of the first.
@@ -95,7 +95,7 @@ def create_gate(channels: int, kind: str | Callable[..., nn.Module] | nn.Module 
     """Make a gate by name, a module from ``(B, C, H, W)`` to the same shape.
 
     Args:
-        channels: C.
+        channels: ``C``.
         kind: ``channel`` or ``position``, the blocks of GSoP; ``average``, ``max`` or ``concat`` of both; ``se``, the
             first-order peer. Or a class of modules, called like these; or a module, which is returned.
         options: of the gate. ``se`` takes ``hidden``, or ``like``, a gate whose number of parameters it gets, with that

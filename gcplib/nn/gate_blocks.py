@@ -25,7 +25,7 @@ class Gate(nn.Module):
     """What a gate does: ``y = s * x`` with factors s made of x, ``(B, C, H, W)`` to the same shape.
 
     Args:
-        channels: C.
+        channels: ``C``.
         start: ``paper`` is the released block: ``s = sigmoid(z)``, made of ``ReLU(x)``, with random weights. About
             half of x passes, which a pretrained network minds. ``identity`` is ours: ``s = 2 sigmoid(z)``, made of x,
             and zeros in the last layer, so ``y = x`` exactly before the first step, as in Goyal et al. 2017.
@@ -104,7 +104,7 @@ class ChannelGate(Gate):
     convolution RC to 4 entries per row, linear map W to C.
 
     Args:
-        channels: C.
+        channels: ``C``.
         width: d, at most C; 128 in the paper.
         stride: of the 1x1 convolution; the released code has 2 in the first stage of a ResNet, for its many positions.
         start: see ``Gate``.
@@ -153,7 +153,7 @@ class PositionGate(Gate):
     ``(d / M) (cov + (1 - d / M) m m^T)``, m the means over channels, with negative eigenvalues where d = 128, M = 64.
 
     Args:
-        channels: C.
+        channels: ``C``.
         width: d, at most C.
         grid: G, 8 in the paper.
         start: see ``Gate``; ``paper`` adds the ReLU that the released code has behind this block.
@@ -189,7 +189,7 @@ class SqueezeExcitation(Gate):
     """The first-order peer: one factor per channel, of the means of all, ``z = W2 ReLU(W1 mean(x))``.
 
     Args:
-        channels: C.
+        channels: ``C``.
         hidden: length of ``W1 mean(x)``; None takes C / 16, as the paper.
         start: see ``Gate``; the factors are made of x in both cases.
         place: ``device`` and ``dtype``.

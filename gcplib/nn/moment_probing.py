@@ -28,7 +28,7 @@ class MomentProbingPool(AveragePool):
     released head for maps of ConvNeXt does; views ``(B, V, C, H, W)`` are one set of positions with one mean.
 
     Args:
-        in_channels: C.
+        in_channels: ``C``.
         width: channels of all heads together; the released code has 512.
         heads: H, at least 2, of at least 7 channels each; the released code has 4, and works with no other number.
         common: see ``AveragePool``.

@@ -172,7 +172,7 @@ class LogPool(MatrixPool):
     logarithm of zero is infinite, so some shrinkage is part of the method.
 
     Args:
-        in_channels: C.
+        in_channels: ``C``.
         shrinkage: a, above 0 and at most 1; or ``ledoit_wolf`` or ``oracle``, see ``CovariancePool``.
         common: see ``MatrixPool``.
 

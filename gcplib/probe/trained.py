@@ -24,7 +24,7 @@ class AttentionPool(nn.Module):
         a = softmax_m(q_h^T k_m / sqrt(C / H)),  k = K x;  vector = concat_h sum_m a_hm v_hm,  v = V x
 
     Args:
-        in_channels: C.
+        in_channels: ``C``.
         heads: H, which divides C; None for the largest of 8, 4, 2 and 1 that does.
 
     Source: the pooling by a learned query of attentive probing (Chen et al., Context Autoencoder, IJCV 2024).

@@ -8,7 +8,8 @@ from gcplib.lab.cli import docs
 from gcplib.lab.doc_pages import PAGES, stale_pages, write_page
 from gcplib.lab.files import project_root
 from gcplib.lab.markdown import docstring
-from gcplib.lab.study.evidence import readme_lines, with_lines
+from gcplib.lab.study.evidence_pages import readme_lines
+from gcplib.lab.study.keep import with_lines
 
 ROOT = project_root()
 TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

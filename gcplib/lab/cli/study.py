@@ -25,14 +25,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the study, and return its exit code."""
+    from gcplib.lab.site import build_site, require_sphinx
     from gcplib.lab.study.profiles import make_plan
     from gcplib.lab.study.runner import run_study
 
+    require_sphinx()  # now, and not after hours
     for data in (sets := arguments.data or [None]):  # what is wrong with any shows before the first runs
         make_plan(arguments.profile, data, arguments.changes)
     codes, how = [], {"cores": arguments.cores, "only": arguments.only, "gpus": arguments.gpus}
     for data in sets:
-        codes.append(run_study(arguments.profile, **how, data=data, changes=arguments.changes))
+        codes.append(run_study(arguments.profile, build_site, **how, data=data, changes=arguments.changes))
         if codes[-1] == INTERRUPTED:
             break
     return max(codes)

@@ -17,7 +17,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from gcplib.lab.study.notebook_page import markdown_as_html
+from gcplib.lab.site.formulas import markdown_as_html
 
 __all__ = ["Slide", "stacks_of"]
 
@@ -173,4 +173,4 @@ def _lines(text: str) -> float:
 
 
 def _rendered(text: str) -> str:
-    return markdown_as_html(LINK.sub(r"\1", text), anchor="").strip()
+    return markdown_as_html(LINK.sub(r"\1", text)).strip()

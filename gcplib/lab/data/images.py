@@ -87,7 +87,7 @@ class ImagesSpec:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The name of the set: a digest of these settings, the files with their sizes, and their labels.
+        """The name of the set, a digest of these settings, the files with their sizes, and their labels.
 
         The root is left out, so that a data set that moves keeps its runs. The files are listed once for each spec.
 

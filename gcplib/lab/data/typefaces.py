@@ -80,7 +80,7 @@ class TypefacesSpec:
 
     @property
     def digest(self) -> str:
-        """The name of the set: a digest of these settings, the families and their versions, and the renderer's."""
+        """The name of the set, a digest of these settings, the families and their versions, and the renderer's."""
         settings = {
             "spec": asdict(self),
             "families": [[family.name, family.requirement, family.category] for family in self.chosen],

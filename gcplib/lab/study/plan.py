@@ -62,6 +62,11 @@ class Plan:
         """Return a file that a job makes, or with ``.log``, ``.state`` or ``.loop`` one that tells about it."""
         return self.folder / ("logs" if suffix in (".log", ".state", ".loop") else "") / f"{job.name}{suffix}"
 
+    @property
+    def report(self) -> Path:
+        """The first page of the study, if it has been written."""
+        return self.folder / "report" / "index.html"
+
     def stamp(self, job: Job) -> Path:
         """Return the file that says that a job is done."""
         return self.folder / "done" / f"{job.name}.{job.key}"

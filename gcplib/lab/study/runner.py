@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gcplib.lab.files import cache_dir, runs_dir
@@ -16,7 +16,6 @@ from gcplib.lab.machine import cpu_count
 from gcplib.lab.progress import counted
 from gcplib.lab.study.alive import PIPE, kill_tree, only_study
 from gcplib.lab.study.devices import VISIBLE, visible_devices
-from gcplib.lab.study.index_page import build_report, report_path
 from gcplib.lab.study.jobs import USER_CACHE
 from gcplib.lab.study.notebooks import notebooks_dir
 from gcplib.lab.study.plan import Plan, write_plan
@@ -31,6 +30,7 @@ FREE_BYTES = 1 << 30
 
 def run_study(
     profile: str | Path,
+    write_report: Callable[[Plan], Path],
     cores: int | None = None,
     only: Sequence[str] | None = None,
     gpus: int | None = None,
@@ -41,6 +41,7 @@ def run_study(
 
     Args:
         profile: name of a profile, or path of one.
+        write_report: makes the pages of what has run, and returns the first; should it fail, the study is kept.
         cores: cores to use, all by default.
         only: names of the notebooks to run, all of the profile by default; what they read is trained first.
         gpus: GPUs to use, all by default.
@@ -77,13 +78,16 @@ def run_study(
             selected = wanted or [name for name in plan.jobs if name != "data"]
             due, cores = plan.due(selected), cores or cpu_count()
             if not due and _is_current(plan):
-                print(f"Nothing to do: study {plan.profile!r} is up to date.\nReport: {report_path(plan)}", flush=True)
+                print(f"Nothing to do: study {plan.profile!r} is up to date.\nReport: {plan.report}", flush=True)
                 return 0
             watch = Watch(plan, due, cores)
             code = _snakemake(plan, due, cores, devices, watch) if due else 0
-            report = build_report(plan)
             failed = watch.summary(selected, code)
-            print(f"Report: {report}", flush=True)
+            try:
+                print(f"Report: {write_report(plan)}", flush=True)
+            except Exception as error:  # whatever it is, hours of results are not to seem lost
+                failed = True
+                print(f"The report is not whole: {error}\nAll results are kept in {plan.folder}.", flush=True)
             return 1 if failed or code else 0
     except KeyboardInterrupt:
         print(f"\nInterrupted. What is finished is kept: the same command continues ({plan.folder}).", flush=True)
@@ -135,8 +139,7 @@ def _snakemake(plan: Plan, due: list[str], cores: int, devices: list[str] | None
 
 
 def _is_current(plan: Plan) -> bool:
-    report = report_path(plan)
     # The time of a folder changes when a file in it is added, replaced or removed.
     parts = ("plan.json", "notebooks", "claims", "sweeps", "done")
     sources = [path for part in parts if (path := plan.folder / part).exists()]
-    return report.is_file() and all(path.stat().st_mtime <= report.stat().st_mtime for path in sources)
+    return plan.report.is_file() and all(path.stat().st_mtime <= plan.report.stat().st_mtime for path in sources)

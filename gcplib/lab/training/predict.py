@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row per test image: ``image``, ``label``, ``prediction``; the names of both classes, and of the file.
+        """One row per test image, with ``image``, ``label``, ``prediction``; the names of both classes, and of the file.
 
         Typefaces are no files.
         """
@@ -81,7 +81,7 @@ class Run:
 
     @cached_property
     def description(self) -> dict:
-        """What else the folder of weights tells: ``classes`` in the order of the logits, preprocessing, backbone."""
+        """What else the folder of weights tells, ``classes`` in the order of the logits, preprocessing, backbone."""
         with safe_open(self._weights, "pt") as file:
             return {name: json.loads(value) for name, value in file.metadata().items()}
 

@@ -103,7 +103,7 @@ class RunSpec:
 
     @property
     def phases(self) -> list[int]:
-        """The epochs in which a pool begins: 0, and those of ``recipe.switch``."""
+        """The epochs in which a pool begins, 0 and those of ``recipe.switch``."""
         return sorted({0, *map(self.recipe.switch_epoch, self.recipe.switch)})
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """The name of the run's folder: pool, labels, stage, seed for people, and the hash of everything.
+        """The name of the run's folder, with pool, labels, stage and seed for people, and the hash of everything.
 
         The images count by their digest, which changes with the renderer and the fonts, or with the files on disk.
         """

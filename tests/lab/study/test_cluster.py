@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from gcplib.lab.study.index_page import build_report
+from gcplib.lab.site import build_site
 from gcplib.lab.study.profiles import make_plan
 from tests.lab.study.conftest import SNAKEFILE
 
@@ -47,7 +47,7 @@ def test_a_sweep_runs_through_the_generic_executor(tmp_path, tiny_spec, monkeypa
         (name,) = job.values
         result = json.loads((tmp_path / "runs" / "train" / name / "result.json").read_text())
         assert result["outcome"] == "finished"
-    assert "Of 2 training runs, 2 finished." in build_report(plan).read_text()
+    assert "Of 2 training runs, 2 finished." in build_site(plan).read_text()
 
     again = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0

@@ -4,7 +4,9 @@ import pytest
 
 from gcplib.lab.study import Evidence, record
 from gcplib.lab.study.accuracies import accuracies
-from gcplib.lab.study.evidence import BEGIN, END, FIGURE, keep_evidence, kept_records, readme_lines, verdicts_page
+from gcplib.lab.study.evidence import kept_records
+from gcplib.lab.study.evidence_pages import readme_lines, verdicts_page
+from gcplib.lab.study.keep import BEGIN, END, FIGURE, keep_evidence
 
 NAME = "dropcov minus exact root plus one point, fine labels"
 
@@ -21,7 +23,7 @@ def place(tmp_path, monkeypatch):
 def _measure(place, effect=2.0, profile="study", notebook="01_x"):
     found = [Evidence(NAME, effect, effect - 1, effect + 1, 3), Evidence("something else", 9.0, 8.0, 10.0, 3)]
     record("C34", found, notebook=notebook, profile=profile, data="Data", note="a note")
-    figure = place / "runs" / profile / "report" / "figures" / FIGURE
+    figure = place / "runs" / profile / "report" / "_images" / FIGURE
     figure.parent.mkdir(parents=True, exist_ok=True)
     figure.write_bytes(b"png")
 

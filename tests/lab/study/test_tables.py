@@ -10,7 +10,7 @@ from gcplib.lab.study import (
     record,
     save_table,
 )
-from gcplib.lab.study.evidence import BEGIN, END, keep_evidence
+from gcplib.lab.study.keep import BEGIN, END, keep_evidence
 from gcplib.lab.study.tables import keep_tables
 from gcplib.lab.study.verdicts import claims
 
