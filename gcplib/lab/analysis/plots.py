@@ -98,9 +98,10 @@ def interval_plot(
         low, high = max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends))
         if low < high:  # or all is one value, and matplotlib makes the room
             margin = 0.04 * (high - low)
-            ax.set_xlim(low - margin, high + margin)
+            low, high = low - margin, high + margin
+            ax.set_xlim(low, high)
             for place, (name, row) in enumerate(rows.items()):
-                for end, marker, cut in (low - margin, "<", row.low < low), (high + margin, ">", row.high > high):
+                for end, marker, cut in (low, "<", row.low < low), (high, ">", row.high > high):
                     if cut and row.n > 1:  # or nothing is known of its ends
                         ax.plot(end, place, marker, color=tints[name], markersize=9, clip_on=False)
         ax.margins(x=0.06)
