@@ -96,7 +96,9 @@ def interval_plot(
         room = max(0.6 * (max(inside) - min(inside)), 1e-3 * abs(max(inside)) or 1)
         ends = [end for row in rows.values() for end in (row.low, row.high)]
         low, high = max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends))
-        if low < high:  # or all is one value, and matplotlib makes the room
+        if low < high < low + 1e-9:  # one value but for rounding
+            ax.set_xlim(low - 1, high + 1)
+        elif low < high:  # or all is one value, and matplotlib makes the room
             margin = 0.04 * (high - low)
             low, high = low - margin, high + margin
             ax.set_xlim(low, high)
