@@ -96,11 +96,14 @@ def interval_plot(
         room = max(0.6 * (max(inside) - min(inside)), 1e-3 * abs(max(inside)) or 1)
         ends = [end for row in rows.values() for end in (row.low, row.high)]
         low, high = max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends))
-        if low < high:  # or all is one value, and matplotlib makes the room
+        if low < high < low + 1e-9:  # one value but for rounding
+            ax.set_xlim(low - 1, high + 1)
+        elif low < high:  # or all is one value, and matplotlib makes the room
             margin = 0.04 * (high - low)
-            ax.set_xlim(low - margin, high + margin)
+            low, high = low - margin, high + margin
+            ax.set_xlim(low, high)
             for place, (name, row) in enumerate(rows.items()):
-                for end, marker, cut in (low - margin, "<", row.low < low), (high + margin, ">", row.high > high):
+                for end, marker, cut in (low, "<", row.low < low), (high, ">", row.high > high):
                     if cut and row.n > 1:  # or nothing is known of its ends
                         ax.plot(end, place, marker, color=tints[name], markersize=9, clip_on=False)
         ax.margins(x=0.06)

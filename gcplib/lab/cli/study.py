@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     cores, gpus = (functools.partial(_count, least) for least in (1, 0))
     parser.add_argument("--cores", type=cores, metavar="N", help="cores to use (default: all)")
     parser.add_argument("--gpus", type=gpus, metavar="N", help="GPUs, one per job that asks for one (default: all)")
-    parser.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="run these notebooks only")
+    parser.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="run these notebooks only, such as 06")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ def setup(
         others: fields of a ``RunSpec`` that are not those of the parameters; ``seed`` is that of torch, too.
 
     Raises:
-        ValueError: epochs named twice, or what ``make_setting`` refuses.
+        ValueError: a recipe that is no dict, epochs named twice, or what ``make_setting`` refuses.
     """
     import matplotlib.pyplot as plt
     import torch
@@ -51,7 +51,9 @@ def setup(
 
 def recipe_fields(parameters: Mapping[str, Any], rate: float | None = None) -> dict[str, Any]:
     """Return the fields of a recipe that ``epochs`` and ``recipe`` stand for, with the first of several rates."""
-    fields = dict(parameters.get("recipe", {}))
+    if not isinstance(given := parameters.get("recipe", {}), Mapping):
+        raise ValueError(f"recipe is a dict, got {given!r}; papermill takes one with -y 'recipe: {{...}}'")
+    fields = dict(given)
     if "epochs" in fields and "epochs" in parameters:
         raise ValueError("epochs is a parameter of its own; leave it out of recipe")
     if "epochs" in parameters:

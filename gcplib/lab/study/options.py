@@ -22,12 +22,15 @@ def options_of(name: str, given: Mapping[str, Any], needed: Iterable[str] = (), 
         defaults: the other keys, with theirs.
 
     Raises:
-        ValueError: a key that does not exist, or one that is needed and not there.
+        ValueError: a key that does not exist, or one that is needed and not there; or the value is text, as papermill's
+            option ``-p`` makes of it.
 
     >>> options_of("looks", {"pairs": 8}, ["pairs"], fraction=0.25)
     {'fraction': 0.25, 'pairs': 8}
     """
     needed = list(needed)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"parameter {name!r} is a dict, got {given!r}; papermill takes one with -y '{name}: {{...}}'")
     if wrong := [key for key in given if key not in (*needed, *defaults)]:
         raise ValueError("; ".join(unknown(f"option of {name!r}", key, [*needed, *defaults]) for key in wrong))
     if missing := [key for key in needed if key not in given]:

@@ -43,7 +43,8 @@ def run_study(
         profile: name of a profile, or path of one.
         write_report: makes the pages of what has run, and returns the first; should it fail, the study is kept.
         cores: cores to use, all by default.
-        only: names of the notebooks to run, all of the profile by default; what they read is trained first.
+        only: names of the notebooks to run, or how they begin, all of the profile by default; what they read is trained
+            first.
         gpus: GPUs to use, all by default.
         data: see ``make_plan``, also for ``changes``.
         changes: of parameters.
@@ -56,11 +57,7 @@ def run_study(
         StudyRunning: a study of the profile is running.
     """
     plan = make_plan(profile, data, changes)
-    wanted = [f"notebooks/{name.removesuffix('.ipynb')}" for name in only or ()]
-    for name in wanted:
-        if name not in plan.jobs:
-            known = [job.label for job in plan.of("notebooks")]
-            raise ValueError(unknown(f"notebook of profile {plan.profile!r}", name.removeprefix("notebooks/"), known))
+    wanted = [_notebook(plan, name.removesuffix(".ipynb")) for name in only or ()]
     if not (notebooks_dir() / "Snakefile").is_file():
         raise FileNotFoundError(f"no Snakefile in {notebooks_dir()}; run from the checkout, or set GCPLIB_NOTEBOOKS")
     for folder in (runs_dir(), cache_dir()):
@@ -94,6 +91,15 @@ def run_study(
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _notebook(plan: Plan, name: str) -> str:
+    """Return the key of the notebook of a plan that has this name, or the only one whose name begins so."""
+    known = [job.label for job in plan.of("notebooks")]
+    fitting = [name] if name in known else [label for label in known if label.startswith(name)]
+    if len(fitting) != 1:
+        raise ValueError(unknown(f"notebook of profile {plan.profile!r}", name, known))
+    return f"notebooks/{fitting[0]}"
 
 
 def _devices(plan: Plan, gpus: int | None) -> list[str] | None:

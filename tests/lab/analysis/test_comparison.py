@@ -45,11 +45,21 @@ def test_figure_leaves_out_what_is_not_there_and_keeps_means_in_sight():
     plt.close("all")
 
 
+def test_a_bar_that_ends_inside_has_no_arrow():
+    ax = plt.figure().add_subplot()
+    compare_plot({"a": Interval(0, -1, 1, 2), "b": Interval(10, 3.5, 16.5, 2)}, ax, "points")
+    assert ax.get_xlim()[1] > 16.5  # the end is in the margin
+    assert not {"<", ">"} & {line.get_marker() for line in ax.lines}
+    plt.close("all")
+
+
 def test_figure_without_rows_or_range():
     ax = plt.figure().add_subplot()
     compare_plot({}, ax, "points")
     compare_plot({"a": Interval(0, 0, 0, 2)}, ax, "points")
     compare_plot({"a": Interval(5, 5, 5, 2)}, ax, "points", zero=False)
+    compare_plot({"a": Interval(4e-17, 4e-17, 4e-17, 2)}, ax, "points")
+    assert ax.get_xlim() == (-1, 1)  # rounding is not enlarged
     plt.close("all")
 
 

@@ -15,8 +15,9 @@ def test_every_claim_has_a_finding(claim):
 
 
 def test_ones_own_run_is_told_apart_from_the_kept_evidence():
-    own = pd.DataFrame({"verdict": ["too few seeds"]})
-    assert str(finding("C02", own)).endswith("With the numbers of this run: too few seeds, unlike the kept evidence.")
+    few, other = (pd.DataFrame({"verdict": [words]}) for words in ("too few seeds", "does not hold here"))
+    assert str(finding("C02", few)).endswith("With the numbers of this run: too few seeds.")  # no verdict to compare
+    assert str(finding("C02", other)).endswith("of this run: does not hold here, unlike the kept evidence.")
     with pytest.raises(ValueError, match="unknown claim"):
         finding("C99")
 

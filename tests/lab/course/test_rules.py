@@ -128,6 +128,14 @@ def test_code_fits_a_screen(number):
 
 
 @pytest.mark.parametrize("number", PATHS)
+def test_panels_with_limits_of_their_own_do_not_share_them(number):
+    for cell in code_of(number):
+        # The last panel's would hide the rows of the others.
+        has_limits = re.search(r"\.draw(_means)?\(|interval_plot\(", cell.source)
+        assert not (has_limits and "sharex" in cell.source), cell.source
+
+
+@pytest.mark.parametrize("number", PATHS)
 def test_solutions_stand_behind_the_exercises(number):
     headings = ""
     for cell in cells_of(number):

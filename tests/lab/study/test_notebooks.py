@@ -130,3 +130,5 @@ def test_an_unknown_option_is_named_with_the_nearest_one_and_a_missing_one_too()
         options_of("whole", {"pixel": 64}, ["pixels"], rate=0.02)
     with pytest.raises(ValueError, match="'whole' lacks 'pixels', 'batch'; it has \\['rate'\\]"):
         options_of("whole", {"rate": 1}, ["pixels", "batch"], rate=0.02)
+    with pytest.raises(ValueError, match="'whole' is a dict, got 'text'; papermill takes"):
+        options_of("whole", "text", rate=0.02)
