@@ -40,7 +40,8 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     """Yield ``items`` behind a progress bar with the time that remains.
 
     Where ``GCPLIB_STATUS`` names a file, it holds the state of the outermost bar as one line, for whoever started
-    this process and wants to show how far it is. Bars within a bar say nothing about the whole, and a log has none.
+    this process and wants to show how far it is. Bars within a bar say nothing about the whole: a log has none, and
+    elsewhere they go when they are done, or a notebook would be full of them.
     """
     from tqdm.auto import tqdm
 
@@ -48,7 +49,7 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     status = os.environ.get("GCPLIB_STATUS") if _depth == 0 else None
     log = not sys.stderr.isatty() and "ipykernel" not in sys.modules
     shown = progress_wanted() and not (log and _depth)
-    options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {}
+    options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {"leave": _depth == 0}
     start, _depth = time.monotonic(), _depth + 1
     try:
         with tqdm(items, desc=description, total=total, unit=unit, disable=not shown, **options) as bar:

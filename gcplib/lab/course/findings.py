@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gcplib.lab.study.claims import assess_records
 from gcplib.lab.study.evidence import kept_records, records_by_images
-from gcplib.lab.study.verdicts import UNTESTED, Assessment, claims
+from gcplib.lab.study.verdicts import TOO_FEW, UNTESTED, Assessment, claims
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,8 +55,10 @@ def finding(claim: str, own: pd.DataFrame | None = None) -> Finding:
         text += f" {numbers}"
     if own is not None and len(own):
         here = own["verdict"].iloc[0]
-        alike = "as in" if here in by_words else "unlike"
-        text += f" With the numbers of this run: **{here}**" + (f", {alike} the kept evidence." if kept else ".")
+        beside = f", {'as in' if here in by_words else 'unlike'} the kept evidence"
+        if not kept or here.startswith((TOO_FEW, UNTESTED)):  # no verdict, so nothing to agree with
+            beside = ""
+        text += f" With the numbers of this run: **{here}**{beside}."
     return Finding(text)
 
 

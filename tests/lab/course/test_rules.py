@@ -154,6 +154,21 @@ def test_the_page_for_teachers_has_every_notebook_and_time_for_its_tasks():
         assert before in needs or re.search(r"(\d\d) to (\d\d)", needs), (before, after)
 
 
+@pytest.mark.parametrize("number", PATHS)
+def test_a_prediction_ends_its_cell(number):
+    """A learner's copy has the place for a guess behind the cell, and what follows may give the answer away."""
+    for cell in cells_of(number):
+        if cell.cell_type == "markdown" and "**Predict**" in cell.source:
+            assert "**Predict**" in cell.source.rpartition("\n\n")[2], cell.source
+
+
+@pytest.mark.parametrize("number", PATHS)
+def test_names_of_code_are_set_as_code(number):
+    """A name that stands bare in the text is often one that a change of all names has put there."""
+    text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)", "", text_of(number), flags=re.DOTALL)
+    assert re.findall(r"\w*[a-z]_[a-z]\w*", text) == []
+
+
 def test_every_letter_is_explained_once():
     text = (NOTEBOOKS / "NOTATION.md").read_text(encoding="utf-8")
     everywhere = text.partition("## Letters of single")[0]
