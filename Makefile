@@ -50,7 +50,7 @@ types: $(READY)
 
 lab: $(READY)  ## open your copies of the notebooks in JupyterLab, with tasks to write (learner/)
 	@$(BIN)/python -m gcplib learner
-	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.news_url=None --LabApp.default_url=/lab/tree/learner/00_start_here.ipynb
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/learner/00_start_here.ipynb
 
 learner: $(READY)  ## write these copies, and leave alone those that you have changed
 	@$(BIN)/python -m gcplib learner

@@ -40,16 +40,17 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     """Yield ``items`` behind a progress bar with the time that remains.
 
     Where ``GCPLIB_STATUS`` names a file, it holds the state of the outermost bar as one line, for whoever started
-    this process and wants to show how far it is. Bars within a bar say nothing about the whole: a log has none, and
-    elsewhere they go when they are done, or a notebook would be full of them.
+    this process and wants to show how far it is. Bars within a bar say nothing about the whole, and a log has none. In
+    a notebook every bar goes when it is done; a terminal keeps the outermost.
     """
     from tqdm.auto import tqdm
 
     global _depth
     status = os.environ.get("GCPLIB_STATUS") if _depth == 0 else None
-    log = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+    notebook = "ipykernel" in sys.modules
+    log = not sys.stderr.isatty() and not notebook
     shown = progress_wanted() and not (log and _depth)
-    options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {"leave": _depth == 0}
+    options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {"leave": not (notebook or _depth)}
     start, _depth = time.monotonic(), _depth + 1
     try:
         with tqdm(items, desc=description, total=total, unit=unit, disable=not shown, **options) as bar:

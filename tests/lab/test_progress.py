@@ -3,10 +3,13 @@
 import sys
 import types
 
+import pytest
+
 from gcplib.lab.progress import track
 
 
-def test_in_a_notebook_bars_within_a_bar_go_when_they_are_done(monkeypatch):
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_bar_goes_when_it_is_done_but_for_the_outermost_of_a_terminal(notebook, monkeypatch):
     kept = {}
 
     class Bar(list):
@@ -20,7 +23,10 @@ def test_in_a_notebook_bars_within_a_bar_go_when_they_are_done(monkeypatch):
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr("tqdm.auto.tqdm", Bar)
     assert [list(track("ab", f"inner {i}")) for i in track(range(2), "outer")] == [["a", "b"]] * 2
-    assert kept == {"outer": True, "inner 0": False, "inner 1": False}
+    assert kept == {"outer": not notebook, "inner 0": False, "inner 1": False}

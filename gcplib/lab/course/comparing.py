@@ -33,7 +33,7 @@ def described(case: tuple) -> str:
     """
     words = []
     for a in case:
-        text = repr(a)
+        text = "a function" if callable(a) else repr(a)
         if isinstance(a, Tensor):
             text = f"a {str(a.dtype).removeprefix('torch.')} tensor {tuple(a.shape)}"
         words.append(text if len(text) <= 60 else type(a).__name__)

@@ -57,6 +57,9 @@ def tasks(number):
         assert check.metadata["nbgrader"]["grade_id"] == f"{name}-check"
         assert TASK.search(about.source), f"{name}: no difficulty and minutes in the text above"
         assert "<details><summary>Hint</summary>\n\n" in about.source, f"{name}: no hint"
+        before = [one.source for one in cells[: place + 1] if one.cell_type == "code"]
+        if "Tensor" in cell.source:
+            assert re.search("^import torch$", "\n".join(before), flags=re.MULTILINE), f"{name}: no torch"
     names = [cells[place].metadata["nbgrader"]["grade_id"] for place in places]
     assert sorted(names) == sorted(tasks_of(number))
     numbers = [int(found[0]) for found in TASK.findall(text_of(number))]
