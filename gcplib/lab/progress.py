@@ -46,7 +46,7 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
 
     Where ``GCPLIB_STATUS`` names a file, it holds the state of the outermost bar as one line, for whoever started
     this process and wants to show how far it is. Bars within a bar say nothing about the whole: a log and a notebook
-    have none, and a bar of one item is left out, so that the one within it counts. A notebook keeps no bar that is done.
+    have none, and a bar of one item is left out, so that the one within it counts. Done, a notebook keeps none.
     """
     from tqdm.auto import tqdm
 
