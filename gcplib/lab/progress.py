@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,19 +36,28 @@ def progress_wanted() -> bool:
     return os.environ.get("GCPLIB_PROGRESS", "1") != "0"
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return "ipykernel" in sys.modules
+
+
 def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Yield ``items`` behind a progress bar with the time that remains.
 
     Where ``GCPLIB_STATUS`` names a file, it holds the state of the outermost bar as one line, for whoever started
-    this process and wants to show how far it is. Bars within a bar say nothing about the whole, and a log has none.
+    this process and wants to show how far it is. Bars within a bar say nothing about the whole: a log and a notebook
+    have none, and a bar of one item is left out, so that the one within it counts. Done, a notebook keeps none.
     """
     from tqdm.auto import tqdm
 
     global _depth
+    if (total or (len(items) if isinstance(items, Sized) else None)) == 1:
+        yield from items
+        return
     status = os.environ.get("GCPLIB_STATUS") if _depth == 0 else None
-    log = not sys.stderr.isatty() and "ipykernel" not in sys.modules
-    shown = progress_wanted() and not (log and _depth)
-    options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {}
+    log = not sys.stderr.isatty() and not in_notebook()
+    shown = progress_wanted() and not (_depth and (log or in_notebook()))
+    options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {"leave": not (in_notebook() or _depth)}
     start, _depth = time.monotonic(), _depth + 1
     try:
         with tqdm(items, desc=description, total=total, unit=unit, disable=not shown, **options) as bar:

@@ -170,6 +170,8 @@ def _known_mistake(task: Task, cases: list[tuple], found: list[dict[str, Any]]) 
 
 def _where(error: Exception, answer: Callable[..., Any]) -> str:
     """Return the last line of the learner's own code that an error went through."""
-    code = getattr(answer, "__code__", None) or getattr(getattr(answer, "__init__", None), "__code__", None)
+    parts = vars(answer).values() if isinstance(answer, type) else [answer]
+    codes = (getattr(getattr(part, "__func__", part), "__code__", None) for part in parts)
+    code = next(filter(None, codes), None)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename]
     return f"in your line `{own[-1].line}`: " if own and own[-1].line else ""

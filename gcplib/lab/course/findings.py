@@ -55,9 +55,10 @@ def finding(claim: str, own: pd.DataFrame | None = None) -> Finding:
         text += f" {numbers}"
     if own is not None and len(own):
         here = own["verdict"].iloc[0]
-        alike = "as in" if here in by_words else "unlike"
-        compared = kept and not here.startswith((TOO_FEW, UNTESTED))  # these are like no verdict, nor unlike one
-        text += f" With the numbers of this run: **{here}**" + (f", {alike} the kept evidence." if compared else ".")
+        beside = f", {'as in' if here in by_words else 'unlike'} the kept evidence"
+        if not kept or here.startswith((TOO_FEW, UNTESTED)):  # no verdict, so nothing to agree with
+            beside = ""
+        text += f" With the numbers of this run: **{here}**{beside}."
     return Finding(text)
 
 

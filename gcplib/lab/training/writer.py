@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from gcplib.lab.data import Images, Typefaces
 from gcplib.lab.files import write_atomic, write_text
-from gcplib.lab.progress import progress_wanted, track
+from gcplib.lab.progress import in_notebook, progress_wanted, track
 from gcplib.lab.training.build import describe
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.spec import RunSpec
@@ -65,7 +65,7 @@ class RunWriter:
             for name, value in row.items():
                 self.tensorboard.add_scalar(name, value, row["epoch"])
             self.tensorboard.flush()
-        if progress_wanted() and (self.fabric.world_size > 1 or self.spec.stage == "full"):
+        if progress_wanted() and not in_notebook() and (self.fabric.world_size > 1 or self.spec.stage == "full"):
             tqdm.write(
                 f"epoch {row['epoch'] + 1} of {self.spec.recipe.epochs}: loss {row['train_loss']:.3f}, "
                 f"training {row['train_accuracy']:.1%}, validation {row['validation_accuracy']:.1%}, "

@@ -76,6 +76,37 @@ def test_a_square_answer_may_be_transposed():
         judge(task, lambda a, b: b @ a)
 
 
+def test_a_line_of_a_class_is_named():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return g @ ctx.saved_tensors[0]
+
+    def slope(answer, x):
+        return torch.autograd.grad(answer.apply(x).sum(), x)[0]
+
+    def solution(ctx, g):
+        return 2 * g * ctx.saved_tensors[0]
+
+    right = type("Right", (Square,), {"backward": staticmethod(solution)})
+    task = Task("The square.", right, lambda: [(X.clone().requires_grad_(),)], run=slope)
+    with pytest.raises(Wrong, match=r"in your line `return g @ ctx\.saved_tensors\[0\]`: RuntimeError"):
+        judge(task, Square)
+
+
+def test_a_mistake_that_makes_nan_is_known():
+    task = Task("Roots.", lambda x: x.clamp_min(0).sqrt(), lambda: [(X,)], mistakes={"clamp": torch.sqrt})
+    with pytest.raises(Wrong, match="clamp"):
+        judge(task, lambda x: x**0.5)
+    with pytest.raises(Wrong, match="entries are NaN"):
+        judge(task, lambda x: 2 * x.sqrt())
+
+
 def test_an_endless_loop_ends_and_so_does_its_thread():
     before = threading.active_count()
     with pytest.raises(TimeoutError):

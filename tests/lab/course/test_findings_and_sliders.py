@@ -15,9 +15,13 @@ def test_every_claim_has_a_finding(claim):
 
 
 def test_ones_own_run_is_told_apart_from_the_kept_evidence():
-    few, other = (pd.DataFrame({"verdict": [words]}) for words in ("too few seeds", "does not hold here"))
-    assert str(finding("C02", few)).endswith("With the numbers of this run: too few seeds.")  # no verdict to compare
-    assert str(finding("C02", other)).endswith("of this run: does not hold here, unlike the kept evidence.")
+    for verdict, words in {
+        "something else": "something else, unlike the kept evidence.",
+        "too few seeds": "too few seeds.",
+        "not tested: none of these is a primary effect": "not tested: none of these is a primary effect.",
+    }.items():
+        own = pd.DataFrame({"verdict": [verdict]})
+        assert str(finding("C02", own)).endswith(f"With the numbers of this run: {words}")
     with pytest.raises(ValueError, match="unknown claim"):
         finding("C99")
 

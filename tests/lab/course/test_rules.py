@@ -57,6 +57,9 @@ def tasks(number):
         assert check.metadata["nbgrader"]["grade_id"] == f"{name}-check"
         assert TASK.search(about.source), f"{name}: no difficulty and minutes in the text above"
         assert "<details><summary>Hint</summary>\n\n" in about.source, f"{name}: no hint"
+        before = [one.source for one in cells[: place + 1] if one.cell_type == "code"]
+        if "Tensor" in cell.source:
+            assert re.search("^import torch$", "\n".join(before), flags=re.MULTILINE), f"{name}: no torch"
     names = [cells[place].metadata["nbgrader"]["grade_id"] for place in places]
     assert sorted(names) == sorted(tasks_of(number))
     numbers = [int(found[0]) for found in TASK.findall(text_of(number))]
@@ -160,6 +163,21 @@ def test_the_page_for_teachers_has_every_notebook_and_time_for_its_tasks():
     for before, after in edges:  # a notebook says itself what it needs, or needs what needs it
         needs = re.search(r"\*\*Need\*\*(.*?)\n\n", text_of(after), flags=re.DOTALL)[1]
         assert before in needs or re.search(r"(\d\d) to (\d\d)", needs), (before, after)
+
+
+@pytest.mark.parametrize("number", PATHS)
+def test_a_prediction_ends_its_cell(number):
+    """A learner's copy has the place for a guess behind the cell, and what follows may give the answer away."""
+    for cell in cells_of(number):
+        if cell.cell_type == "markdown" and "**Predict**" in cell.source:
+            assert "**Predict**" in cell.source.rpartition("\n\n")[2], cell.source
+
+
+@pytest.mark.parametrize("number", PATHS)
+def test_names_of_code_are_set_as_code(number):
+    """A name that stands bare in the text is often one that a change of all names has put there."""
+    text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)", "", text_of(number), flags=re.DOTALL)
+    assert re.findall(r"\w*[a-z]_[a-z]\w*", text) == []
 
 
 def test_every_letter_is_explained_once():

@@ -26,9 +26,13 @@ def average(maps: Tensor) -> Tensor:
     return maps.mean((1, 2))
 
 
+def _centered(X: Tensor) -> Tensor:
+    return X - X.mean(1, keepdim=True)
+
+
 def covariance(X: Tensor) -> Tensor:
     """A solution."""
-    Xc = X - X.mean(1, keepdim=True)
+    Xc = _centered(X)
     return Xc @ Xc.T / X.shape[1]
 
 
@@ -58,6 +62,15 @@ TASKS = {
         mistakes={
             "the mean is not removed: this is the second moment": lambda X: X @ X.T / X.shape[1],
             "it is the covariance of the positions; that of the channels is d x d": lambda X: covariance(X.T),
+            "Xc and its transpose are exchanged: Xc.T @ Xc is of positions by positions": lambda X: (
+                _centered(X).T @ _centered(X) / X.shape[1]
+            ),
+            "one mean of all channels is removed; every channel has its own": lambda X: (
+                (X - X.mean()) @ (X - X.mean()).T / X.shape[1]
+            ),
+            "it has the variance of each channel alone; channels are multiplied with each other": lambda X: torch.diag(
+                X.var(1, correction=0)
+            ),
             "each position is centered over its channels; center each channel over its positions": lambda X: (
                 (X - X.mean(0)) @ (X - X.mean(0)).T / X.shape[1]
             ),

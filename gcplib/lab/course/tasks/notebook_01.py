@@ -19,9 +19,13 @@ def features(*more: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(*size, generator=generator, dtype=torch.float64) + 1 for size in sizes]
 
 
+def _centered(X: Tensor) -> Tensor:
+    return X - X.mean(-1, keepdim=True)
+
+
 def covariance(X: Tensor) -> Tensor:
     """A solution."""
-    Xc = X - X.mean(-1, keepdim=True)
+    Xc = _centered(X)
     return Xc @ Xc.mT / X.shape[-1]
 
 
@@ -41,12 +45,15 @@ def matrix_powers(Sigma: Tensor, exponents: list[float]) -> list[Tensor]:
     return [(U * lam**p) @ U.mT for p in exponents]
 
 
-def _powers(change: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[[Tensor, list[float]], list[Tensor]]:
+def _powers(
+    change: Callable[[Tensor, Tensor, float], Tensor], clamped: bool = True
+) -> Callable[[Tensor, list[float]], list[Tensor]]:
     """What a function of eigenvalues, eigenvectors and exponent makes of each exponent."""
 
     def made(Sigma: Tensor, exponents: list[float]) -> list[Tensor]:
         lam, U = torch.linalg.eigh(Sigma)
-        return [change(lam.clamp_min(0), U, p) for p in exponents]
+        lam = lam.clamp_min(0) if clamped else lam
+        return [change(lam, U, p) for p in exponents]
 
     return made
 
@@ -94,6 +101,12 @@ def _unweighted(self: Pool, x: Tensor) -> Tensor:
     return C[:, row, column]
 
 
+def _lower(self: Pool, x: Tensor) -> Tensor:
+    C = _power_of(self, x.flatten(2))
+    row, column = torch.tril_indices(C.shape[-1], C.shape[-1])
+    return C[:, row, column] * torch.where(row == column, 1.0, 2**0.5)
+
+
 def _weights_on_the_diagonal(self: Pool, x: Tensor) -> Tensor:
     C = _power_of(self, x.flatten(2))
     row, column = torch.triu_indices(C.shape[-1], C.shape[-1])
@@ -135,6 +148,9 @@ TASKS = {
                 (X - X.mean(1, keepdim=True)) @ (X - X.mean(1, keepdim=True)).mT / X.shape[-1]
             ),
             "it is the covariance of the positions; that of the channels is d x d": lambda X: covariance(X.mT),
+            "Xc and its transpose are exchanged: Xc.mT @ Xc is of positions by positions": lambda X: (
+                _centered(X).mT @ _centered(X) / X.shape[-1]
+            ),
             "it is divided by M - 1; here by M": lambda X: covariance(X) * X.shape[-1] / (X.shape[-1] - 1),
             "it is divided by the number of channels; divide by that of positions": lambda X: (
                 covariance(X) * X.shape[-1] / X.shape[-2]
@@ -152,9 +168,10 @@ TASKS = {
         matrix_powers,
         lambda: [(covariance(X), [0.5, 0.25, 1.0]) for X in features()],
         mistakes={
-            "these are powers of the entries, not of the matrix": lambda S, exponents: [
-                S.sign() * S.abs() ** p for p in exponents
-            ],
+            "these are powers of the entries, not of the matrix": lambda S, exponents: [S**p for p in exponents],
+            "rounding makes an eigenvalue of zero a little negative, and its root is NaN: clamp them at zero": _powers(
+                lambda lam, U, p: (U * lam[..., None, :] ** p) @ U.mT, clamped=False
+            ),
             "these are the eigenvalues alone; put the eigenvectors on both sides": _powers(
                 lambda lam, U, p: torch.diag_embed(lam**p)
             ),
@@ -184,6 +201,7 @@ TASKS = {
             "the root of 2 belongs to the entries off the diagonal, which are twice in the matrix": _pool(
                 _weights_on_the_diagonal
             ),
+            "these are the right entries in another order; go through the upper triangle row by row": _pool(_lower),
             "it is always the square root; take self.exponent": _pool(
                 lambda self, x: upper(_power_of(self, x.flatten(2), 0.5))
             ),

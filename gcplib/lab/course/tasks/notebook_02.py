@@ -174,6 +174,9 @@ TASKS = {
             "it goes into the basis by U G U^T; eigenvectors are the columns of U, so it is U^T G U": _root(
                 lambda lam, U, G: U.mT @ (weights(lam) * (U @ _sym(G) @ U.mT)) @ U
             ),
+            "U G U^T is the way back out of the basis of the eigenvectors; U^T G U is the way into it": _root(
+                lambda lam, U, G: U @ (weights(lam) * (U @ _sym(G) @ U.mT)) @ U.mT
+            ),
             "it stays in the basis of the eigenvectors; go back by U ... U^T": _root(
                 lambda lam, U, G: weights(lam) * (U.mT @ _sym(G) @ U)
             ),

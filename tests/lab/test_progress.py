@@ -1,0 +1,45 @@
+"""What progress bars show, and leave behind."""
+
+import sys
+import types
+
+import pytest
+
+from gcplib.lab.progress import track
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Every bar by name: whether it is shown, and whether it stays."""
+    found = {}
+
+    class Bar(list):
+        def __init__(self, items, desc, disable, leave, **options):
+            super().__init__(items)
+            found[desc] = not disable, leave
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.delenv("GCPLIB_PROGRESS", raising=False)
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    return found
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_notebook_has_one_bar_at_a_time_and_keeps_none(notebook, bars, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    assert [list(track("ab", f"inner {i}")) for i in track(range(2), "outer")] == [["a", "b"]] * 2
+    assert bars == {"outer": (True, not notebook), "inner 0": (not notebook, False), "inner 1": (not notebook, False)}
+
+
+def test_a_bar_of_one_item_is_left_out(bars):
+    assert [list(track("ab", "inner")) for _ in track(iter([0]), "outer", total=1)] == [["a", "b"]]
+    assert list(track([3], "another")) == [3]
+    assert list(bars) == ["inner"]
