@@ -7,7 +7,7 @@ import argparse
 from gcplib.lab.cli.study import profile_option
 
 SUMMARY = "write the site of what has run"
-DETAIL = """Write runs/PROFILE/report/index.html and the pages around it from the executed notebooks, recorded claims and
+DETAIL = """Write runs/PROFILE/report/index.html and its pages from the executed notebooks, recorded claims and
 docs/; nothing is run."""
 EXAMPLE = "gcplib report --profile study"
 
