@@ -7,6 +7,7 @@ import signal
 import psutil
 import pytest
 
+from gcplib.lab.site import build_site
 from gcplib.lab.study.runner import run_study
 
 NOTEBOOK = (
@@ -168,5 +169,5 @@ def test_more_gpus_than_there_are_is_an_error(world, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     world.profile("runs: {all: {gpus: 1, base: {pool: gap}}}")
     with pytest.raises(ValueError, match="2 GPUs are asked for, but torch sees 1"):
-        run_study("smoke", gpus=2)
+        run_study("smoke", build_site, gpus=2)
     assert not world.runs().exists()
