@@ -6,8 +6,9 @@ import argparse
 
 from gcplib.lab.cli.study import profile_option
 
-SUMMARY = "write the report of what has run"
-DETAIL = "Write runs/PROFILE/report/index.html from the executed notebooks and recorded claims; nothing is run."
+SUMMARY = "write the site of what has run"
+DETAIL = """Write runs/PROFILE/report/index.html and its pages from the executed notebooks, recorded claims and
+docs/; nothing is run."""
 EXAMPLE = "gcplib report --profile study"
 
 

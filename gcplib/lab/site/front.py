@@ -23,7 +23,7 @@ __all__ = ["front_page", "gallery", "notebook_about"]
 # Pages of the repository by what they are for; those that are in no list come last.
 GUIDES = {
     "Use it": "README docs/your_pictures docs/running docs/data_sets docs/recipes docs/profiles docs/clusters docs/gpu "
-    "data/README",
+    "docs/colab data/README",
     "Library": "docs/layers docs/pools docs/transforms api/index",
     "Speed": "docs/benchmarks docs/speed docs/derivatives docs/training_speed",
     "About": "docs/protocol docs/how_verdicts_are_formed docs/teaching docs/compatibility docs/citing CHANGELOG "

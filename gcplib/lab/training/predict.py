@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row per test image, with ``image``, ``label``, ``prediction``; the names of both classes, and of the file.
+        """One row per test image, with ``image``, ``label``, ``prediction``, names of both classes and of the file.
 
         Typefaces are no files.
         """
