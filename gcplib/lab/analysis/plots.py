@@ -96,7 +96,7 @@ def interval_plot(
         room = max(0.6 * (max(inside) - min(inside)), 1e-3 * abs(max(inside)) or 1)
         ends = [end for row in rows.values() for end in (row.low, row.high)]
         low, high = max(min(inside) - room, min(inside + ends)), min(max(inside) + room, max(inside + ends))
-        if low < high < low + 1e-9:  # one value but for rounding
+        if lines and high < low + 1e-9:  # one value but for rounding, that of the marks included
             ax.set_xlim(low - 1, high + 1)
         elif low < high:  # or all is one value, and matplotlib makes the room
             margin = 0.04 * (high - low)

@@ -20,6 +20,7 @@ Everything is checked, and every problem is listed at once, before anything runs
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -126,6 +127,7 @@ def make_plan(profile: str | Path, data: tuple[str, str] | None = None, changes:
         given = {key: value for key, value in (shared | own | forced).items() if key in taken or key in own}
         given |= {"profile": study} if "profile" in taken else {}
         values = notebook.take(given, problems)
+        problems += _unknown_to_recipes(name, values)
         sees = [values.get(name, taken.get(name, ("",))[0]) for name in ("dataset", "root")]
         about = [notebook.text, sorted(map(repr, values.items())), library.digest_of(*notebook.code), images(*sees)]
         key = digest(about)
@@ -153,6 +155,16 @@ def _digest_of(dataset: Any, root: Any) -> str:
         return ImagesSpec(dataset, root).digest
     except (OSError, ValueError):
         return ""
+
+
+def _unknown_to_recipes(notebook: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the problems with the names of a notebook's recipe, which may hold lists of what a recipe has one of."""
+    if not (given := _mapping(values, "recipe")):
+        return []
+    from gcplib.lab.training import Recipe
+
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    return [f"{notebook}: recipe: {unknown('key', key, known)}" for key in given if key not in known]
 
 
 def _notebooks(names: Mapping[str, Any], problems: list[str]) -> dict[str, Notebook]:

@@ -58,8 +58,9 @@ def test_figure_without_rows_or_range():
     compare_plot({}, ax, "points")
     compare_plot({"a": Interval(0, 0, 0, 2)}, ax, "points")
     compare_plot({"a": Interval(5, 5, 5, 2)}, ax, "points", zero=False)
-    compare_plot({"a": Interval(4e-17, 4e-17, 4e-17, 2)}, ax, "points")
-    assert ax.get_xlim() == (-1, 1)  # rounding is not enlarged
+    for value in (0, 4e-17):  # rounding is not enlarged
+        compare_plot({"a": Interval(value, value, value, 2)}, ax, "points")
+        assert ax.get_xlim() == (-1, 1)
     plt.close("all")
 
 

@@ -50,6 +50,13 @@ extra: 1
         assert sum(text in problem for problem in caught.value.problems) == 1, text
 
 
+def test_a_recipe_has_names_that_recipes_have(world):
+    world.notebook("a", parameters="recipe: dict = {}")
+    world.profile("notebooks: {a: {parameters: {recipe: {learning_rate: [0.1, 0.2], learning_rat: 1}}}}")
+    with pytest.raises(SpecError, match="a: recipe: unknown key 'learning_rat'; did you mean 'learning_rate'"):
+        make_plan("smoke")
+
+
 def test_a_shared_name_must_be_declared_somewhere_and_fit_everywhere(world):
     world.notebook("a", parameters=PARAMETERS)
     world.notebook("b", parameters="fast = 'no'")
