@@ -32,9 +32,8 @@ def bars(monkeypatch):
 
 @pytest.mark.parametrize("notebook", [True, False])
 def test_a_notebook_has_one_bar_at_a_time_and_keeps_none(notebook, bars, monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    if notebook:
-        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    shell = types.SimpleNamespace(kernel="ours") if notebook else None
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     assert [list(track("ab", f"inner {i}")) for i in track(range(2), "outer")] == [["a", "b"]] * 2
     assert bars == {"outer": (True, not notebook), "inner 0": (not notebook, False), "inner 1": (not notebook, False)}
 
