@@ -52,7 +52,7 @@ def _entry(module: str, name: str) -> str:
         home = next(other for other in MODULES if other != module and name in public_names(other))
         return f"* :py:obj:`gcplib.{name} <{home}.{name}>`"
     if not callable(thing):
-        return f".. py:data:: {module}.{name}\n   :value: {textwrap.shorten(repr(thing), 200)}"
+        return f".. py:data:: {name}\n   :value: {textwrap.shorten(repr(thing), 200)}"
     kind = "class" if inspect.isclass(thing) else "function"
     members = "\n   :members:" * (kind == "class")
     return f".. auto{kind}:: {module}.{name}{members}"

@@ -16,6 +16,7 @@ from gcplib.lab.site.notebooks import CoursePage
 from gcplib.lab.site.pages import Sources
 from gcplib.lab.study import Evidence, record
 from gcplib.lab.study.profiles import make_plan
+from gcplib.lab.study.runner import run_study
 from gcplib.lab.study.verdicts import claims
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -168,6 +169,19 @@ def test_new_pages_replace_the_old_ones_or_leave_them(world, profile, monkeypatc
     with pytest.raises(SiteError, match="WARNING: look"):
         build_site(plan)
     assert plan.report.read_text() == "three"
+
+
+def test_a_study_whose_pages_cannot_be_made_keeps_its_results(world, profile, capsys):
+    kept = [executed(world, name, image_cell()) for name in "abc"]
+
+    def broken(plan):
+        raise SiteError("no such theme")
+
+    assert run_study("smoke", broken) == 1
+    said = capsys.readouterr().out
+    assert "The report is not whole: no such theme" in said
+    assert f"All results are kept in {world.runs('smoke')}" in said
+    assert all(path.is_file() for path in kept)
 
 
 def test_a_command_says_what_to_run_and_which_package_is_missing(world, profile, monkeypatch, capsys):
