@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 LOG_INTERVAL = 30.0  # seconds between two lines where nobody watches
 
-_depth = 0  # of bars within bars
+_depth, _cell = 0, None  # of bars within bars, and the cell of a notebook that they are in
 
 
 def duration(seconds: float | None) -> str:
@@ -38,8 +38,12 @@ def progress_wanted() -> bool:
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook, and not one that has imported it."""
+    return hasattr(_shell(), "kernel")
+
+
+def _shell() -> object:
     ipython = sys.modules.get("IPython")
-    return hasattr(ipython and ipython.get_ipython(), "kernel")
+    return ipython and ipython.get_ipython()
 
 
 def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
@@ -51,10 +55,12 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     """
     from tqdm.auto import tqdm
 
-    global _depth
+    global _depth, _cell
     if (total or (len(items) if isinstance(items, Sized) else None)) == 1:
         yield from items
         return
+    if (cell := getattr(_shell(), "execution_count", None)) != _cell:
+        _depth, _cell = 0, cell  # an error shown keeps its bars alive, which then hold none of the next cell
     status = os.environ.get("GCPLIB_STATUS") if _depth == 0 else None
     log = not sys.stderr.isatty() and not in_notebook()
     shown = progress_wanted() and not (_depth and (log or in_notebook()))
@@ -69,6 +75,6 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
                     Path(status).write_text(f"{description}: {done} of {bar.total or '?'} done{left}")
                 yield item
     finally:
-        _depth -= 1
+        _depth -= cell == _cell
         if status:
             Path(status).unlink(missing_ok=True)

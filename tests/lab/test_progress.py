@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from gcplib.lab import progress
 from gcplib.lab.progress import track
 
 
@@ -26,6 +27,7 @@ def bars(monkeypatch):
 
     monkeypatch.delenv("GCPLIB_PROGRESS", raising=False)
     monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr(progress, "_depth", 0)  # whatever other tests have left open
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     return found
 
@@ -36,6 +38,18 @@ def test_a_notebook_has_one_bar_at_a_time_and_keeps_none(notebook, bars, monkeyp
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     assert [list(track("ab", f"inner {i}")) for i in track(range(2), "outer")] == [["a", "b"]] * 2
     assert bars == {"outer": (True, not notebook), "inner 0": (not notebook, False), "inner 1": (not notebook, False)}
+
+
+def test_a_bar_that_an_error_keeps_open_hides_none_of_the_next_cell(bars, monkeypatch):
+    shell = types.SimpleNamespace(kernel="ours", execution_count=1)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    interrupted = track("ab", "interrupted")
+    next(interrupted)
+    shell.execution_count = 2
+    assert list(track("ab", "next")) == ["a", "b"]
+    interrupted.close()
+    assert list(track("ab", "last")) == ["a", "b"]
+    assert bars["next"] == bars["last"] == (True, False)
 
 
 def test_a_bar_of_one_item_is_left_out(bars):
