@@ -36,16 +36,16 @@ study: $(READY)  ## render the data, run every notebook, write the report (PROFI
 smoke:  ## the same in a few minutes, on small data
 	@$(MAKE) --no-print-directory study PROFILE=smoke
 
-test: style types  ## style, types, tests and every notebook once (9 minutes on two cores)
+test: style  ## style, types, tests and every notebook once (8 minutes on two cores)
 	$(call part,tests and notebooks,$(TESTS) -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90)
 
-test-all: style types  ## the same with the slow tests: whole studies, a cluster, and ranks that die
+test-all: style  ## the same with the slow tests: whole studies, a cluster, and ranks that die
 	$(call part,all tests and notebooks,$(TESTS))
 
 style: $(READY)
 	$(call part,style,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
 
-types: $(READY)
+types: $(READY)  # one of the tests
 	$(call part,types,$(BIN)/mypy)
 
 lab: $(READY)  ## open your copies of the notebooks in JupyterLab, with tasks to write (learner/)

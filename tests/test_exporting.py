@@ -63,7 +63,7 @@ def test_what_needs_eigenvalues_says_so(name, tmp_path):
 
 
 def network(pool="mpn_cov"):
-    backbone = gcplib.create_backbone("tf_efficientnet_lite0", pretrained=False, stride=16)
+    backbone = gcplib.create_backbone("resnet10t", pretrained=False, stride=16)
     return gcplib.create_model(backbone, pool, 5, reduction=16).eval()
 
 

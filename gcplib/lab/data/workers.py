@@ -16,8 +16,8 @@ from gcplib.lab.progress import track
 __all__ = ["draw_all", "main_hidden"]
 
 _CHUNK = 10
-# Starting processes takes longer than drawing this many images.
-_FEW = 100
+# Starting processes takes longer than drawing this many images of 224 px.
+_FEW = 400
 
 
 def draw_all(tasks: Sequence[tuple], workers: int | None = None) -> list[tuple[str, bytes]]:

@@ -120,11 +120,12 @@ def _hanging(add):
     ("work", "seconds", "error"),
     [
         (_raising, 60, "RuntimeError: no such kernel"),
-        pytest.param(_dying, 60, "the process ended with code 7", marks=pytest.mark.slow),
+        (_dying, 60, "the process ended with code 7"),
         # Long enough for a process to start on a busy machine.
-        pytest.param(_hanging, 30, "stopped after 30 s", marks=pytest.mark.slow),
+        (_hanging, 30, "stopped after 30 s"),
     ],
 )
+@pytest.mark.slow
 def test_what_a_part_had_found_stays_when_it_fails(work, seconds, error):
     assert isolated(work, seconds) == {"rows": [{"row": 1}], "error": error}
 
@@ -179,9 +180,7 @@ def test_tests_become_rows_and_a_failed_one_the_exit_status(place, monkeypatch, 
 @pytest.mark.parametrize(
     ("text", "seconds", "error"),
     [
-        pytest.param(
-            "import time\n\ndef test_it():\n    time.sleep(600)\n", 4, "stopped after 4 s", marks=pytest.mark.slow
-        ),
+        ("import time\n\ndef test_it():\n    time.sleep(600)\n", 4, "stopped after 4 s"),
         (
             "import no_such_package\n",
             90,
@@ -190,6 +189,7 @@ def test_tests_become_rows_and_a_failed_one_the_exit_status(place, monkeypatch, 
     ],
     ids=["hang", "break"],
 )
+@pytest.mark.slow
 def test_tests_that_hang_or_break_are_recorded(text, seconds, error, place, monkeypatch):
     (place / "tests" / "cuda" / "test_some.py").write_text(text)
     monkeypatch.setattr(gpu, "TESTS", ("some",))

@@ -350,6 +350,7 @@ def test_an_interrupted_check_does_not_go_on(birds, monkeypatch):
     assert len(seen) < len(data)
 
 
+@pytest.mark.slow
 def test_the_installed_elpv_is_whole(capsys):
     pytest.importorskip("elpv_dataset")
     assert main(["data", "check", "--dataset", "elpv"]) == 0

@@ -143,6 +143,7 @@ cuda = SimpleNamespace(device_count=lambda: int(os.environ["FAKE_GPUS"]), is_ava
 """
 
 
+@pytest.mark.slow
 def test_every_job_that_asks_for_a_gpu_has_one_of_its_own(world, monkeypatch):
     world.training()
     (world.root / "sources" / "torch.py").write_text(TORCH)

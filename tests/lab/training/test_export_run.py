@@ -13,7 +13,8 @@ from gcplib.lab.cli import main
 from gcplib.lab.training import Recipe, RunSpec, ensure
 
 
-@pytest.mark.parametrize("stage", ["head", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["head", "full"])
 def test_a_run_is_exported_with_its_names_and_constants(stage, tiny_spec, tiny_data, own_runs, tmp_path, capsys):
     recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.05)
     spec = RunSpec(pool="mpn_cov", reduction=8, data=tiny_spec, recipe=recipe)

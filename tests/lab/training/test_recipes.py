@@ -43,8 +43,8 @@ def _tiny(name, roots):
     return RunSpec.from_dict(merge(values, {"pretrained": False, "data": data, "recipe": recipe}))
 
 
-# A pool, gates, and two stages; the others, which differ in their settings alone, are slow.
-QUICK = ("tpami2022/cub", "gsop_net1/imagenet", "coarse2fine/cub")
+# A pool and gates; the others, which differ in their settings alone, are slow.
+QUICK = ("tpami2022/cub", "gsop_net1/imagenet")
 EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in list_recipes()]
 
 
