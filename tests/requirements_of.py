@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import tomllib
@@ -25,6 +26,12 @@ def declared(*extras: str) -> list[str]:
     return found
 
 
+@functools.cache
+def _about(name: str) -> tuple[importlib.metadata.Distribution, tuple[Requirement, ...]]:
+    distribution = importlib.metadata.distribution(name)
+    return distribution, tuple(map(Requirement, distribution.requires or ()))
+
+
 def required(requirements: Iterable[str]) -> dict[str, importlib.metadata.Distribution]:
     """Return the installed distributions of these requirements and of all that they require, by name."""
     found: dict[str, importlib.metadata.Distribution] = {}
@@ -38,7 +45,7 @@ def required(requirements: Iterable[str]) -> dict[str, importlib.metadata.Distri
             if (one.name, wanted) in seen:
                 continue
             seen.add((one.name, wanted))
-            distribution = importlib.metadata.distribution(one.name)
+            distribution, needs = _about(one.name)
             found[re.sub(r"[-_.]+", "-", distribution.name).lower()] = distribution
-            waiting += [(Requirement(text), wanted) for text in distribution.requires or ()]
+            waiting += [(need, wanted) for need in needs]
     return found

@@ -59,11 +59,11 @@ def test_checks_need_no_torch(notebook):
         ("01", {"compress": {"32 channels": {"reduction": 32}}}, "progressive reduction or groups"),
         ("01", {"compress": {"mean": {"reduction": [96, 64]}}}, "names that are taken"),
         ("03", {"reduction": 196}, "6 to 195 channels for the 196 positions"),
-        ("03", {"stride": 32}, "6 to 48 channels for the 49 positions"),
+        ("03", {"stride": 32, "reduction": 64}, "6 to 48 channels for the 49 positions"),
         ("03", {"stride": 0}, "1 or more, got 0"),
         ("03", {"lengths": [0.1, 0.0]}, "lengths are positive"),
         # At stride 32 a covariance of 49 positions has 48 eigenvalues, and the published cut keeps 52 of 64.
-        ("04", {"stride": 32}, "at most 48 eigenvalues, and the largest cut keeps 52"),
+        ("04", {"stride": 32, "reduction": 64}, "at most 48 eigenvalues, and the largest cut keeps 52"),
         ("04", {"kept": [1.5]}, "from 0 to 1"),
         ("04", {"effort": {"step": 3}}, "unknown option of 'effort' 'step'"),
         ("04", {"recipe": {"epochs": 3}}, "leave it out of recipe"),

@@ -7,11 +7,17 @@ from distributed_gradients import check_distributed
 from gcplib import create_pool, list_pools
 
 
+# One of each way to the root; the others take long.
+QUICK = ("gap", "mpn_cov", "isqrt_cov", "svd_newton", "gaussian", "cbp")
+
+
 @pytest.mark.parametrize(
     "size",
     [pytest.param((4, 4), id="many positions"), pytest.param((2, 3), id="few positions", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("name", list_pools())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in list_pools()]
+)
 def test_compiles_in_one_graph(name, size):
     # aot_eager traces forward and backward as every backend does, but needs no C++ compiler.
     torch._dynamo.reset()

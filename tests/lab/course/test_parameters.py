@@ -68,7 +68,7 @@ def test_the_command_prints_a_table_and_refuses_what_is_not_there(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "06_amplify_small_eigenvalues"
     assert lines[1].split() == ["name", "type", "default", "meaning"]
-    assert any(line.split()[:3] == ["reduction", "int", "64"] for line in lines)
+    assert any(line.split()[:3] == ["reduction", "int", "32"] for line in lines)
     assert any(line.startswith("  small") for line in lines)  # an option of `more`
     assert main(["params", "6"]) == 2
     assert "unknown notebook '6'" in capsys.readouterr().err

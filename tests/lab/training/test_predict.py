@@ -65,6 +65,7 @@ def test_a_head_predicts_pictures_with_its_backbone(tiny_spec, tiny_data, own_ru
     assert run.description["resize"] is None
 
 
+@pytest.mark.slow
 def test_a_folder_is_all_that_a_run_needs(full, own_runs, tmp_path, monkeypatch, birds):
     root = shutil.copytree(birds, tmp_path / "gone")
     run = ensure(dataclasses.replace(full, data=dataclasses.replace(full.data, root=str(root))), ENGINE)

@@ -205,6 +205,7 @@ def test_a_wrong_spec_is_refused(values, problem):
         RunSpec(**values)
 
 
+@pytest.mark.slow
 def test_names_do_not_depend_on_the_process(spec):
     code = f"import sys; from gcplib.lab.training import RunSpec; print(RunSpec.from_dict({spec.to_dict()!r}).name)"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True)

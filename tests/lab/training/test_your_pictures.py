@@ -16,7 +16,7 @@ def blocks(kind):
     return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.parametrize("stage", ["head", "full"])
+@pytest.mark.parametrize("stage", ["head", pytest.param("full", marks=pytest.mark.slow)])
 def test_the_page_leads_from_a_folder_to_an_answer(stage, own_runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GCPLIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
