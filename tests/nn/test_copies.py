@@ -123,6 +123,7 @@ def _compute(rank, parts, results):
         results[name] = part(*inputs).detach()
 
 
+@pytest.mark.slow
 def test_a_spawned_process_computes_the_same():
     x, images = torch.randn(2, 16, 5, 5), torch.randn(2, 3, 64, 64)
     parts = {str(entry): (create_pool(entry[0], 16, **entry[1]).eval(), x) for entry in POOLS}

@@ -78,6 +78,7 @@ def test_settings_are_those_of_the_papers():
     assert hybrid.switch_epoch(hybrid.switch[0]) == 45
 
 
+@pytest.mark.slow
 def test_the_command_lists_recipes_and_tries_one(roots, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path))
     assert main(["train", "--list"]) == 0
