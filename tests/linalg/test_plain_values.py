@@ -95,6 +95,7 @@ def _there(values):
     return values, [results(value) for value in values]
 
 
+@pytest.mark.slow
 def test_another_process_gives_equal_objects_that_compute_the_same():
     values = objects()
     with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,)) as pool:

@@ -332,7 +332,9 @@ def test_path_is_true_or_false():
 # Inside torch
 
 
-@pytest.mark.parametrize("first", [0, 1], ids=["both looks", "coarse alone"])
+@pytest.mark.parametrize(
+    "first", [pytest.param(0, id="both looks", marks=pytest.mark.slow), pytest.param(1, id="coarse alone")]
+)
 def test_compiles_in_one_graph(first):
     torch._dynamo.reset()
     network, x = small("mpn_cov", first=first), torch.randn(2, 3, 16, 16)
