@@ -5,6 +5,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SETTINGS := $(VENV)/share/jupyter/lab/settings
 
 # One thread a process: tests run side by side, and sums do not depend on the number of cores.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -50,6 +51,8 @@ types: $(READY)  # one of the tests
 
 lab: $(READY)  ## open your copies of the notebooks in JupyterLab, with tasks to write (learner/)
 	@$(BIN)/python -m gcplib learner
+	@# No question about news: it would ask every learner, and look for them on the network.
+	@mkdir -p $(SETTINGS) && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > $(SETTINGS)/overrides.json
 	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/learner/00_start_here.ipynb
 
 learner: $(READY)  ## write these copies, and leave alone those that you have changed

@@ -25,10 +25,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the copies, and say what became of each."""
-    from gcplib.lab.course.copies import learner_dir, write_copies
-
     if arguments.nbgrader and not arguments.to:
         raise ValueError("say where nbgrader keeps its sources: --nbgrader --to COURSE/source")
+    print("Writing copies; the first takes some seconds.", flush=True)  # for the packages that this needs
+    from gcplib.lab.course.copies import learner_dir, write_copies
+
     how = {"profile": arguments.profile, "graded": arguments.nbgrader, "force": arguments.force}
     for copy in write_copies(arguments.notebooks, arguments.to, **how):
         print(copy)
