@@ -49,12 +49,16 @@ LACKING = [
 ]
 
 
+def build(out, *kinds, root=ROOT):
+    """Build ``wheel`` or ``sdist`` from a checkout; return what was built."""
+    command = [sys.executable, "-m", "hatchling", "build", *(word for kind in kinds for word in ("-t", kind))]
+    subprocess.run([*command, "-d", str(out)], cwd=root, check=True, capture_output=True)
+    return sorted(out.glob("gcplib-*"))
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (path,) = out.glob("gcplib-*.whl")
+    (path,) = build(tmp_path_factory.mktemp("wheel"), "wheel")
     return path
 
 
@@ -131,6 +135,28 @@ def test_training_node_trains_without_jupyter(training_node):
     assert "tpami2022/cub" in _run(training_node, "-m", "gcplib", "train", "--list", check=True).stdout
     code = "import importlib.util as u; print([n for n in ('jupyterlab', 'papermill', 'snakemake') if u.find_spec(n)])"
     assert _run(training_node, "-c", f"import gcplib.lab.data, gcplib.lab.training; {code}").stdout.strip() == "[]"
+
+
+def test_it_carries_its_license_and_nothing_of_others(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = [name for name in file.namelist() if name.endswith("/licenses/LICENSE")]
+        assert file.read(name).startswith(b"MIT License")
+        assert not re.findall(r"\S+[.](?:ttf|otf|pth|safetensors|jpe?g|onnx)\b", "\n".join(file.namelist()))
+
+
+@pytest.mark.slow
+def test_builds_of_two_checkouts_are_the_same_bytes(tmp_path):
+    built = []
+    for name in ("one", "other"):
+        root = tmp_path / name
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
+        for path in root.rglob("*.py"):
+            os.utime(path, (1.6e9 + len(built), 1.7e9 + len(built)))
+        built.append(build(tmp_path / f"{name}-built", "sdist", "wheel", root=root))
+    assert [path.suffix for path in built[0]] == [".whl", ".gz"]
+    for one, other in zip(*built, strict=True):
+        assert one.name == other.name
+        assert one.read_bytes() == other.read_bytes(), one.name
 
 
 def test_version_is_the_packages(wheel):
