@@ -81,9 +81,7 @@ def _write_sources(plan: Plan, sources: Sources, reference: bool) -> None:
     for name, page in pages.items():
         sources.add(f"notebooks/{name}.md", page.markdown(notebook_about(plan, name)))
         for figure in page.figures:
-            path = sources.folder / "figures" / f"{figure.name}.png"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(figure.png)
+            sources.add_figure(figure.name, figure.png)
     sources.add("figures.md", gallery(pages))
     for path in [*(root / name for name in FILES), *sorted((root / "docs").glob("*.md"))]:
         if path.name not in ("claims.md", "verdicts.md"):  # which are pages of their own here

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gcplib.lab.markdown import table
-from gcplib.lab.site.notebooks import CoursePage
+from gcplib.lab.site.interval_plots import interval_figure
+from gcplib.lab.site.notebooks import CoursePage, Figure
 from gcplib.lab.site.pages import Sources, fence, toctree
 from gcplib.lab.study.claims import assess_records
 from gcplib.lab.study.evidence import before_protocol, images_of, kept_profiles, kept_records
@@ -57,7 +58,9 @@ def write_claims(sources: Sources, study: str, records: Sequence[dict], pages: M
     """
     kept = {name: kept_records(name) for name in kept_profiles()}
     for claim in claims().values():
-        sources.add(f"claims/{claim.id}.md", _page(claim, study, records, kept, pages), "docs/claims.md")
+        found = {f"{study}, this run": list(records), **kept}
+        shown = _intervals(claim, found, sources)
+        sources.add(f"claims/{claim.id}.md", _page(claim, study, found, shown, pages), "docs/claims.md")
     links = {id: f"[{id}](claims.md#{id.lower()})" for id in claims()}
     lead = f"What the papers claim, and what was measured. The verdicts of this study: [{study}](../index.md). {RULE}"
     parts = ["# Claims", lead, *(verdict_tables(links, badges) + measured_on() if kept else _plain_list(links))]
@@ -70,15 +73,25 @@ def _plain_list(links: Mapping[str, str]) -> list[str]:
 
 
 def _page(
-    claim: Claim, study: str, records: Sequence[dict], kept: Mapping[str, list[dict]], pages: Mapping[str, CoursePage]
+    claim: Claim, study: str, found: Mapping[str, list[dict]], shown: str, pages: Mapping[str, CoursePage]
 ) -> str:
-    here = f"{study}, this run"
-    found = {here: list(records), **kept}
-    parts = [f"# {claim.id}: {claim.text}", f"Source: {claim.source}.", *_history(claim, found)]
+    here = next(iter(found))
+    parts = [f"# {claim.id}: {claim.text}", f"Source: {claim.source}.", *_history(claim, found), shown]
     parts += [_figures(claim, pages), "## What decides", *deciding(claim), RULE]
     if effects := claim_details(claim, found):
         parts += ["## Effects and their intervals", "A positive effect supports the claim.", *effects]
     return "\n\n".join(filter(None, parts + _commands(claim, found, here, study))) + "\n"
+
+
+def _intervals(claim: Claim, found: Mapping[str, list[dict]], sources: Sources) -> str:
+    """The figure of what decides, written beside the pages; nothing where nothing was measured."""
+    if not (png := interval_figure(claim.id, found)):
+        return ""
+    alt = "The effects that decide, with 95 % intervals: right of zero they support the claim."
+    more = " Verdicts follow after Holm's correction, where there are several; every number is below."
+    figure = Figure(f"{claim.id}-intervals", alt, "", False, png)
+    sources.add_figure(figure.name, png)
+    return figure.markdown("../figures", alt + more)
 
 
 def _history(claim: Claim, found: Mapping[str, list[dict]]) -> list[str]:

@@ -42,6 +42,12 @@ class Sources:
         if path.is_file():
             self.add(path.relative_to(project_root()).as_posix(), path.read_text(encoding="utf-8"))
 
+    def add_figure(self, name: str, png: bytes) -> None:
+        """Write a figure, which pages read from ``figures/``."""
+        path = self.folder / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png)
+
     def has(self, place: str) -> bool:
         """Whether there is a page, named without its suffix."""
         return any(f"{place}{suffix}" in self.written for suffix in (".md", ".rst"))

@@ -1,9 +1,12 @@
 """The site from files made by hand, so that nothing has to run."""
 
+import dataclasses
+import io
 import json
 import re
 
 import nbformat
+import PIL.Image
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -12,6 +15,7 @@ from gcplib.lab.files import project_root
 from gcplib.lab.site import SiteError, build, build_site
 from gcplib.lab.site.build import broken_links
 from gcplib.lab.site.front import front_page
+from gcplib.lab.site.interval_plots import interval_figure
 from gcplib.lab.site.notebooks import CoursePage
 from gcplib.lab.site.pages import Sources
 from gcplib.lab.study import Evidence, record
@@ -49,6 +53,20 @@ def profile(world):
     for name in ("a", "b", "c"):
         world.notebook(name)
     return world.profile("description: words & more\nnotebooks: {a: , b: , c: }")
+
+
+def test_intervals_of_what_decides_are_drawn_in_panels_and_of_nothing_else():
+    def entry(*evidence):
+        found = [dataclasses.asdict(item) for item in evidence]
+        return [{"claim": "C31", "evidence": found, "notebook": "a", "data": "toy", "note": ""}]
+
+    primary = Evidence("accuracy: orthogonal minus kaiming, with the path", 2, 1, 3, n=5)
+    other = Evidence("no primary effect", 2, 1, 3, n=5)
+    drawn = [{"a": entry(primary)}, {"a": entry(primary), "b": entry(primary)}, {"a": entry(primary, other)}]
+    one, two, again = (PIL.Image.open(io.BytesIO(interval_figure("C31", found))).height for found in drawn)
+    assert two > one == again
+    assert interval_figure("C31", {"a": entry(other)}) is None
+    assert interval_figure("C01", {"a": entry(primary)}) is None
 
 
 def text_of(page):
