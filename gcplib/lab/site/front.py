@@ -31,6 +31,10 @@ GUIDES = {
 }
 
 
+# Of runs that were lost for one reason, this many are named.
+NAMED = 3
+
+
 def front_page(plan: Plan, pages: Mapping[str, CoursePage], records: Sequence[dict], sources: Sources) -> str:
     """Return the first page, with the lists of pages that stand beside every page."""
     parts = ["# Global covariance pooling, put to the test", _what_it_is(), "## This study", _summary(plan, records)]
@@ -150,8 +154,12 @@ def _provenance(plan: Plan) -> list[str]:
     if ran:
         rows.append(("run", " to ".join(dict.fromkeys(_when(entry["date"]) for entry in (ran[0], ran[-1])))))
         rows.append(("time", f"{duration(sum(entry['seconds'] for entry in ran))} in all, summed over notebooks"))
+    lost: dict[tuple[str, str], list[str]] = {}
     for run in plan.runs("failed", "diverged"):
-        rows.append((run["outcome"], f"{code(run['directory'])} {code(run['reason'] or 'no reason')}"))
+        lost.setdefault((run["outcome"], run["reason"] or "no reason"), []).append(code(run["directory"]))
+    for (outcome, reason), names in lost.items():
+        more = f" and {len(names) - NAMED} more" * (len(names) > NAMED)
+        rows.append((outcome, f"{', '.join(names[:NAMED])}{more}: {code(reason)}"))
     return [table(["", ""], rows)]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import nbformat
 import PIL.Image
@@ -12,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from gcplib.lab.cli import main
 from gcplib.lab.files import project_root
-from gcplib.lab.site import SiteError, build, build_site
+from gcplib.lab.site import SiteError, build, build_site, front
 from gcplib.lab.site.build import broken_links
 from gcplib.lab.site.front import front_page
 from gcplib.lab.site.interval_plots import interval_figure
@@ -53,6 +54,18 @@ def profile(world):
     for name in ("a", "b", "c"):
         world.notebook(name)
     return world.profile("description: words & more\nnotebooks: {a: , b: , c: }")
+
+
+def test_many_runs_that_were_lost_for_one_reason_are_one_line():
+    def lost(*directories, outcome="diverged", reason="loss nan"):
+        return [{"outcome": outcome, "directory": name, "reason": reason} for name in directories]
+
+    runs = [*lost("a", "b"), *lost("c", outcome="failed", reason=""), *lost("d", "e", "f")]
+    plan = SimpleNamespace(profile="p", description="", shared={}, of=lambda _: [], facts=None, runs=lambda *_: runs)
+    said = front._provenance(plan)[0]
+    assert "| diverged | `a`, `b`, `d` and 2 more: `loss nan` |" in said
+    assert "| failed | `c`: `no reason` |" in said
+    assert said.count("diverged") == 1
 
 
 def test_intervals_of_what_decides_are_drawn_in_panels_and_of_nothing_else():
