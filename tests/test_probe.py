@@ -18,7 +18,7 @@ from gcplib.probe import AttentionPool, LinearProbe, TrainedProbe
 from gcplib.probe.base import held_out, search
 
 
-@parametrize_with_checks([LinearProbe(), TrainedProbe(epochs=30, least_steps=0, rates=(1e-2, 1e-1))])
+@parametrize_with_checks([LinearProbe(), TrainedProbe(epochs=15, least_steps=0, rates=(1e-2, 1e-1))])
 def test_it_is_an_estimator(estimator, check):
     check(estimator)
 

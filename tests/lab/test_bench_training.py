@@ -2,12 +2,14 @@
 
 import argparse
 import re
+import shutil
 
 import pytest
 
 from gcplib.lab.bench import networks
 from gcplib.lab.bench.networks import CASES, measure_training, training_speed_page
 from gcplib.lab.cli import bench
+from gcplib.lab.files import project_root
 from gcplib.lab.training import Engine
 from gcplib.lab.training.systems import SYSTEMS
 
@@ -27,6 +29,7 @@ def test_every_system_and_the_default_loss_are_among_the_cases():
         assert CASES[case.beside].systems == {}, name
 
 
+@pytest.mark.slow
 def test_a_table_of_small_networks(tmp_path, monkeypatch):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path))
     names = ["gap", "channel gates", "diversification", "Coarse2Fine"]
@@ -55,6 +58,8 @@ def test_cases_that_make_no_sense_are_refused(names, message):
 
 def test_a_whole_table_is_kept_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GCPLIB_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "data").mkdir()
+    shutil.copy(project_root() / "data" / "typefaces.txt", tmp_path / "data")
     monkeypatch.setenv("GCPLIB_ROOT", str(tmp_path))
     monkeypatch.setattr(networks, "CASES", {name: CASES[name] for name in ("gap", "cov")})
     only = ["--pixels", "64", "--rounds", "2", "--steps", "1", "--reduction", "8", "--keep", "--networks", "gap"]
