@@ -16,6 +16,8 @@ from gcplib.lab.study.verdicts import COUNTED, FAILS, HOLDS, PARTLY, Claim, clai
 
 __all__ = ["badge", "badges", "whole", "write_claims"]
 
+# Behind the name of a study whose site this is, beside what is kept of it.
+HERE = ", this run"
 # Colors of verdicts, and of what became of notebooks; the others show nothing, and are gray.
 CSS = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", "ok": "holds", "out of date": "partly", "failed": "fails"}
 
@@ -58,7 +60,7 @@ def write_claims(sources: Sources, study: str, records: Sequence[dict], pages: M
     """
     kept = {name: kept_records(name) for name in kept_profiles()}
     for claim in claims().values():
-        found = {f"{study}, this run": list(records), **kept}
+        found = {study + HERE: list(records), **kept}
         shown = _intervals(claim, found, sources)
         sources.add(f"claims/{claim.id}.md", _page(claim, study, found, shown, pages), "docs/claims.md")
     links = {id: f"[{id}](claims.md#{id.lower()})" for id in claims()}
@@ -104,7 +106,7 @@ def _history(claim: Claim, found: Mapping[str, list[dict]]) -> list[str]:
         if own := [entry for entry in records if entry["claim"] == claim.id]:
             days = " to ".join(sorted({entry["date"][:10] for entry in own}))
             commits = ", ".join(dict.fromkeys(f"`{entry['machine']['commit'] or 'none'}`" for entry in own))
-            images = images_of(name) or own[0]["data"].partition(",")[0].lower()
+            images = images_of(name.removesuffix(HERE)) or own[0]["data"].partition(",")[0].lower()
             rows.append((whole(days), f"`{name}`", images, badges(assess_records(claim.id, own).words), commits))
     known += sorted(rows, key=lambda row: row[0])
     if not known:

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from gcplib.lab.cli import main
 from gcplib.lab.files import project_root
-from gcplib.lab.site import SiteError, build, build_site, front
+from gcplib.lab.site import SiteError, build, build_site, claim_pages, front
 from gcplib.lab.site.build import broken_links
 from gcplib.lab.site.front import front_page
 from gcplib.lab.site.interval_plots import interval_figure
@@ -66,6 +66,14 @@ def test_many_runs_that_were_lost_for_one_reason_are_one_line():
     assert "| diverged | `a`, `b`, `d` and 2 more: `loss nan` |" in said
     assert "| failed | `c`: `no reason` |" in said
     assert said.count("diverged") == 1
+
+
+def test_a_verdict_of_this_run_names_its_images_as_the_kept_one_does():
+    entry = {"claim": "C31", "evidence": [], "notebook": "a", "data": "cars (folder), 49 classes", "note": ""}
+    entry |= {"date": "2026-01-02T03:04:05", "machine": {"commit": "abc"}}
+    found = {"photographs-cars" + claim_pages.HERE: [entry], "photographs-cars": [entry]}
+    _, rows = claim_pages._history(claims()["C31"], found)
+    assert rows.count("| cars |") == 2
 
 
 def test_intervals_of_what_decides_are_drawn_in_panels_and_of_nothing_else():
