@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,7 @@ class Paired:
         *,
         colors: Mapping[str, Any] | None = None,
         number: str = "{:.1f}",
-        zero: bool = False,
+        lines: Sequence[float] = (),
     ) -> None:
         """Draw the mean of each method, and below each in gray that of the kept evidence.
 
@@ -126,12 +126,12 @@ class Paired:
             xlabel: what the numbers are, with their unit.
             colors: by name.
             number: the format of the means.
-            zero: whether there is a line at zero, for numbers that are differences already.
+            lines: values to mark, such as guessing; zero for numbers that are differences already.
         """
         named = methods if isinstance(methods, Mapping) else {str(method): method for method in methods}
         found = {name: self.mean(method) for name, method in named.items()}
         old = {name: self.mean(method, kept=True) for name, method in named.items()}
-        compare_plot(found, ax, xlabel, old, colors, number, zero)
+        compare_plot(found, ax, xlabel, old, colors, number, lines)
 
     def table(self, pairs: Mapping[str, tuple[Any, Any]]) -> pd.DataFrame:
         """Return a row for each pair that has two seeds: points, interval, seeds, p of the paired t-test and Holm's."""

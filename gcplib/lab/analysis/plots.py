@@ -67,8 +67,8 @@ def interval_plot(
         colors: by name, where they are not all the same.
         number: the format of the means.
         kept: intervals of kept evidence, drawn in gray below those of the same name.
-        lines: values to mark, the first one solid. If given, the limits are those of the means, of the marks and of
-            kept evidence with some room: a longer bar leaves the axes, as those of two seeds often would, by an arrow.
+        lines: values to mark, zero solid and others dotted. If given, the limits are those of the means, of the marks
+            and of kept evidence with some room: a longer bar, as of two seeds, leaves the axes by an arrow.
     """
     old = {place: found for place, name in enumerate(rows) if (found := (kept or {}).get(name))}
     for place, found in old.items():
@@ -89,8 +89,8 @@ def interval_plot(
     ax.set_ylim(len(rows) + (0.15 if old else -0.4), -0.7)
     ax.grid(axis="y", visible=False)
     if lines is not None:
-        for place, line in enumerate(lines):
-            ax.axvline(line, color="0.5", linewidth=1, linestyle="--" if place else "-")
+        for line in lines:
+            ax.axvline(line, color="0.5", linewidth=1, linestyle=":" if line else "-")
         inside = [*lines, *(row.mean for row in rows.values())]
         inside += [end for found in old.values() for end in (found.low, found.high)]
         room = max(0.6 * (max(inside) - min(inside)), 1e-3 * abs(max(inside)) or 1)
@@ -137,11 +137,11 @@ def compare_plot(
     kept: Mapping[str, Interval | None] | None = None,
     colors: Mapping[str, object] | None = None,
     number: str = "{:+.1f}",
-    zero: bool = True,
+    lines: Sequence[float] = (0.0,),
 ) -> None:
-    """Draw with ``interval_plot`` the rows that are there, below them those of kept evidence, and a line at zero."""
+    """Draw with ``interval_plot`` the rows that are there, below them those of kept evidence, and lines, as of zero."""
     rows = {name: row for name, row in rows.items() if row is not None}
-    interval_plot(rows, ax, colors, number, kept, lines=[0.0] * zero if rows else None)
+    interval_plot(rows, ax, colors, number, kept, lines if rows else None)
     ax.set_xlabel(xlabel)
 
 

@@ -57,7 +57,7 @@ def test_figure_without_rows_or_range():
     ax = plt.figure().add_subplot()
     compare_plot({}, ax, "points")
     compare_plot({"a": Interval(0, 0, 0, 2)}, ax, "points")
-    compare_plot({"a": Interval(5, 5, 5, 2)}, ax, "points", zero=False)
+    compare_plot({"a": Interval(5, 5, 5, 2)}, ax, "points", lines=())
     for value in (0, 4e-17):  # rounding is not enlarged
         compare_plot({"a": Interval(value, value, value, 2)}, ax, "points")
         assert ax.get_xlim() == (-1, 1)

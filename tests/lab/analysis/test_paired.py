@@ -56,3 +56,12 @@ def test_own_runs_and_kept_evidence_are_drawn():
     paired.draw_means(axes[1], ["a", "b"])
     assert [text.get_text() for text in axes[1].texts if text.get_text()[0].isdigit()] == ["6.3", "2.5"]
     plt.close()
+
+
+def test_marks_far_from_the_means_are_inside_the_axes():
+    _, ax = plt.subplots()
+    Paired(OWN).draw_means(ax, ["a", "b"], lines=[0, 100])
+    low, high = ax.get_xlim()
+    assert low < 0 < 100 < high
+    assert [line.get_linestyle() for line in ax.lines if len(set(line.get_xdata())) == 1][-2:] == ["-", ":"]
+    plt.close()
