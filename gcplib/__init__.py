@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gcplib.models import create_backbone, create_model
     from gcplib.nn import CovariancePool, create_pool, list_pools
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 __all__ = ["CovariancePool", "create_backbone", "create_model", "create_pool", "export", "list_pools"]
 
