@@ -31,7 +31,7 @@ $(READY): requirements.lock pyproject.toml
 
 setup: $(READY)  ## install everything into .venv, at the locked versions
 
-study: $(READY)  ## render the data, run every notebook, write the report (PROFILE=smoke|study|evidence|paper)
+study: $(READY)  ## render the data, run every notebook, write the report (PROFILE=smoke|study|photographs|paper)
 	@$(BIN)/python -m gcplib study --profile $(PROFILE)
 
 smoke:  ## the same in a few minutes, on small data

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "finding"]
 
-# Studies of typefaces that count where the protocol has not been run, by profile.
-OLDER = {"evidence": "typefaces, before the protocol", "study": "typefaces, few seeds"}
+# The study of typefaces that counts where the protocol has not been run.
+FEW_SEEDS = "study", "typefaces, few seeds"
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def finding(claim: str, own: pd.DataFrame | None = None) -> Finding:
 
 
 def _kept(claim: str) -> dict[str, Assessment]:
-    """Assessments by images; those of other studies where the protocol has not been run."""
+    """Assessments by images; that of another study where the protocol has not been run."""
     found = {images: assess_records(claim, records) for images, records in records_by_images().items()}
     tested = {images: judged for images, judged in found.items() if judged.verdict != UNTESTED}
-    for profile, images in OLDER.items():
-        if not tested and (older := assess_records(claim, kept_records(profile))).verdict != UNTESTED:
-            tested = {images: older}
+    profile, images = FEW_SEEDS
+    if not tested and (few := assess_records(claim, kept_records(profile))).verdict != UNTESTED:
+        tested = {images: few}
     return tested
 
 

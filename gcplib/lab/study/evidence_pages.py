@@ -26,13 +26,13 @@ from gcplib.lab.study.verdicts import HOLDS, PROTOCOL, UNTESTED, Claim, claims, 
 __all__ = ["claim_details", "claims_page", "command_of", "deciding", "measured_on", "readme_lines", "verdict_tables"]
 __all__ += ["verdicts_page"]
 
-# Of the README: the profile of many seeds, and the one that anyone can run, whose headline figure it shows.
-PROFILES = ("evidence", "study")
+# The profile that anyone can run, whose headline figure the README shows.
+STUDY = "study"
 RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_formed.md](how_verdicts_are_formed.md)."
 
 
 def readme_lines() -> str:
-    """Return three lines: how many claims have which verdict by the protocol and in a study, and where the rest is."""
+    """Return some lines: how many claims have which verdict by the protocol and in a study, and where the rest is."""
     found = {
         images: [assess_records(claim, records).verdict for claim in claims()]
         for images, records in records_by_images().items()
@@ -40,8 +40,7 @@ def readme_lines() -> str:
     tested = {images: [word for word in words if word != UNTESTED] for images, words in found.items()}
     by = [f"**{images}**: {len(words)} tested, {count_verdicts(words)}" for images, words in tested.items() if words]
     lines = [f"* By [the protocol](docs/protocol.md), of {len(claims())} claims on {'; '.join(by)}."] if by else []
-    # Until the protocol has been run, there is what was measured before it.
-    lines += [f"* `{name}`: {_counts(records)}." for name in PROFILES[bool(by) :] if (records := kept_records(name))]
+    lines += [f"* `{STUDY}`: {_counts(records)}."] if (records := kept_records(STUDY)) else []
     rest = "[every effect with its interval](docs/verdicts.md), [which effects decide, and why](docs/claims.md)"
     return "\n".join([*lines, f"* {rest}."])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gcplib.lab.files import project_root, runs_dir, write_atomic, write_json, write_text
 from gcplib.lab.study.claims import read_records
 from gcplib.lab.study.evidence import kept_path, kept_records
-from gcplib.lab.study.evidence_pages import PROFILES, readme_lines, verdicts_page
+from gcplib.lab.study.evidence_pages import STUDY, readme_lines, verdicts_page
 
 __all__ = ["keep_evidence", "with_lines"]
 
@@ -32,7 +32,7 @@ def keep_evidence(profile: str) -> list[Path]:
     """
     records = read_records(profile)
     figure = runs_dir() / profile / "report" / "_images" / FIGURE
-    with_figure = profile == PROFILES[1]
+    with_figure = profile == STUDY
     if not records or (with_figure and not figure.is_file()):
         raise FileNotFoundError(f"study {profile!r} has no verdicts or no figure {FIGURE}; run it first")
     if by_hand := [record["notebook"] for record in records if record["by"] != "study"]:

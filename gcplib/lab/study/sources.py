@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gcplib.lab.files import digest, project_root
+from gcplib.lab.study.evidence import IMAGES
 
 __all__ = ["Library", "parse_cell"]
 
@@ -60,17 +61,13 @@ class Library:
                 case ast.ImportFrom(module=str(module), names=names) if self._module(module):
                     yield from (self._place(module, alias.name) for alias in names)
                 case ast.Constant(value=str(text)) if re.fullmatch(r"[\w-][\w.-]*", text):
-                    paths = [folder / text, folder / f"{text}.csv", self.data / text]
+                    paths = [folder / text, folder / f"{text}@{IMAGES[0]}.csv", self.data / text]
                     if (folder / text).is_dir() and not (folder / text / "__init__.py").exists():
                         paths += (folder / text).iterdir()
                     yield from (path for path in paths if path.suffix in DATA and path.is_file())
                     yield from filter(None, [self._module(text) if "." in text else None])
                 case node:
                     stack += ast.iter_child_nodes(node)
-                    match node:  # the kept verdicts of a profile
-                        case ast.Call(func=ast.Name(id="kept_records"), args=[ast.Constant(value=text)]):
-                            path = self.data / "evidence" / f"{text}_verdicts.json"
-                            yield from [path] if path.is_file() else []
 
     def _module(self, name: str) -> Path | None:
         head, *parts = name.split(".")

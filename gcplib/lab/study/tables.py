@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from gcplib.lab.files import project_root, runs_dir, write_atomic
 from gcplib.lab.machine import describe_machine
 from gcplib.lab.study.claims import assess_records, check_name
-from gcplib.lab.study.evidence import images_of, kept_records, records_by_images
+from gcplib.lab.study.evidence import IMAGES, images_of, records_by_images
 from gcplib.lab.study.verdicts import UNTESTED, Evidence
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def evidence_table(name: str) -> pd.DataFrame | None:
     """Return the table of that name of typefaces that is kept in the repository, with a line on its origin, or None."""
     import pandas as pd
 
-    path = project_root() / "data" / "evidence" / f"{name}.csv"
+    path = project_root() / "data" / "evidence" / f"{name}@{IMAGES[0]}.csv"
     if not path.is_file():
-        print(f"No evidence kept yet: `python -m gcplib study --profile evidence` makes {path.name}.")
+        print(f"No evidence kept yet: `python -m gcplib study --profile photographs` makes {path.name}.")
         return None
     frame = pd.read_csv(path)
     _say_origin(path.name, frame)
@@ -97,21 +98,16 @@ def _folder(profile: str) -> Path:
 
 
 def kept_effects(*claims: str) -> Styler:
-    """Return the primary effects of claims in the kept evidence, with the verdicts that follow.
-
-    They are those of the protocol, by images; where it has not been run for a claim, those of many seeds on typefaces.
+    """Return the primary effects of claims in the evidence that is kept by the protocol, with the verdicts that follow.
 
     Args:
         claims: their ids, such as ``C24``.
     """
-    rows, older = [], {"typefaces, before the protocol": kept_records("evidence")}
-    for claim in claims:
-        judged = {images: assess_records(claim, records) for images, records in records_by_images().items()}
-        judged = {images: found for images, found in judged.items() if found.verdict != UNTESTED}
-        judged = judged or {images: assess_records(claim, records) for images, records in older.items()}
-        for images, found in judged.items():
-            shown = [item for item, primary, _ in found.effects if primary]
-            rows += [(claim, images, *_cells(item), found.words) for item in shown]
+    rows = []
+    for claim, (images, records) in itertools.product(claims, records_by_images().items()):
+        found = assess_records(claim, records)
+        shown = [item for item, primary, _ in found.effects if primary and found.verdict != UNTESTED]
+        rows += [(claim, images, *_cells(item), found.words) for item in shown]
     return _shown(rows, ["claim", "images", "primary effect", "mean", "95 % interval", "unit", "n", "verdict"])
 
 

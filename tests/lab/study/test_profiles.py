@@ -94,11 +94,11 @@ def test_a_missing_profile_names_those_that_exist(world):
         make_plan("evidense")
 
 
-@pytest.mark.parametrize("name", ["smoke", "study", "evidence", "paper", "photographs"])
+@pytest.mark.parametrize("name", ["smoke", "study", "paper", "photographs"])
 def test_the_profiles_of_the_repository_are_in_form(name):
     plan = make_plan(PROFILES / f"{name}.yaml")
     assert len(plan.of("notebooks")) >= 3
-    assert bool(plan.of("sweeps")) == (name == "evidence")
+    assert bool(plan.of("sweeps")) == (name == "paper")
 
 
 def test_a_profile_has_a_name_for_a_folder(world):

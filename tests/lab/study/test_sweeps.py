@@ -1,17 +1,18 @@
 """Grids of runs on paper: what they expand to, how they are put into jobs, and what is wrong with one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from gcplib.lab.data import ImagesSpec, TypefacesSpec
+from gcplib.lab.setting import make_setting
 from gcplib.lab.study.profiles import make_plan
 from gcplib.lab.study.sweeps import Grid, checked, plan_sweeps
 from gcplib.lab.study.sweeps import expand as expand_grid
 from gcplib.lab.training import Recipe, RunSpec
 from gcplib.lab.validation import SpecError
-from gcplib.nn import list_pools
 
 PROFILES = Path(__file__).parents[3] / "notebooks" / "profiles"
 
@@ -185,13 +186,15 @@ def test_a_data_set_that_is_not_there_is_left_to_its_runs(tmp_path):
     assert list(drawn.values) == [RunSpec.from_dict(fields).name for fields in drawn.values.values()]
 
 
-def test_the_evidence_has_every_pool_on_both_labels():
-    section = yaml.safe_load((PROFILES / "evidence.yaml").read_text())
-    specs = expand("head", section["runs"]["head"])
-    assert {(spec.pool, spec.labels) for spec in specs} == {(p, k) for p in list_pools() for k in ("fine", "coarse")}
-    assert {spec.seed for spec in specs} == set(range(8))
-    # The notebooks of the same profile read these runs.
-    shared = section["shared"]
-    drawn = {name: shared[name] for name in ("families", "train", "validation", "test", "pixels")}
-    assert {spec.data for spec in specs} == {TypefacesSpec(**drawn)}
-    assert {spec.recipe.epochs for spec in specs} == {shared["epochs"]}
+def test_the_runs_of_the_paper_are_those_of_its_notebooks():
+    section = yaml.safe_load((PROFILES / "paper.yaml").read_text())
+    specs, shared = expand("full", section["runs"]["full"]), section["shared"]
+    counts = dict.fromkeys(("families", "train", "validation", "test"), 8)  # of typefaces
+    data = ImagesSpec(shared.pop("dataset"), shared.pop("root"), pixels=shared["pixels"])
+    recipe = Recipe(**shared.pop("recipe"), epochs=shared.pop("epochs"))
+    assert {spec.seed for spec in specs} == set(range(shared.pop("seeds")))
+    base = make_setting(**shared, **counts, recipe=recipe).base
+    own = {name: getattr(base, name) for name in ("pool", "options", "labels", "seed", "data")}
+    assert all(replace(spec, **own) == base for spec in specs)
+    assert all(spec.data == data for spec in specs)
+    assert len(specs) == len({str(spec) for spec in specs}) == 2 * 4 * 3
