@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import json
 import os
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcplib import __version__
 from gcplib.linalg import by_products
 from gcplib.nn.invariant import StiefelProjection
 
@@ -112,7 +112,7 @@ def export(
 def _preprocessing(model: nn.Module) -> dict[str, Any]:
     backbone = getattr(model, "backbone", None)
     found = {key: list(getattr(backbone, key)) for key in ("mean", "std") if hasattr(backbone, key)}
-    return {"gcplib": importlib.metadata.version("gcplib")} | found
+    return {"gcplib": __version__} | found
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """What a run trains, and with what: network, optimizer and batches, from its spec."""
 
 import functools
-import importlib.metadata
 import json
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from gcplib import __version__
 from gcplib.lab.data import Images, Typefaces, load_data, require_sound
 from gcplib.lab.training.engine import Engine
 from gcplib.lab.training.features import cache_features
@@ -54,7 +54,7 @@ def describe(spec: RunSpec, class_names: list[str]) -> dict:
         **{key: getattr(spec.data, key, None) for key in ("pixels", "resize", "scale")},
         "backbone": spec.backbone,
         **_constants(spec.backbone, spec.pretrained, spec.stride, json.dumps(spec.backbone_options)),
-        "gcplib": importlib.metadata.version("gcplib"),
+        "gcplib": __version__,
     }
 
 
