@@ -21,28 +21,50 @@ from gcplib.lab.study.evidence import (
     records_by_images,
 )
 from gcplib.lab.study.notebooks import notebooks_dir
-from gcplib.lab.study.verdicts import HOLDS, PROTOCOL, UNTESTED, Claim, claims, count_verdicts
+from gcplib.lab.study.verdicts import COUNTED, HOLDS, PROTOCOL, UNTESTED, Claim, Evidence, claims, count_verdicts
 
-__all__ = ["claim_details", "claims_page", "command_of", "deciding", "measured_on", "readme_lines", "verdict_tables"]
-__all__ += ["verdicts_page"]
+__all__ = ["HEADLINES", "claim_details", "claims_page", "command_of", "deciding", "measured_on", "readme_lines"]
+__all__ += ["verdict_tables", "verdicts_page"]
 
 # The profile that anyone can run, whose headline figure the README shows.
 STUDY = "study"
+CHOSEN = "root of the stage chosen on validation images minus the best average, fine labels"
+# What the README shows of the protocol's effects, all of fine labels: in words, the claim, and the effect's name.
+HEADLINES = (
+    ("root over average, both of the last stage", "C01", "root minus average, stride 32, fine labels"),
+    ("root over the best average of any stage", "C01", CHOSEN),
+    ("root over plain covariance, both of the last stage", "C02", "root minus covariance, stride 32, fine labels"),
+    ("Newton-Schulz over exact root", "C08", "Newton-Schulz minus exact root, fine labels"),
+    ("small eigenvalues kept over cut, gradient as released", "C16", "exact root minus svd_top_n, fine labels"),
+    ("small eigenvalues kept over cut, exact gradient", "C16", "exact root minus truncated, fine labels"),
+    ("small eigenvalues amplified (SEB) over not", "C19", "SEB minus exact root, fine labels"),
+)
+WORDS = tuple(COUNTED)[:4]  # of a claim that was tested, with seeds enough
 RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_formed.md](how_verdicts_are_formed.md)."
 
 
 def readme_lines() -> str:
-    """Return some lines: how many claims have which verdict by the protocol and in a study, and where the rest is."""
-    found = {
-        images: [assess_records(claim, records).verdict for claim in claims()]
-        for images, records in records_by_images().items()
-    }
-    tested = {images: [word for word in words if word != UNTESTED] for images, words in found.items()}
-    by = [f"**{images}**: {len(words)} tested, {count_verdicts(words)}" for images, words in tested.items() if words]
-    lines = [f"* By [the protocol](docs/protocol.md), of {len(claims())} claims on {'; '.join(by)}."] if by else []
+    """Return the headline effects and verdicts by data set, the verdicts of a study, and where the rest is."""
+    columns = {images: records for images, records in records_by_images().items() if records}
+    lines = []
+    if columns:
+        heads = ["points of test accuracy gained on fine labels, with 95 % intervals", *columns]
+        rows = [[words, *(_effect(kept, id, name) for kept in columns.values())] for words, id, name in HEADLINES]
+        words = {id: [assess_records(claim, kept).verdict for claim in claims()] for id, kept in columns.items()}
+        counts = [" / ".join(str(found.count(word)) for word in WORDS) for found in words.values()]
+        rows.append([f"of {len(claims())} claims: {' / '.join(WORDS)}", *counts])
+        by = "Heads on a frozen EfficientNet-Lite0, all tuned alike, by [a protocol](docs/protocol.md) fixed before:"
+        lines = [by, "", *table(heads, rows).splitlines(), ""]
     lines += [f"* `{STUDY}`: {_counts(records)}."] if (records := kept_records(STUDY)) else []
     rest = "[every effect with its interval](docs/verdicts.md), [which effects decide, and why](docs/claims.md)"
     return "\n".join([*lines, f"* {rest}."])
+
+
+def _effect(records: Sequence[dict], claim: str, name: str) -> str:
+    """An effect of this name with its interval, or that it was not measured."""
+    items = (item for entry in records if entry["claim"] == claim for item in entry["evidence"])
+    found = [Evidence(**item) for item in items if item["name"] == name]
+    return f"{found[0].amount} {found[0].interval}" if found else "not run"
 
 
 def verdicts_page() -> str:
@@ -63,10 +85,8 @@ def verdict_tables(links: Mapping[str, str], show: Callable[[str], str] = str) -
     """
     kept = {name: kept_records(name) for name in kept_profiles()}
     others = {name: records for name, records in kept.items() if not images_of(name)}
-    rows = []
-    for claim in claims().values():
-        words = [assess_records(claim.id, records).words for records in others.values()]
-        rows.append((links[claim.id], claim.text, *map(show, words)))
+    words = {id: [show(assess_records(id, records).words) for records in others.values()] for id in claims()}
+    rows = [(links[id], claim.text, *words[id]) for id, claim in claims().items()]
     parts = ["\n".join(f"* `{name}`: {_counts(records)}." for name, records in kept.items())]
     parts += ["## By the protocol", *_by_images(links, show)]
     parts += accuracies(kept_path("").parent, list(records_by_images()))
@@ -119,10 +139,8 @@ def _judged(claim: str, records: Sequence[dict]) -> str:
 
 def claims_page() -> str:
     """Return the page that says of every claim which effects decide, and why."""
-    parts = []
-    for claim in claims().values():
-        parts += [f"## {claim.id}", f"**{claim.text}** ({claim.source})", *deciding(claim)]
-    return page("The claims, and the effects that decide", RULE, *parts)
+    found = ((f"## {c.id}", f"**{c.text}** ({c.source})", *deciding(c)) for c in claims().values())
+    return page("The claims, and the effects that decide", RULE, *itertools.chain(*found))
 
 
 def deciding(claim: Claim) -> list[str]:

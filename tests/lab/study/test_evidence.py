@@ -5,7 +5,7 @@ import pytest
 from gcplib.lab.study import Evidence, record
 from gcplib.lab.study.accuracies import accuracies
 from gcplib.lab.study.evidence import kept_records
-from gcplib.lab.study.evidence_pages import readme_lines, verdicts_page
+from gcplib.lab.study.evidence_pages import HEADLINES, readme_lines, verdicts_page
 from gcplib.lab.study.keep import BEGIN, END, FIGURE, keep_evidence
 
 NAME = "dropcov minus exact root plus one point, fine labels"
@@ -108,7 +108,17 @@ def test_the_protocol_has_a_column_for_each_set_of_images(place):
     verdicts = ["does not hold here", "holds", "not run", "not run", "not run", "holds", "2 of 3", "undecided here"]
     assert line.split(" | ")[2:] == [*verdicts[:-1], f"{verdicts[-1]} |"]
     assert "* cars: `python -m gcplib study --profile photographs --data cars=PATH`" in page
-    assert "of 36 claims on **typefaces**: 1 tested, 1 does not hold; **birds**: 1 tested, 1 holds; " in readme_lines()
+    counts = "| of 36 claims: holds / holds in part / undecided here / does not hold here |"
+    assert f"\n{counts} 0 / 0 / 0 / 1 | 1 / 0 / 0 / 0 | 1 / 0 / 0 / 0 |\n" in readme_lines()
+
+
+def test_the_readme_shows_the_headline_effects_of_each_set_of_images(place):
+    words, claim, name = HEADLINES[-1]
+    found = [Evidence(name, -1.0, -2.0, -0.5, 5), Evidence("another", 9.0, 8.0, 10.0, 5)]
+    record(claim, found, notebook="07_x", profile="photographs-birds", data="Data")
+    keep_evidence("photographs-birds")
+    assert f"\n| {words} | \N{MINUS SIGN}1.0 [\N{MINUS SIGN}2.0, \N{MINUS SIGN}0.5] |\n" in readme_lines()
+    assert f"\n| {HEADLINES[0][0]} | not run |\n" in readme_lines()
 
 
 def test_what_was_recorded_by_another_protocol_is_not_counted(place):
