@@ -54,6 +54,7 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     have none, and a bar of one item is left out, so that the one within it counts. Done, a notebook keeps none.
     """
     from tqdm.auto import tqdm
+    from tqdm.notebook import tqdm_notebook
 
     global _depth, _cell
     if (total or (len(items) if isinstance(items, Sized) else None)) == 1:
@@ -65,15 +66,23 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     log = not sys.stderr.isatty() and not in_notebook()
     shown = progress_wanted() and not (_depth and (log or in_notebook()))
     options = {"mininterval": LOG_INTERVAL, "miniters": 1} if log else {"leave": not (in_notebook() or _depth)}
+    widget = shown and in_notebook() and issubclass(tqdm, tqdm_notebook)
+    options |= {"display": False} if widget else {}
     start, _depth = time.monotonic(), _depth + 1
     try:
         with tqdm(items, desc=description, total=total, unit=unit, disable=not shown, **options) as bar:
+            if widget:
+                from IPython.display import display
+
+                output = display(bar.container, display_id=True)
             for done, item in enumerate(bar):
                 if status:
                     seconds = (time.monotonic() - start) / done * (bar.total - done) if done and bar.total else None
                     left = "" if seconds is None else f", about {seconds:.0f} s left"
                     Path(status).write_text(f"{description}: {done} of {bar.total or '?'} done{left}")
                 yield item
+        if widget:  # or the notebook, loaded again, would say that it finds no widget here
+            output.update({"text/plain": ""}, raw=True)
     finally:
         _depth -= cell == _cell
         if status:

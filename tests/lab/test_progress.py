@@ -3,7 +3,9 @@
 import sys
 import types
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from gcplib.lab import progress
 from gcplib.lab.progress import track
@@ -38,6 +40,17 @@ def test_a_notebook_has_one_bar_at_a_time_and_keeps_none(notebook, bars, monkeyp
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     assert [list(track("ab", f"inner {i}")) for i in track(range(2), "outer")] == [["a", "b"]] * 2
     assert bars == {"outer": (True, not notebook), "inner 0": (not notebook, False), "inner 1": (not notebook, False)}
+
+
+def test_a_kernel_leaves_no_widget_of_a_bar_that_is_done(monkeypatch):
+    monkeypatch.delenv("GCPLIB_PROGRESS", raising=False)
+    cells = ["from gcplib.lab.progress import track", "print(list(track(range(3), 'bar')))"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=120).execute()
+    bar, printed = notebook.cells[1].outputs
+    assert bar["output_type"] == "display_data", "the bar was shown"
+    assert bar["data"] == {"text/plain": ""}
+    assert printed["text"] == "[0, 1, 2]\n"
 
 
 def test_a_bar_that_an_error_keeps_open_hides_none_of_the_next_cell(bars, monkeypatch):

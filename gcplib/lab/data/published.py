@@ -32,10 +32,15 @@ class Published(NamedTuple):
 
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
-_DOGS = "http://vision.stanford.edu/aditya86/ImageNetDogs"
 # The commit whose README announces the validation images.
 _GROCERY = "b545e4c5db0a77d9274bc7753eb409f83772a3a5"
 _TFDS = "TensorFlow Datasets, url_checksums"
+
+
+def _listed(folder: str, source: str, *files: tuple[str, int, str]) -> tuple[File, ...]:
+    """Files of one folder: names, sizes, and the SHA-256 sums that one list has of them."""
+    return tuple(File(f"{folder}/{name}", size, f"sha256:{sum}", f"{_TFDS}/{source}.txt") for name, size, sum in files)
+
 
 PUBLISHED: Mapping[str, Published] = {
     "cub": Published(
@@ -66,40 +71,30 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "dogs": Published(
         "Stanford Dogs",
-        (
-            File(
-                f"{_DOGS}/images.tar",
-                793579520,
-                "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
-                f"{_TFDS}/stanford_dogs.txt",
-            ),
-            File(
-                f"{_DOGS}/lists.tar",
-                481280,
-                "sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
-                f"{_TFDS}/stanford_dogs.txt",
-            ),
+        _listed(
+            "http://vision.stanford.edu/aditya86/ImageNetDogs",
+            "stanford_dogs",
+            ("images.tar", 793579520, "a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58"),
+            ("lists.tar", 481280, "34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c"),
         ),
     ),
     "flowers": Published(
         "Oxford Flowers 102",
-        tuple(
-            File(f"{_OXFORD}/flowers/102/{name}", size, f"sha256:{checksum}", f"{_TFDS}/oxford_flowers102.txt")
-            for name, size, checksum in (
-                ("102flowers.tgz", 344862509, "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246"),
-                ("imagelabels.mat", 502, "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d"),
-                ("setid.mat", 14989, "46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd"),
-            )
+        _listed(
+            f"{_OXFORD}/flowers/102",
+            "oxford_flowers102",
+            ("102flowers.tgz", 344862509, "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246"),
+            ("imagelabels.mat", 502, "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d"),
+            ("setid.mat", 14989, "46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd"),
         ),
     ),
     "pets": Published(
         "Oxford-IIIT Pets",
-        tuple(
-            File(f"{_OXFORD}/pets/data/{name}", size, f"sha256:{checksum}", f"{_TFDS}/oxford_iiit_pet.txt")
-            for name, size, checksum in (
-                ("images.tar.gz", 791918971, "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d"),
-                ("annotations.tar.gz", 19173078, "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91"),
-            )
+        _listed(
+            f"{_OXFORD}/pets/data",
+            "oxford_iiit_pet",
+            ("images.tar.gz", 791918971, "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d"),
+            ("annotations.tar.gz", 19173078, "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91"),
         ),
     ),
     "grocery": Published(
@@ -131,13 +126,10 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "dtd": Published(
         "DTD",
-        (
-            File(
-                f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz",
-                625239812,
-                "sha256:e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
-                f"{_TFDS}/dtd.txt",
-            ),
+        _listed(
+            f"{_OXFORD}/dtd/download",
+            "dtd",
+            ("dtd-r1.0.1.tar.gz", 625239812, "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205"),
         ),
     ),
 }

@@ -161,15 +161,8 @@ def claim_details(claim: Claim, kept: dict[str, list[dict]]) -> list[str]:
             continue
         data = "; ".join(dict.fromkeys(entry["data"] for entry in own))
         rows = [
-            (
-                html.escape(item.name, quote=False),
-                "**primary**" if primary else "",
-                f"{item.amount} {item.unit}",
-                item.interval,
-                item.n,
-                _p(p),
-            )
-            for item, primary, p in found.effects
+            (html.escape(e.name, quote=False), "**primary**" * first, f"{e.amount} {e.unit}", e.interval, e.n, _p(p))
+            for e, first, p in found.effects
         ]
         parts += [f"`{name}`: **{found.words}**, on {data}."]
         parts += [table(["effect", "", "size", "95 % interval", "n", "corrected p"], rows)]

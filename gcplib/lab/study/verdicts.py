@@ -37,6 +37,7 @@ COUNTED = {
 PROTOCOL = (
     1  # version of docs/protocol.md, by which claims.yaml was written; evidence of another is not counted with it
 )
+DECIMALS, SHOWN = 12, 4  # of an effect: kept, beyond which rounding alone makes a difference; and shown, at most
 LEVEL, LEAST_N = 0.05, 3  # two values always have an interval, but nothing says whether they are alike by chance
 
 
@@ -98,7 +99,9 @@ class Evidence:
 
     def __post_init__(self) -> None:
         for field in ("effect", "low", "high"):
-            object.__setattr__(self, field, float(getattr(self, field)))  # JSON has no scalars of NumPy or torch
+            # JSON has no scalars of NumPy or torch; and differences of equal accuracies differ by rounding, alike for
+            # every seed, which would be a significant effect of 1e-14 points.
+            object.__setattr__(self, field, round(float(getattr(self, field)), DECIMALS) + 0.0)
         if not -math.inf < self.low <= self.effect <= self.high < math.inf:
             numbers = f"{self.low}, {self.effect}, {self.high}"
             raise ValueError(f"evidence {self.name!r}: expected finite low <= effect <= high, got {numbers}")
@@ -138,9 +141,10 @@ class Evidence:
         return f"[{self._text(self.low)}, {self._text(self.high)}]"
 
     def _text(self, value: float, sign: str = "") -> str:
-        # As many decimals as the interval can tell apart: two digits of its width.
+        # As many decimals as the interval can tell apart: two digits of its width, and no more than can matter.
         width = self.high - self.low or abs(self.effect) or 1.0
-        return f"{value:{sign}.{max(0, 1 - math.floor(math.log10(width)))}f}".replace("-", "\N{MINUS SIGN}")
+        decimals = min(SHOWN, max(0, 1 - math.floor(math.log10(width))))
+        return f"{value:{sign}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
     def __str__(self) -> str:
         return f"{self.name}: {self.amount} {self.unit} {self.interval}, n = {self.n}"

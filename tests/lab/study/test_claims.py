@@ -107,6 +107,15 @@ def test_p_values_are_those_of_the_t_test_and_agree_with_any_interval():
     assert math.isnan(Evidence("x", 1, 0, 2, n=1).p_value)
 
 
+def test_what_rounding_leaves_of_no_difference_is_no_effect():
+    found = Evidence.of("x", mean_interval([0.1 + 0.2 - 0.3] * 5))  # 6e-17, alike for every seed
+    assert found.p_value == 1
+    assert f"{found.amount} {found.interval}" == "+0.0 [0.0, 0.0]"
+    narrow = Evidence("x", -0.004321373782, -0.004321373789, -0.004321373776, n=5)
+    assert f"{narrow.amount} {narrow.interval}".replace("\N{MINUS SIGN}", "-") == "-0.0043 [-0.0043, -0.0043]"
+    assert narrow.p_value < 1e-9
+
+
 def test_luck_alone_gives_few_claims_a_verdict():
     """With six primary effects that are all zero, at most 5 % of claims hold in part: Holm keeps its promise."""
     generator = np.random.default_rng(0)
