@@ -71,10 +71,8 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     start, _depth = time.monotonic(), _depth + 1
     try:
         with tqdm(items, desc=description, total=total, unit=unit, disable=not shown, **options) as bar:
-            if widget:
-                from IPython.display import display
-
-                output = display(bar.container, display_id=True)
+            if widget:  # then tqdm has imported IPython, which nobody without a notebook needs
+                output = sys.modules["IPython.display"].display(bar.container, display_id=True)
             for done, item in enumerate(bar):
                 if status:
                     seconds = (time.monotonic() - start) / done * (bar.total - done) if done and bar.total else None

@@ -219,7 +219,7 @@ def test_the_result_is_kept_in_four_digits_and_shown_on_its_page(place, capsys):
 
 
 def test_only_a_whole_result_is_kept(place):
-    with pytest.raises(FileNotFoundError, match="nothing was measured on cpu"):
+    with pytest.raises(FileNotFoundError, match=r"nothing was measured yet; run .* layers --device cpu"):
         keep("cpu")
     command("layers", "--rounds", "1", "--device", "cpu", "--sizes", "2x6x9")
     with pytest.raises(ValueError, match=r"lacks .* at \(2, 5, 4\)"):
@@ -275,7 +275,7 @@ def test_sweeps_become_an_image(place, monkeypatch):
     [
         (["--rounds", "0"], "must be at least 1, got 0"),
         (["--methods", "cholesky"], "no method has 'cholesky' in its name; known: covariance;"),
-        (["--keep"], "nothing was measured on cpu"),
+        (["--keep"], "nothing was measured yet; run python -m gcplib bench layers --device cpu"),
         (["--keep", "--sizes", "2x6x9"], "--keep measures nothing, so --sizes"),
         (["--sweep", "--sizes", "2x6x9"], "--sweep has sizes and methods of its own"),
     ],

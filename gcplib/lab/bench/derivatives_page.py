@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from gcplib.lab.bench.derivatives import GUARD_ROUNDS, PARTS
-from gcplib.lab.bench.layers import Report, evidence_path, keep_report, number, report_path, scientific
+from gcplib.lab.bench.layers import Report, evidence_path, keep_report, number, scientific
 from gcplib.lab.bench.measure import SIZES
 from gcplib.lab.machine import installed_versions
 from gcplib.lab.markdown import page, table
@@ -86,25 +86,9 @@ def derivatives_cells(rows: Sequence[dict]) -> list[dict[str, str]]:
 
 
 def keep_derivatives() -> Path:
-    """Copy the last result to ``data/evidence``, in four digits, and return the file.
-
-    Raises:
-        FileNotFoundError: nothing was measured yet.
-        ValueError: only some sizes were measured.
-    """
-    path = report_path(NAME)
-    if not path.is_file():
-        raise FileNotFoundError(f"nothing was measured yet; run {COMMAND}")
-    report = Report.read(path)
-    wanted = {(part, size) for part in PARTS for size in SIZES}
-    found = {(row["part"], (row["batch"], row["channels"], row["positions"])) for row in report.rows}
-    if missing := wanted - found:
-        part, size = min(missing)
-        raise ValueError(
-            f"{path.name} lacks {len(missing)} of {len(wanted)} measurements, for example {part} at {size}; "
-            f"run {COMMAND} with all sizes"
-        )
-    return keep_report(report, NAME)
+    """Copy the last result to ``data/evidence``; see ``keep_report``."""
+    whole = {(size, part) for part in PARTS for size in SIZES}
+    return keep_report(NAME, COMMAND, "measurements", "part", lambda _: whole)
 
 
 def derivatives_page(report: Report | None = None) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,32 +108,40 @@ def evidence_path(name: str) -> Path:
     return project_root() / "data" / "evidence" / f"bench_{name}.json"
 
 
-def keep_report(report: Report, name: str) -> Path:
-    """Write a benchmark to ``data/evidence``, in four digits, and return the file."""
+def keep_report(name: str, command: str, what: str, key: str, wanted: Callable[[Report], set[tuple]]) -> Path:
+    """Copy the last benchmark of this name to ``data/evidence``, in four digits, and return the file.
+
+    Args:
+        name: of the benchmark.
+        command: that measures all of it.
+        what: its rows are, in the plural.
+        key: in a row, of the case that was measured.
+        wanted: the sizes and cases that a whole benchmark has.
+
+    Raises:
+        FileNotFoundError: nothing was measured yet.
+        ValueError: only some sizes or cases were measured.
+    """
+    path = report_path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"nothing was measured yet; run {command}")
+    report = Report.read(path)
+    whole = wanted(report)
+    if missing := whole - {((row["batch"], row["channels"], row["positions"]), row[key]) for row in report.rows}:
+        size, case = min(missing)
+        lacks = f"{path.name} lacks {len(missing)} of {len(whole)} {what}, for example {case} at {size}"
+        raise ValueError(f"{lacks}; run {command} with all sizes and {what}")
     few = json.loads(json.dumps(report.rows), parse_float=four_digits)
     return dataclasses.replace(report, rows=few).write(evidence_path(name))
 
 
 def keep(device: str) -> Path:
-    """Copy the last benchmark on a device to ``data/evidence``, in four digits, and return the file.
+    """Copy the last benchmark on a device to ``data/evidence``; see ``keep_report``."""
 
-    Raises:
-        FileNotFoundError: nothing was measured on this device yet.
-        ValueError: only some sizes or methods were measured.
-    """
-    path, command = report_path(device), f"python -m gcplib bench layers --device {device}"
-    if not path.is_file():
-        raise FileNotFoundError(f"nothing was measured on {device} yet; run {command}")
-    report = Report.read(path)
-    wanted = {(size, method.name) for size in SIZES for method in METHODS if method.name not in report.skipped}
-    found = {((row["batch"], row["channels"], row["positions"]), row["method"]) for row in report.rows}
-    if missing := wanted - found:
-        size, method = min(missing)
-        raise ValueError(
-            f"{path.name} lacks {len(missing)} of {len(wanted)} rows, for example {method!r} at {size}; "
-            f"run {command} with all sizes and methods"
-        )
-    return keep_report(report, device)
+    def whole(report: Report) -> set[tuple]:
+        return {(size, method.name) for size in SIZES for method in METHODS if method.name not in report.skipped}
+
+    return keep_report(device, f"python -m gcplib bench layers --device {device}", "methods", "method", whole)
 
 
 def kept_reports() -> list[Report]:

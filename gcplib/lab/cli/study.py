@@ -47,7 +47,7 @@ def profile_option(parser: argparse.ArgumentParser) -> None:
     add("--profile", default="smoke", metavar="NAME|PATH.yaml", help=what)
     what = "folders of images to run it on, each in a study of its own"
     add("--data", nargs="+", type=_named_path, metavar="NAME=PATH", help=what)
-    what = "change a parameter of every notebook that has it; may be repeated"
+    what = "change a parameter of every notebook that has it, or with 07.PARAMETER=VALUE of one; may be repeated"
     add("--set", action="append", default=[], metavar="PARAMETER=VALUE", dest="changes", help=what)
 
 

@@ -114,14 +114,10 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "ucm": Published(
         "UC Merced Land Use",
-        (
-            File(
-                "http://weegee.vision.ucmerced.edu/datasets/UCMerced_LandUse.zip",
-                332468434,
-                # TorchGeo gives the MD5 5b7ec56793786b6dc8a908e8854ac0e4.
-                "sha256:06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb",
-                f"{_TFDS}/uc_merced.txt",
-            ),
+        _listed(
+            "http://weegee.vision.ucmerced.edu/datasets",
+            "uc_merced",  # TorchGeo gives the MD5 5b7ec56793786b6dc8a908e8854ac0e4
+            ("UCMerced_LandUse.zip", 332468434, "06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb"),
         ),
     ),
     "dtd": Published(

@@ -87,7 +87,7 @@ def make_plan(profile: str | Path, data: tuple[str, str] | None = None, changes:
     Args:
         profile: its name or file.
         data: a name and the folder of images that it stands for, in place of the profile's data set.
-        changes: ``PARAMETER=VALUE`` for every notebook that has the parameter.
+        changes: ``PARAMETER=VALUE`` for every notebook that has the parameter, ``07.PARAMETER=VALUE`` for one.
 
     Raises:
         FileNotFoundError: there is no such profile, or no such folder of images.
@@ -103,7 +103,8 @@ def make_plan(profile: str | Path, data: tuple[str, str] | None = None, changes:
     if not re.fullmatch(r"\w[\w.-]*", study):
         problems.append(f"a profile's name may have letters, digits, '_', '-' and '.', got {study!r}")
     shared, entries, runs = (_mapping(document, key) for key in ("shared", "notebooks", "runs"))
-    forced = (_images_at(data[1]) if data else {}) | apply_changes({}, changes)
+    changed = _changes(changes, entries, problems)
+    forced = (_images_at(data[1]) if data else {}) | changed[""]
     shared = shared | forced
     if not entries and not runs:
         problems.append("profile: name at least one notebook under 'notebooks', or a grid under 'runs'")
@@ -121,10 +122,11 @@ def make_plan(profile: str | Path, data: tuple[str, str] | None = None, changes:
     images = functools.cache(_digest_of)
     for name, notebook in notebooks.items():
         entry = checked(Entry, entries[name], f"notebooks: {name}", problems) or Entry()
-        own, taken = _mapping(entries[name], "parameters"), notebook.parameters
+        mine, taken = changed.get(name, {}), notebook.parameters
+        own = _mapping(entries[name], "parameters") | mine
         if "profile" in own:
             problems.append(f"{name}: 'profile' is set by the study; remove it")
-        given = {key: value for key, value in (shared | own | forced).items() if key in taken or key in own}
+        given = {key: value for key, value in (shared | own | forced | mine).items() if key in taken or key in own}
         given |= {"profile": study} if "profile" in taken else {}
         values = notebook.take(given, problems)
         problems += _unknown_to_recipes(name, values)
@@ -137,6 +139,18 @@ def make_plan(profile: str | Path, data: tuple[str, str] | None = None, changes:
     if problems:
         raise SpecError(f"profile {path.stem!r} ({path})", problems)
     return Plan(study, runs_dir() / study, document.get("description") or "", shared, jobs)
+
+
+def _changes(changes: Sequence[str], entries: Mapping[str, Any], problems: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the changes of all notebooks, under no name, and those of each that one names by its number."""
+    found: dict[str, list[str]] = {"": []}
+    for change in changes:
+        number, _, rest = change.partition(".")
+        names = [name for name in entries if name.startswith(f"{number}_")] if number.isdecimal() else [""]
+        problems += [f"--set {change}: no notebook of the profile has the number {number}"] * (not names)
+        for name in names:
+            found.setdefault(name, []).append(rest if name else change)
+    return {name: apply_changes({}, texts) for name, texts in found.items()}
 
 
 def _images_at(root: str) -> dict[str, str]:

@@ -141,6 +141,22 @@ def test_parameters_are_changed_from_outside_for_every_notebook_that_has_them(wo
         make_plan("photographs", changes=["seeds=many"])
 
 
+def test_a_parameter_is_changed_from_outside_for_one_notebook(world):
+    world.notebook("07_a", parameters="seeds = 2\nfull = {}")
+    world.notebook("09_b", parameters="seeds = 2\nfull = {}")
+    world.profile("shared: {seeds: 4}\nnotebooks: {07_a: , 09_b: {parameters: {full: {x: 1}}}}", "two")
+    changes = ["07.full={methods: [average], rate: 0.1}", "07.seeds=8", "seeds=5"]
+    values = {job.label: job.values for job in make_plan("two", changes=changes).of("notebooks")}
+    assert values["07_a"] == {"seeds": 8, "full": {"methods": ["average"], "rate": 0.1}}
+    assert values["09_b"] == {"seeds": 5, "full": {"x": 1}}
+    keys = [make_plan("two", changes=some).jobs["notebooks/09_b"].key for some in (changes[:2], [])]
+    assert keys[0] == keys[1], "what does not change stays up to date"
+    with pytest.raises(SpecError, match="no notebook of the profile has the number 08"):
+        make_plan("two", changes=["08.seeds=3"])
+    with pytest.raises(SpecError, match=r"07_a: .*'seed'.*did you mean 'seeds'"):
+        make_plan("two", changes=["07.seed=3"])
+
+
 def test_other_images_make_stale_what_has_seen_them(world, birds):
     before = make_plan("photographs", ("birds", str(birds))).jobs
     (birds / "train" / "tit" / "2.png").unlink()
