@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,24 +66,20 @@ def write_claims(sources: Sources, study: str, records: Sequence[dict], pages: M
         sources.add(f"claims/{claim.id}.md", _page(claim, study, found, shown, pages), "docs/claims.md")
     links = {id: f"[{id}](claims.md#{id.lower()})" for id in claims()}
     lead = f"What the papers claim, and what was measured. The verdicts of this study: [{study}](../index.md). {RULE}"
-    parts = ["# Claims", lead, *(verdict_tables(links, badges) + measured_on() if kept else _plain_list(links))]
+    plain = "\n".join(f"* {links[id]}: {claim.text}" for id, claim in claims().items())
+    parts = ["# Claims", lead, *(verdict_tables(links, badges) + measured_on() if kept else [plain])]
     parts.append(toctree("Claims", [f"{id}: {claim.text} <{id}>" for id, claim in claims().items()]))
     sources.add("claims/index.md", "\n\n".join(parts) + "\n", "docs/claims.md")
-
-
-def _plain_list(links: Mapping[str, str]) -> list[str]:
-    return ["\n".join(f"* {links[id]}: {claim.text}" for id, claim in claims().items())]
 
 
 def _page(
     claim: Claim, study: str, found: Mapping[str, list[dict]], shown: str, pages: Mapping[str, CoursePage]
 ) -> str:
-    here = next(iter(found))
     parts = [f"# {claim.id}: {claim.text}", f"Source: {claim.source}.", *_history(claim, found), shown]
     parts += [_figures(claim, pages), "## What decides", *deciding(claim), RULE]
     if effects := claim_details(claim, found):
         parts += ["## Effects and their intervals", "A positive effect supports the claim.", *effects]
-    return "\n\n".join(filter(None, parts + _commands(claim, found, here, study))) + "\n"
+    return "\n\n".join(filter(None, parts + _commands(claim, found, study))) + "\n"
 
 
 def _intervals(claim: Claim, found: Mapping[str, list[dict]], sources: Sources) -> str:
@@ -128,11 +125,15 @@ def _figures(claim: Claim, pages: Mapping[str, CoursePage]) -> str:
     return "\n\n".join(["## Where it is measured", *parts]) if parts else ""
 
 
-def _commands(claim: Claim, found: Mapping[str, list[dict[str, Any]]], here: str, study: str) -> list[str]:
+def _commands(claim: Claim, found: Mapping[str, list[dict[str, Any]]], study: str) -> list[str]:
     lines = []
     for name, records in found.items():
-        notebooks = sorted({entry["notebook"] for entry in records if entry["claim"] == claim.id})
-        if notebooks and (name == here or name != study):
-            lines.append(f"{command_of(study if name == here else name)} --only {' '.join(notebooks)}")
+        made: dict[str, set[str]] = {}
+        for entry in records if name != study else ():  # which is made by what makes this run
+            if entry["claim"] == claim.id:
+                options = "".join(f" --set {shlex.quote(text)}" for text in entry.get("changes", ()))
+                made.setdefault(options, set()).add(entry["notebook"])
+        command = command_of(name.removesuffix(HERE))
+        lines += [f"{command} --only {' '.join(sorted(notebooks))}{options}" for options, notebooks in made.items()]
     about = "The commands that make these records; what is up to date is not run again."
     return ["## Make it again", about, fence("\n".join(lines), "sh")] if lines else []

@@ -30,7 +30,6 @@ GUIDES = {
     "CONTRIBUTING",
 }
 
-
 # Of runs that were lost for one reason, this many are named.
 NAMED = 3
 

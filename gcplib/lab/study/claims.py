@@ -57,6 +57,7 @@ def record(
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         # A notebook run by hand may have had other numbers in it than the profile's: the report says which it was.
         "by": "study" if os.environ.get("GCPLIB_STUDY") else "hand",
+        "changes": json.loads(os.environ.get("GCPLIB_CHANGES", "[]")),  # of parameters, to make it again
         "machine": describe_machine(),
     }
     write_json(_folder(profile) / f"{claim}-{notebook}.json", document)

@@ -7,6 +7,7 @@ watches goes to ``logs/<job>.state``.
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import subprocess
 import sys
@@ -42,8 +43,8 @@ def main(name: str, threads: str = "1") -> int:
         os.environ |= {"XDG_CACHE_HOME": cache} if cache else {}
     os.environ.pop("MPLBACKEND", None)  # with a backend set, a kernel shows no figures
     # Loops say how far they are in a file: thousands of redrawn bars do not belong into a log.
-    os.environ |= {"GCPLIB_STUDY": "1", "GCPLIB_PROGRESS": "0", "GCPLIB_STATUS": str(loop)}
-    os.environ |= dict.fromkeys(THREADS, threads)
+    os.environ |= {"GCPLIB_STUDY": "1", "GCPLIB_CHANGES": json.dumps(plan.changes)}
+    os.environ |= {"GCPLIB_PROGRESS": "0", "GCPLIB_STATUS": str(loop)} | dict.fromkeys(THREADS, threads)
     before, known = read_json(state), {"state": "running", "begun": time.time()}
 
     def tell(**values: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Plan:
     folder: Path
     description: str = ""
     shared: Mapping[str, Any] = field(default_factory=dict)
+    changes: Sequence[str] = ()  # of parameters, as they were asked for
     jobs: Mapping[str, Job] = field(default_factory=dict)
 
     def of(self, kind: str) -> list[Job]:

@@ -138,7 +138,7 @@ def make_plan(profile: str | Path, data: tuple[str, str] | None = None, changes:
         jobs[f"notebooks/{name}"] = Job(f"notebooks/{name}", key, values, needs, source=str(notebook.path), **options)
     if problems:
         raise SpecError(f"profile {path.stem!r} ({path})", problems)
-    return Plan(study, runs_dir() / study, document.get("description") or "", shared, jobs)
+    return Plan(study, runs_dir() / study, document.get("description") or "", shared, list(changes), jobs)
 
 
 def _changes(changes: Sequence[str], entries: Mapping[str, Any], problems: list[str]) -> dict[str, dict[str, Any]]:

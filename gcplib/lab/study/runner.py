@@ -46,8 +46,7 @@ def run_study(
         only: names of the notebooks to run, or how they begin, all of the profile by default; what they read is trained
             first.
         gpus: GPUs to use, all by default.
-        data: see ``make_plan``, also for ``changes``.
-        changes: of parameters.
+        data, changes: see ``make_plan``.
 
     Returns:
         0 if all is well, 1 if anything failed, 130 if it was interrupted. A run that diverged is a result.

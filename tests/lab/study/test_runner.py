@@ -87,6 +87,12 @@ def test_a_failure_is_mended_and_only_what_changed_runs_again(world):
     assert not list(world.runs("smoke", "claims").glob("*.json"))
     assert not world.runs("smoke", "report", "_images", "good-cell-3.png").exists()
 
+    # What is changed from outside stands in the records, from which the command is told that makes them again.
+    world.notebook("good", COUNT.format("good"), RECORD, parameters="profile = 'smoke'\nsize = 1")
+    code, output = world.study("--only", "good", "--set", "size=8")
+    assert code == 0, output
+    assert json.loads(world.runs("smoke", "claims", "C31-good.json").read_text())["changes"] == ["size=8"]
+
     written = {path.name for path in world.root.iterdir()}
     assert written <= {"notebooks", "sources", "runs", "good.count", "bad.count"}
 

@@ -108,6 +108,7 @@ def test_a_site_tells_what_ran_what_failed_and_what_it_says(world, profile, monk
     executed(world, "b", new_markdown_cell("# Bad"), wrong, failure=failure)
     primary = Evidence("accuracy: orthogonal minus kaiming, with the path", -2, -3, -1, n=5)
     effects = [primary, Evidence("gain <x>", -2, -3, -1, n=5)]
+    monkeypatch.setenv("GCPLIB_CHANGES", '["07.full={epochs: 6}"]')
     record("C31", effects, notebook="a", profile="smoke", data="toy", note="a note")
 
     index = build_site(make_plan("smoke"))  # Sphinx warns of nothing, and no link is broken, or it would raise
@@ -134,7 +135,7 @@ def test_a_site_tells_what_ran_what_failed_and_what_it_says(world, profile, monk
     assert "there are no outputs" in (index.parent / "notebooks" / "c.html").read_text()
     for expected in (
         "gain &lt;x&gt;", "−2.0 points", "[−3.0, −1.0]", "a note", "does not hold here",
-        "python -m gcplib study --profile smoke --only a", "One &quot;figure&quot;: of C31",
+        "python -m gcplib study --profile smoke --only a --set '07.full={epochs: 6}'", "One &quot;figure&quot;: of C31",
     ):  # fmt: skip
         assert expected in text_of(claim)
     assert 'href="../notebooks/a.html#cell-' in claim
