@@ -53,7 +53,7 @@ def readme_lines() -> str:
         words = {id: [assess_records(claim, kept).verdict for claim in claims()] for id, kept in columns.items()}
         counts = [" / ".join(str(found.count(word)) for word in WORDS) for found in words.values()]
         rows.append([f"of {len(claims())} claims: {' / '.join(WORDS)}", *counts])
-        by = "Read from a frozen EfficientNet-Lite0, tuned alike, by [a protocol](docs/protocol.md) older than its runs:"
+        by = "Read from a frozen EfficientNet-Lite0, tuned alike, by [a protocol](docs/protocol.md) set before:"
         lines = [by, "", *table(heads, rows).splitlines(), ""]
     lines += [f"* `{STUDY}`: {_counts(records)}."] if (records := kept_records(STUDY)) else []
     rest = "[every effect with its interval](docs/verdicts.md), [which effects decide, and why](docs/claims.md)"
