@@ -41,9 +41,7 @@ def probe_effects(results: list[Result], labels: str = "fine") -> dict[str, list
     at = {(found.what, found.width, found.stage): found for found in results}
     stages = [found.stage for found in results if found.what == "average"]
     narrow = {stage: equal_width(at["average", 0, stage].length) for stage in stages}
-    wide = {
-        stage: max(width for what, width, at_stage in at if (what, at_stage) == ("root", stage)) for stage in stages
-    }
+    wide = {stage: max(width for what, width, of in at if (what, of) == ("root", stage)) for stage in stages}
     own, last, on = at["own average", 0, "own"], stages[-1], f"{labels} labels"
     # Earlier stages than the last two are read for the figure of stages, and decide nothing, by the protocol.
     deciding = [found for found in results if found.stage not in stages[:-2]]
@@ -63,7 +61,7 @@ def probe_effects(results: list[Result], labels: str = "fine") -> dict[str, list
         compare("C35", ("sparse inverse", wide[stage], stage), root, f"sparse inverse minus root, {where}")
         if powers := [found for found in results if found.what in POWERS and found.stage == stage]:
             width = powers[0].width
-            best = max(*powers, at["covariance", width, stage], key=_right)
+            best = max(*powers, at["covariance", width, stage], key=lambda found: np.mean(found.correct))
             name = f"lead of power 1/2 over the best other power, plus one point, {where}, {on}"
             effects["C02"].append(difference_of(at["root", width, stage], best, name, 1))
     name = f"root of the stage chosen on validation images minus the best average, {on}"
@@ -78,7 +76,3 @@ def probe_effects(results: list[Result], labels: str = "fine") -> dict[str, list
     compare("C32", (moments, 0, WITH_TOKEN + last), ("class token", 0, "tokens"), f"{moments} minus class token")
     compare("C32", (moments, 0, last), ("own average", 0, "own"), f"{moments} minus own average")
     return {claim: found for claim, found in effects.items() if found}
-
-
-def _right(result: Result) -> float:
-    return float(np.mean(result.correct))

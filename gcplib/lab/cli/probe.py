@@ -17,16 +17,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("folder", metavar="FOLDER", help="of the images")
     add("--dataset", metavar="NAME", help="such as cub or folder (default: what it looks like)")
     add("--labels", choices=("fine", "coarse"), default="fine", help="default: %(default)s")
-    add(
-        "--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="any network of timm (default: %(default)s)"
-    )
+    add("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="any of timm's (default: %(default)s)")
     add("--weights", metavar="FILE", help="its weights (default: those of its package, or of timm over the network)")
     add("--strides", type=int, nargs="+", metavar="N", help="stages, in pixels per position (default: 16 and the last)")
     add("--widths", type=int, nargs="+", default=(64, 128), metavar="N", help="channels before covariances (64 128)")
     add("--pixels", type=int, default=224, metavar="N", help="side of the images (default: %(default)s)")
-    add(
-        "--resize", choices=("shorter", "both"), default="shorter", help="which sides are scaled (default: %(default)s)"
-    )
+    add("--resize", choices=("shorter", "both"), default="shorter", help="sides to scale (default: %(default)s)")
     add("--skip-corrupt", action="store_true", help="leave out images that cannot be decoded, and count them")
     add("--seeds", type=int, default=3, metavar="N", help="trainings of each probe (default: %(default)s)")
     add("--dtype", choices=("float16", "float32"), default="float16", help="of the cached features")

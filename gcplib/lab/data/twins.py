@@ -90,11 +90,7 @@ def near_pairs(hashes: np.ndarray, most: int = _NEAR) -> set[tuple[int, int]]:
         for group in np.split(order, ends):
             for place, one in enumerate(group[:-1]):
                 others = group[place + 1 :]
-                near = others[_differing(hashes[one] ^ hashes[others]) <= most]
+                differing = np.unpackbits((hashes[one] ^ hashes[others])[:, None].view(np.uint8), axis=1).sum(axis=1)
+                near = others[differing <= most]
                 found.update((int(one), int(other)) for other in near)
     return found
-
-
-def _differing(bits: np.ndarray) -> np.ndarray:
-    """Return how many bits are set in each of (n,) uint64."""
-    return np.unpackbits(bits[:, None].view(np.uint8), axis=1).sum(axis=1)

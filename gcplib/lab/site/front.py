@@ -39,7 +39,10 @@ def front_page(plan: Plan, pages: Mapping[str, CoursePage], records: Sequence[di
     parts = ["# Global covariance pooling, put to the test", _what_it_is(), "## This study", _summary(plan, records)]
     parts += [_headline(pages), "## Notebooks", *_notebooks(plan, pages)]
     parts += ["## Claims", f"What the study `{plan.profile}` says; [every effect, and other studies](claims/index.md)."]
-    rows = [(f"[{id}](claims/{id}.md)", claim.text, badges(_words(id, records))) for id, claim in claims().items()]
+    rows = [
+        (f"[{id}](claims/{id}.md)", claim.text, badges(assess_records(id, records).words))
+        for id, claim in claims().items()
+    ]
     parts += [table(["claim", "", "verdict"], rows), "## Where the numbers come from", *_provenance(plan)]
     course = [f"notebooks/{name}" for name in pages]
     names = {"README": "Read me <README>"}
@@ -91,10 +94,6 @@ def _what_it_is() -> str:
     path = project_root() / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return text.partition("\n\n")[2].partition("\n\n![")[0]
-
-
-def _words(claim: str, records: Sequence[dict]) -> str:
-    return assess_records(claim, records).words
 
 
 def _summary(plan: Plan, records: Sequence[dict]) -> str:

@@ -89,9 +89,8 @@ def read_records(profile: str) -> list[dict]:
 
 def assess_records(claim: str, records: Iterable[dict]) -> Assessment:
     """Return the assessment of a claim over all that was recorded about it."""
-    return assess(
-        claim, [Evidence(**item) for entry in records if entry["claim"] == claim for item in entry["evidence"]]
-    )
+    items = (item for entry in records if entry["claim"] == claim for item in entry["evidence"])
+    return assess(claim, [Evidence(**item) for item in items])
 
 
 def _folder(profile: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from gcplib.lab.machine import machine_line
@@ -32,12 +33,13 @@ CHOSEN = "root of the stage chosen on validation images minus the best average, 
 # What the README shows of the protocol's effects, all of fine labels: in words, the claim, and the effect's name.
 HEADLINES = (
     ("root over average, both of the last stage", "C01", "root minus average, stride 32, fine labels"),
+    ("the same, vectors equally long", "C01", "root as long as the average minus it, stride 32, fine labels"),
     ("root over the best average of any stage", "C01", CHOSEN),
     ("root over plain covariance, both of the last stage", "C02", "root minus covariance, stride 32, fine labels"),
     ("Newton-Schulz over exact root", "C08", "Newton-Schulz minus exact root, fine labels"),
     ("small eigenvalues kept over cut, gradient as released", "C16", "exact root minus svd_top_n, fine labels"),
     ("small eigenvalues kept over cut, exact gradient", "C16", "exact root minus truncated, fine labels"),
-    ("small eigenvalues amplified (SEB) over not", "C19", "SEB minus exact root, fine labels"),
+    ("Scaling Eigen Branch (SEB), as released, over none", "C19", "SEB minus exact root, fine labels"),
 )
 WORDS = tuple(COUNTED)[:4]  # of a claim that was tested, with seeds enough
 RULE = "How a verdict is formed, and what the words say: [how_verdicts_are_formed.md](how_verdicts_are_formed.md)."
@@ -101,22 +103,30 @@ def measured_on() -> list[str]:
 def _by_images(links: Mapping[str, str], show: Callable[[str], str]) -> list[str]:
     """The claims by data set, with what was known before the protocol, and the commands that fill the table."""
     columns = records_by_images()
-    before, rows = before_protocol(), []
+    before, rows, lacking = before_protocol(), [], {name: set[str]() for name in columns}
     for claim in claims().values():
-        found = {name: _judged(claim.id, records) for name, records in columns.items()}
-        tested = [found for found in found.values() if found not in (UNTESTED, "not run")]
+        found = {name: _judged(claim, name, records) for name, records in columns.items()}
+        for name in (name for name, words in found.items() if words == "not run"):
+            lacking[name].add(re.search(r"\d\d_\w+", claim.takes)[0])
+        tested = [found for found in found.values() if found not in (UNTESTED, "not run", "")]
         count = f"{sum(words.split(' at ')[0] == HOLDS for words in tested)} of {len(tested)}" if tested else ""
         then = before.get(claim.id, {}).get("verdict", "")
         rows.append((links[claim.id], claim.text, *map(show, found.values()), count, show(then)))
     about = (
         f"Version {PROTOCOL} of [the protocol](protocol.md). *Holds on* counts the data sets on which a claim holds, "
-        "at equal stage where it is judged twice, of those on which it was tested. *Before* is the verdict of the "
-        "evidence on typefaces that was kept before the protocol, at one stage and by the primary effects of then."
+        "at equal stage where it is judged twice, of those on which it was tested; where a cell is empty, the protocol "
+        "does not ask. *Before* is the verdict of the evidence on typefaces that was kept before the protocol, at one "
+        "stage and by the primary effects of then."
     )
     profiles = {name: PHOTOGRAPHS + f"-{name}" * (name != IMAGES[0]) for name in columns}
-    commands = [f"* {name}: `{command_of(profile)}`" for name, profile in profiles.items()]
+    commands = [
+        f"* {name}: `{command_of(profiles[name])} --only {' '.join(sorted(names))}`"
+        for name, names in lacking.items()
+        if names
+    ]
     fill = "What is not run is filled by these, followed by `report` with the same options and `--keep --keep-tables`:"
-    return [about, table(["claim", "", *columns, "holds on", "before"], rows), fill, "\n".join(commands)]
+    parts = [about, table(["claim", "", *columns, "holds on", "before"], rows)]
+    return [*parts, fill, "\n".join(commands)] if commands else parts
 
 
 def command_of(study: str) -> str:
@@ -131,10 +141,11 @@ def command_of(study: str) -> str:
     return f"python -m gcplib study --profile {profile}" + f" --data {images}=PATH" * bool(images)
 
 
-def _judged(claim: str, records: Sequence[dict]) -> str:
-    """The verdict of what was recorded, if anything was."""
-    ran = any(entry["claim"] == claim for entry in records)
-    return assess_records(claim, records).words if ran else "not run"
+def _judged(claim: Claim, images: str, records: Sequence[dict]) -> str:
+    """The verdict of what was recorded, if anything was, or that it was not run; nothing where nobody asks."""
+    if any(entry["claim"] == claim.id for entry in records):
+        return assess_records(claim.id, records).words
+    return "not run" if images in claim.images else ""
 
 
 def claims_page() -> str:

@@ -34,9 +34,8 @@ COUNTED = {
     TOO_FEW: ("has too few seeds", "have too few seeds"),
     UNTESTED: ("is not tested", "are not tested"),
 }
-PROTOCOL = (
-    1  # version of docs/protocol.md, by which claims.yaml was written; evidence of another is not counted with it
-)
+# Version of docs/protocol.md, by which claims.yaml was written; evidence of another is not counted with it.
+PROTOCOL = 1
 DECIMALS, SHOWN = 12, 4  # of an effect: kept, beyond which rounding alone makes a difference; and shown, at most
 LEVEL, LEAST_N = 0.05, 3  # two values always have an interval, but nothing says whether they are alike by chance
 
@@ -47,7 +46,8 @@ class Claim:
 
     ``primary`` are regular expressions for the names of effects. A claim against average pooling is judged twice, each
     time by effects of their own: at equal stage of the network, by ``primary``, and by ``strongest`` against the best
-    average that its features give at any stage, which is what a user would take.
+    average that its features give at any stage, which is what a user would take. ``images`` are those on which the
+    protocol asks about it.
     """
 
     id: str
@@ -57,6 +57,7 @@ class Claim:
     primary: tuple[str, ...]
     why: str
     strongest: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     def is_primary(self, name: str) -> bool:
         """Whether an effect of this name decides."""
@@ -67,7 +68,7 @@ class Claim:
 def claims() -> dict[str, Claim]:
     """Return every claim under test, by id."""
     found = read_yaml(Path(__file__).with_name("claims.yaml"))
-    lists = ("primary", "strongest")
+    lists = ("primary", "strongest", "images")
     return {
         id: Claim(id, **fields | {name: tuple(fields[name]) for name in lists if name in fields})
         for id, fields in found.items()

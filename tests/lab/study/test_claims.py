@@ -11,6 +11,7 @@ from gcplib.lab.analysis import mean_interval
 from gcplib.lab.files import project_root
 from gcplib.lab.study import Evidence, record, verdict
 from gcplib.lab.study.claims import assess_records, forget_claims, read_records
+from gcplib.lab.study.evidence import IMAGES
 from gcplib.lab.study.verdicts import assess, claims
 
 # A claim with one primary effect, and one with two.
@@ -114,6 +115,18 @@ def test_what_rounding_leaves_of_no_difference_is_no_effect():
     narrow = Evidence("x", -0.004321373782, -0.004321373789, -0.004321373776, n=5)
     assert f"{narrow.amount} {narrow.interval}".replace("\N{MINUS SIGN}", "-") == "-0.0043 [-0.0043, -0.0043]"
     assert narrow.p_value < 1e-9
+
+
+def test_the_protocol_asks_each_claim_on_the_images_that_its_table_names():
+    text = (project_root() / "docs" / "protocol.md").read_text()
+    rows = text.partition("| claims | images | how |\n|---|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    asked = {}
+    for names, where, _ in (re.split(r" *\| *", row.strip("| "), maxsplit=2) for row in rows if "a GPU" not in row):
+        first, _, last = names.partition(" to ")
+        ids = [f"C{number:02}" for number in range(int(first[1:]), int(last[1:]) + 1)] if last else names.split(", ")
+        assert not asked.keys() & set(ids)
+        asked |= dict.fromkeys(ids, tuple(name for name in IMAGES if where == "all five" or name in where))
+    assert asked | {"C06": ()} == {claim.id: claim.images for claim in claims().values()}
 
 
 def test_luck_alone_gives_few_claims_a_verdict():

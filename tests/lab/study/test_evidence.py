@@ -105,9 +105,13 @@ def test_the_protocol_has_a_column_for_each_set_of_images(place):
     head = "| claim |  | typefaces | birds | cars | groceries | scenes | plants | holds on | before |"
     (line, *_) = (line for line in page.splitlines() if line.startswith("| [C34]"))
     assert head in page
-    verdicts = ["does not hold here", "holds", "not run", "not run", "not run", "holds", "2 of 3", "undecided here"]
+    verdicts = ["does not hold here", "holds", "not run", "not run", "", "holds", "2 of 3", "undecided here"]
     assert line.split(" | ")[2:] == [*verdicts[:-1], f"{verdicts[-1]} |"]
-    assert "* cars: `python -m gcplib study --profile photographs --data cars=PATH`" in page
+    again = (
+        "* cars: `python -m gcplib study --profile photographs --data cars=PATH --only 01_pool_second_order 04_watch_"
+    )
+    assert again in page
+    assert "* plants: " not in page
     counts = "| of 36 claims: holds / holds in part / undecided here / does not hold here |"
     assert f"\n{counts} 0 / 0 / 0 / 1 | 1 / 0 / 0 / 0 | 1 / 0 / 0 / 0 |\n" in readme_lines()
 
