@@ -18,7 +18,7 @@ FIGURE = "07_train_fine_grained-07-18.png"
 
 
 def keep_evidence(profile: str) -> list[Path]:
-    """Keep a study: verdicts and figure in ``data/evidence``, the page of verdicts, three lines of the README.
+    """Keep a study: verdicts and figure in ``data/evidence``, the page of verdicts, the table of the README.
 
     The figure is that of the profile ``study``. What is kept of notebooks that did not run stays: a study of many
     hours is made part by part. Each record has the commit that it is of.
