@@ -117,7 +117,7 @@ def test_notebooks_import_public_names_only(path):
 def test_readme_has_one_line_for_every_pool():
     from gcplib import list_pools
 
-    section = (ROOT / "README.md").read_text().partition("## Every published variant")[2].partition("\n## ")[0]
+    section = (ROOT / "README.md").read_text().partition("## Published variants")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list_pools()
 
 
