@@ -51,7 +51,7 @@ def readme_lines() -> str:
     lines = []
     if columns:
         heads = ["points of test accuracy gained on fine labels, with 95 % intervals", *columns]
-        rows = [[words, *(_effect(kept, id, name) for kept in columns.values())] for words, id, name in HEADLINES]
+        rows = [[words, *(_effect(*of, id, name) for of in columns.items())] for words, id, name in HEADLINES]
         words = {id: [assess_records(claim, kept).verdict for claim in claims()] for id, kept in columns.items()}
         counts = [" / ".join(str(found.count(word)) for word in WORDS) for found in words.values()]
         rows.append([f"of {len(claims())} claims: {' / '.join(WORDS)}", *counts])
@@ -62,11 +62,13 @@ def readme_lines() -> str:
     return "\n".join([*lines, f"* {rest}."])
 
 
-def _effect(records: Sequence[dict], claim: str, name: str) -> str:
-    """An effect of this name with its interval, or that it was not measured."""
+def _effect(images: str, records: Sequence[dict], claim: str, name: str) -> str:
+    """An effect of this name with its interval, or that it was not measured; nothing where nobody asks."""
     items = (item for entry in records if entry["claim"] == claim for item in entry["evidence"])
     found = [Evidence(**item) for item in items if item["name"] == name]
-    return f"{found[0].amount} {found[0].interval}" if found else "not run"
+    if found:
+        return f"{found[0].amount} {found[0].interval}"
+    return "not run" if images in claims()[claim].images else ""
 
 
 def verdicts_page() -> str:
