@@ -138,12 +138,17 @@ def _energy(fraction: float, seed: int | None, lam: Tensor) -> Tensor:
 
 
 def _random_order(seed: int, lam: Tensor) -> Tensor:
-    return _priorities(seed)[: lam.shape[-1]].argsort().to(lam.device)
+    if torch.compiler.is_compiling():
+        from gcplib.linalg import graph_constants
+
+        order = graph_constants.priorities(seed)
+    else:
+        order = priorities(seed)
+    return order[: lam.shape[-1]].argsort().to(lam.device)
 
 
-# A random generator cannot be made inside a compiled graph.
-@torch.compiler.assume_constant_result
-def _priorities(seed: int) -> Tensor:
+def priorities(seed: int) -> Tensor:
+    """Return a number for every place of a spectrum; their order is a random one."""
     return torch.rand(MOST_CHANNELS, generator=torch.Generator().manual_seed(seed), device="cpu", dtype=torch.float32)
 
 

@@ -40,10 +40,13 @@ def run(function: Any, *arguments: Any) -> Any:
     return function.apply(*arguments) if torch.is_grad_enabled() else function.forward(*arguments)
 
 
-@torch.compiler.assume_constant_result
 def exporting() -> bool:
-    """Say whether torch.export is tracing. In torch.compile, ``is_exporting`` itself is always true in torch 2.11."""
-    return torch.compiler.is_exporting()
+    """Say whether torch.export is tracing."""
+    if torch.compiler.is_compiling():
+        from gcplib.linalg import graph_constants
+
+        return graph_constants.exporting()
+    return False
 
 
 def fresh(out: Tensor) -> Tensor:
