@@ -256,10 +256,11 @@ def test_names_of_folders_and_files_tell_what_is_where(pattern):
 
 
 def test_importing_gcplib_is_light_and_gives_the_public_names():
+    # Torch's compiler takes as long to load as torch.
     code = (
         "import sys, gcplib; assert 'torch' not in sys.modules;"
         "assert all(callable(getattr(gcplib, n)) for n in gcplib.__all__); assert 'torch' in sys.modules;"
-        "import gcplib.nn, gcplib.models; assert 'torch._dynamo' not in sys.modules, 'the compiler takes as long as torch'"
+        "import gcplib.nn, gcplib.models; assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
