@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,16 +95,15 @@ class Dataset:
         places = np.sort(np.random.default_rng(seed).choice(places, size=min(n, len(places)), replace=False))
         columns = min(8, math.ceil(math.sqrt(len(places) * 1.5)))
         rows = math.ceil(len(places) / columns)
-        size = (1.65 * columns, 1.85 * rows)
         # Without pyplot, which would show it a second time in a notebook, and take the caller's backend for a file.
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=(1.65 * columns, 1.85 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         names, classes = self.class_names(labels), self.labels(labels)
         for axis in axes.flat:
             axis.axis("off")
         for axis, place, image in zip(axes.flat, places, self.images(places), strict=False):
             axis.imshow(image)
-            axis.set_title(names[classes[place]], fontsize=9)
+            axis.set_title(textwrap.fill(names[classes[place]], 20), fontsize=9)
         return figure
 
 
