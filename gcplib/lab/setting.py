@@ -194,9 +194,11 @@ class Setting:
         table["epochs"] = [run.spec.recipe.epochs for run in runs.values()]
         guess = {kind: self.chance(kind) for kind in table["labels"].unique()}
         table["score"] = table.test_accuracy.astype(float).fillna(table["labels"].map(guess))
-        lost = int(table.test_accuracy.isna().sum())
-        chance = ", ".join(f"{value:.1f} %" for value in guess.values())
-        print(f"{len(runs)} runs, {lost} diverged; guessing has {chance}")
+        lost = table[table.outcome != "finished"]
+        print(f"{len(runs)} runs, {table.seconds.sum():.0f} s of training, {len(lost)} diverged")
+        print("guessing has", ", ".join(f"{value:.1f} %" for value in guess.values()))
+        if len(lost):
+            print(lost[[*names, "reason"]].to_string(index=False))
         return table
 
     def tune(self, specs: Mapping[str, RunSpec], rates: Mapping[str, Iterable[float]]) -> Tuned:

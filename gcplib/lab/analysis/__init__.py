@@ -25,7 +25,7 @@ _HOMES = {
     "spectral_scores": "class_matrices differentiable_scores get_spectrum set_scores spectra",
     "speed": "censored_mean epochs_to now seconds_to step_times take_turns times_to",
     "spread": "attention_entropy positions_holding",
-    "statistics": "Interval crossed_interval mean_interval paired_difference paired_gain paired_p_value share_interval",
+    "statistics": "Interval crossed_interval mean_interval paired_difference share_interval",
     "twins": "confused_pairs confused_twins draw_evidence twin_scores",
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names.split()}

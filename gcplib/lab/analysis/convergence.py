@@ -117,4 +117,5 @@ class Convergence:
         whole = len(other) == twin.spec.recipe.epochs
         row["progress"] = progress_over(metrics, other, counts) if whole else math.nan
         row["first_norm"] = metrics.gradient_norm.iloc[0] if len(metrics) else math.nan
-        return row | {"seconds": run.result["seconds"], "rate": run.spec.recipe.learning_rate}
+        row |= {"seconds": run.result["seconds"], "rate": run.spec.recipe.learning_rate}
+        return row | {"correct": run.correct}

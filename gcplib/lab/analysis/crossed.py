@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from gcplib.lab.analysis.paired import Paired
-from gcplib.lab.analysis.statistics import Interval, crossed_interval
+from gcplib.lab.analysis.statistics import Interval
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 __all__ = ["Crossed", "grouped_plot"]
@@ -21,6 +21,8 @@ __all__ = ["Crossed", "grouped_plot"]
 @dataclass(frozen=True)
 class Crossed(Paired):
     """Tables with one row per seed, image and method; see ``Paired`` for the arguments before these.
+
+    There is no interval where a method has not all images of all its seeds.
 
     Args:
         across: the column that is crossed with ``seed``.
@@ -47,25 +49,9 @@ class Crossed(Paired):
         both = table.assign(seed=list(zip(table["seed"], table[self.across], strict=True)))
         return Paired(both, None, self.by, self.column, self.where).values(method)
 
-    def mean(self, method: Any, *, kept: bool = False) -> Interval | None:
-        """Return the mean of a method over seeds and images; None where it has not all of them, or fewer than two."""
-        return self._interval(self.values(method, kept=kept))
-
-    def gain(self, first: Any, second: Any, *, kept: bool = False) -> Interval | None:
-        """Return the mean of first minus second over the seeds and images that both have; None as ``mean``."""
-        both = self.pairs(first, second, kept=kept)
-        return self._interval(both[0] - both[1]) if both else None
-
-    def _interval(self, found: pd.Series | None) -> Interval | None:
-        if found is None or len(found) < 2:
-            return None
-        import pandas as pd
-
-        index = pd.MultiIndex.from_tuples(found.index)
-        table = pd.Series(found.to_numpy(), index).unstack().to_numpy()
-        if self.as_one:
-            table = table.mean(0, keepdims=True)
-        return crossed_interval(table) if np.isfinite(table).all() else None
+    def _by_image(self, method: Any, numbers: pd.Series, kept: bool) -> np.ndarray:
+        table = numbers.set_axis(pd.MultiIndex.from_tuples(numbers.index)).unstack().to_numpy()
+        return table.mean(0, keepdims=True) if self.as_one else table
 
 
 def grouped_plot(

@@ -1,4 +1,4 @@
-"""Methods compared pair by pair over seeds, in one's own runs and, in gray below them, in kept evidence."""
+"""Methods compared pair by pair over seeds and images, in one's own runs and, in gray below, in kept evidence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gcplib.lab.analysis.plots import compare_plot
-from gcplib.lab.analysis.statistics import (
-    Interval,
-    mean_interval,
-    paired_difference,
-    paired_p_value,
-)
+from gcplib.lab.analysis.statistics import Interval, crossed_interval, mean_interval
 from gcplib.lab.holm import holm
+from gcplib.lab.outcomes import unpack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["Paired"]
 
 POINTS = "points of test accuracy"
+ACCURACIES = ("score", "test_accuracy", "accuracy")  # are shares of the test images that ``correct`` has as right
+ROUNDED = 0.01  # kept tables have five digits
 
 
 @dataclass(frozen=True)
 class Paired:
     """Tables with one row per run, and the differences between methods over the seeds that two have in common.
+
+    Where ``column`` is an accuracy on test images and rows say in ``correct`` which ones were right
+    (``gcplib.lab.outcomes``), intervals are over seeds crossed with images, else over seeds. A row without it, of a run
+    that diverged, has its accuracy for every image.
 
     Args:
         own: rows with ``seed``, ``by`` and ``column``.
@@ -66,6 +68,10 @@ class Paired:
             method: the value of ``by``, a tuple where that is several columns.
             kept: of the kept evidence.
         """
+        rows = self._rows(method, kept)
+        return None if rows is None else np.log10(rows[self.column]) if self.log else rows[self.column]
+
+    def _rows(self, method: Any, kept: bool) -> pd.DataFrame | None:
         table = self.kept if kept else self.own
         names = (self.by,) if isinstance(self.by, str) else self.by
         wanted = dict(zip(names, (method,) if isinstance(self.by, str) else method, strict=True)) | dict(self.where)
@@ -73,13 +79,26 @@ class Paired:
             return None
         for name, value in wanted.items():
             table = table[table[name] == value]
-        found = table.set_index("seed")[self.column].astype(float).dropna().sort_index()
-        return np.log10(found) if self.log else found
+        rows = table.set_index("seed").astype({self.column: float})
+        return rows[rows[self.column].notna()].sort_index()
+
+    def _by_image(self, method: Any, numbers: pd.Series, kept: bool) -> np.ndarray:
+        """Return the numbers of some seeds for each image (seeds, images), or (seeds, 1) where they are of none."""
+        rows = self._rows(method, kept)
+        rows = rows[rows.index.isin(numbers.index)]
+        texts = rows["correct"] if self.column in ACCURACIES and "correct" in rows and not self.log else ()
+        right = {place: unpack(text) for place, text in enumerate(texts) if isinstance(text, str)}
+        every = numbers.to_numpy()[:, None] * np.ones(max(map(len, right.values()), default=1))
+        for place, found in right.items():
+            if abs(found.mean() - every[place, 0]) > ROUNDED:
+                raise ValueError(f"{self.column} of {method} is {every[place, 0]}, but {found.mean()} % are correct")
+            every[place] = found
+        return every
 
     def mean(self, method: Any, *, kept: bool = False) -> Interval | None:
         """Return the mean of a method over its seeds; None where there are fewer than two."""
         found = self.values(method, kept=kept)
-        return mean_interval(found) if found is not None and len(found) > 1 else None
+        return _interval(self._by_image(method, found, kept)) if found is not None and len(found) > 1 else None
 
     def pairs(self, first: Any, second: Any, *, kept: bool = False) -> tuple[pd.Series, pd.Series] | None:
         """Return the numbers of two methods on the seeds that both have; None where there are fewer than two."""
@@ -91,8 +110,10 @@ class Paired:
 
     def gain(self, first: Any, second: Any, *, kept: bool = False) -> Interval | None:
         """Return the mean of first minus second over the seeds that both have; None where there are fewer than two."""
-        both = self.pairs(first, second, kept=kept)
-        return paired_difference(*both) if both else None
+        if (both := self.pairs(first, second, kept=kept)) is None:
+            return None
+        one, two = (self._by_image(*of, kept) for of in zip((first, second), both, strict=True))
+        return _interval(one - two)
 
     def draw(
         self,
@@ -134,14 +155,20 @@ class Paired:
         compare_plot(found, ax, xlabel, old, colors, number, lines)
 
     def table(self, pairs: Mapping[str, tuple[Any, Any]]) -> pd.DataFrame:
-        """Return a row for each pair that has two seeds: points, interval, seeds, p of the paired t-test and Holm's."""
+        """Return a row for each pair that has two seeds: points, interval, seeds, p and Holm's."""
         import pandas as pd
 
         rows = []
         for name, pair in pairs.items():
-            if (both := self.pairs(*pair)) is not None:
-                gain = paired_difference(*both)
+            if (gain := self.gain(*pair)) is not None:
                 interval = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
-                rows.append((name, f"{gain.mean:+.2f}", interval, gain.n, paired_p_value(*both)))
+                rows.append((name, f"{gain.mean:+.2f}", interval, gain.n, gain.p_value))
         found = pd.DataFrame(rows, columns=["difference", "points", "95 % interval", "seeds", "p"])
         return found.assign(**{"p, Holm": holm(found.p) if len(found) else np.array([])})
+
+
+def _interval(values: np.ndarray) -> Interval | None:
+    """Return the interval over seeds, crossed with images where there are any, when ``n`` counts seeds."""
+    if np.isnan(values).any():
+        return None
+    return mean_interval(values.ravel()) if 1 in values.shape else replace(crossed_interval(values), n=len(values))

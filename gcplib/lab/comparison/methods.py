@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gcplib.lab.analysis import curves_of, in_words
+from gcplib.lab.analysis import curves_of
 from gcplib.lab.plain import merge
 from gcplib.lab.setting import Setting
-from gcplib.lab.training import Run, RunSpec, results_table
+from gcplib.lab.training import Run, RunSpec
 from gcplib.nn import list_pools
 
 if TYPE_CHECKING:
@@ -120,33 +120,20 @@ class Trained:
     curves: pd.DataFrame
 
 
-def train_methods(setting: Setting, methods: Methods, cases: Sequence[Case], source: str) -> Trained:
-    """Train the missing runs of some cases, and say in a line how it went.
-
-    A run that diverged has the score of guessing the most frequent class, which is what its user is left with.
+def train_methods(setting: Setting, methods: Methods, cases: Sequence[Case]) -> Trained:
+    """Train the missing runs of some cases, and say in a line how it went; for scores see ``Setting.scores``.
 
     Args:
         setting: images and network.
         methods: what the names of the cases stand for; the runs are variants of the setting's.
         cases: what to train.
-        source: the name of the images, for the column ``dataset``.
     """
     of_setting = Methods(setting.base, methods.fields, methods.rates)
     runs = setting.train(of_setting.spec(*case) for case in cases)
     by_case = dict(zip(cases, runs, strict=True))
-    table = results_table(runs).assign(dataset=source)
-    table["epochs"] = [run.spec.recipe.epochs for run in runs]
-    table.insert(0, "method", [case[0] for case in cases])
+    table = setting.scores(by_case, ["method", "labels", "seed", "learning_rate"])
+    table.insert(0, "method", table.pop("method"))
     table["images"], table["pixels"] = len(setting.dataset), setting.base.data.pixels
-    guess = {kind: setting.chance(kind) for kind in table["labels"].unique()}
-    table["score"] = table.test_accuracy.astype(float).fillna(table["labels"].map(guess))
-    lost = table[table.outcome != "finished"]
-    print(
-        f"guessing: {in_words(guess, '{:.1f} %')}; {len(runs)} runs, {len(lost)} diverged, "
-        f"{table.seconds.sum():.0f} s of training"
-    )
-    if len(lost):
-        print(lost[["method", "labels", "seed", "reason"]].to_string(index=False))
     return Trained(by_case, table, curves_of(by_case, ["method", "labels", "seed", "rate"]))
 
 

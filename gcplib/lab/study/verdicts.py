@@ -86,6 +86,7 @@ class Evidence:
         high: upper end of its 95 % interval.
         n: the number of seeds, or of other independent units, behind it.
         unit: of the effect; percentage points by default.
+        freedom: degrees of freedom of the interval, where they are not n - 1.
 
     Raises:
         ValueError: a number is not finite, the effect lies outside its interval, or ``n`` is below 1.
@@ -97,6 +98,7 @@ class Evidence:
     high: float
     n: int
     unit: str = "points"
+    freedom: float | None = None
 
     def __post_init__(self) -> None:
         for field in ("effect", "low", "high"):
@@ -113,23 +115,14 @@ class Evidence:
     @classmethod
     def of(cls, name: str, interval: Interval, unit: str = "points") -> Evidence:
         """Make evidence of an interval (``gcplib.lab.analysis.mean_interval`` or ``paired_difference``)."""
-        return cls(name, interval.mean, interval.low, interval.high, interval.n, unit)
+        return cls(name, interval.mean, interval.low, interval.high, interval.n, unit, interval.freedom)
 
     @property
     def p_value(self) -> float:
-        """The two-sided p value of no effect that belongs to the interval, NaN for n = 1.
+        """The two-sided p value of no effect that belongs to the interval; see ``gcplib.lab.analysis.Interval``."""
+        from gcplib.lab.analysis.statistics import Interval
 
-        ``2 P(T > t |effect| / h)`` with T of Student's distribution of n - 1 degrees of freedom, t its 97.5 % point and
-        h the width of the interval on the side of zero: below 0.05 exactly where the interval does not reach zero. For
-        Student's intervals it is the t test's. Other intervals (Clopper and Pearson's, bootstrap, crossed ones) may be
-        skew or have other degrees of freedom: for them it is an approximation where it is not near 0.05.
-        """
-        from scipy.special import stdtr, stdtrit
-
-        half = self.effect - self.low if self.effect > 0 else self.high - self.effect
-        if self.n == 1 or self.effect == 0 or half == 0:
-            return math.nan if self.n == 1 else float(self.effect == 0)
-        return float(2 * stdtr(self.n - 1, -stdtrit(self.n - 1, 0.975) * abs(self.effect) / half))
+        return Interval(self.effect, self.low, self.high, self.n, self.freedom).p_value
 
     @property
     def amount(self) -> str:

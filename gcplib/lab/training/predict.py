@@ -22,6 +22,7 @@ from gcplib.decoding import decode
 from gcplib.lab.data.readers.reading import SUFFIXES
 from gcplib.lab.files import runs_dir
 from gcplib.lab.machine import cpu_count
+from gcplib.lab.outcomes import pack
 from gcplib.lab.plain import read_yaml
 from gcplib.lab.progress import track
 from gcplib.lab.training.build import make_network
@@ -78,6 +79,13 @@ class Run:
         """
         table = pd.read_csv(self.directory / "predictions.csv", dtype=str, keep_default_na=False)  # a class may be "NA"
         return table.astype(dict.fromkeys(("image", "label", "prediction"), "int64"))
+
+    @property
+    def correct(self) -> str | None:
+        """Which test images are right, as text (``gcplib.lab.outcomes``); None of a run that diverged."""
+        if self.result["outcome"] != "finished":
+            return None
+        return pack(self.predictions["label"] == self.predictions["prediction"])
 
     @cached_property
     def description(self) -> dict:

@@ -149,13 +149,13 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Return one row per run: what it was, its outcome, its accuracies in percent (missing where it diverged).
 
     ``then`` names the pools of a hybrid run that take over, ``systems`` what else is built in; the best epoch is there
-    where the recipe asks for it.
+    where the recipe asks for it; ``correct`` says which test images were right (``gcplib.lab.outcomes``).
     """
     keys = ("outcome", "reason", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds", "parameters")
     keys += ("test_top5", "best_epoch", "best_test_accuracy", "device", "devices")
     rows = []
     for run in runs:
-        found = {key: run.result[key] for key in keys if key in run.result}
+        found = {key: run.result[key] for key in keys if key in run.result} | {"correct": run.correct}
         rows.append(_describe(run) | {"learning_rate": run.spec.recipe.learning_rate} | found)
     return pd.DataFrame(rows)
 

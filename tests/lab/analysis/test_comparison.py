@@ -1,34 +1,8 @@
-"""Paired comparisons of a table, and figures of them beside the kept evidence."""
+"""Figures of comparisons beside the kept evidence."""
 
 import matplotlib.pyplot as plt
-import pandas as pd
 
-from gcplib.lab.analysis import Interval, compare_plot, in_words, paired_difference, paired_gain
-
-RUNS = pd.DataFrame(
-    {
-        "method": ["root", "root", "root", "average", "average", "average"],
-        "seed": [2, 0, 1, 0, 1, 3],
-        "score": [9.0, 5.0, 7.0, 4.0, 5.0, 1.0],
-        "vote": [0.0, 0.0, 0.0, 6.0, 6.0, 6.0],
-        "stage": ["head"] * 5 + ["full"],
-    }
-)
-
-
-def test_gain_is_paired_over_the_seeds_that_both_have():
-    assert paired_gain(RUNS, "root", "average") == paired_difference([5, 7], [4, 5])
-    assert paired_gain(RUNS, "root", "average", other="vote").mean == 0.0
-    assert paired_gain(RUNS.rename(columns={"method": "way"}), "root", "average", by="way").mean == 1.5
-
-
-def test_there_is_no_gain_without_two_pairs():
-    assert paired_gain(None, "root", "average") is None
-    assert paired_gain(RUNS, "root", "sum") is None
-    assert paired_gain(RUNS, "root", "average", "loss") is None
-    assert paired_gain(RUNS, "root", "average", stage="full") is None
-    assert paired_gain(RUNS, "root", "average", stage="head").n == 2
-    assert paired_gain(RUNS.assign(score=[1, 2, None, 4, 5, 6]), "root", "average") is None
+from gcplib.lab.analysis import Interval, compare_plot, in_words
 
 
 def test_figure_leaves_out_what_is_not_there_and_keeps_means_in_sight():

@@ -25,7 +25,9 @@ def table_of(numbers, view="v"):
 
 def test_intervals_are_of_seeds_crossed_with_images(numbers):
     crossed = Crossed(table_of(numbers), by="set", where={"view": "v"})
-    assert crossed.mean("a") == crossed_interval(numbers["a"])
+    mean, expected = crossed.mean("a"), crossed_interval(numbers["a"])
+    assert (mean.low, mean.high, mean.freedom) == pytest.approx((expected.low, expected.high, expected.freedom))
+    assert mean.n == SEEDS
     gain, expected = crossed.gain("a", "b"), crossed_interval(numbers["a"] - numbers["b"])
     assert (gain.mean, gain.low, gain.high) == pytest.approx((expected.mean, expected.low, expected.high))
     alone = crossed.over_images().mean("a")

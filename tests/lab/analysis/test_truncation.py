@@ -113,11 +113,13 @@ def test_a_row_has_the_verdict_and_what_it_is_made_of():
     def run(loss, accuracy, outcome="finished"):
         result = {"outcome": outcome, "train_accuracy": 90.0, "test_accuracy": 80.0, "seconds": 1.0}
         recipe = SimpleNamespace(epochs=2, learning_rate=0.1)
-        return SimpleNamespace(metrics=history(loss, accuracy), result=result, spec=SimpleNamespace(recipe=recipe))
+        spec = SimpleNamespace(recipe=recipe)
+        return SimpleNamespace(metrics=history(loss, accuracy), result=result, spec=spec, correct="1:")
 
     twin = run([GUESSING, GUESSING - 2], [0.1, 0.5])
     row = RULES.row(run([GUESSING, GUESSING - 1], [0.1, 0.9]), twin, even(60))
     assert (row["verdict"], row["train_accuracy"], row["rate"], row["first_norm"]) == ("partly", 90, 0.1, 1)
+    assert row["correct"] == "1:"
     assert row["progress"] == pytest.approx(0.5)
     lost = RULES.row(run([GUESSING], [0.1], "diverged"), twin, even(60))
     assert (lost["verdict"], lost["progress"]) == ("fails", 0)

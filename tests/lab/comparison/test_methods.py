@@ -62,7 +62,7 @@ def trained():
     best, tried = found.tune(setting)
     assert best == {"average": 0.1, "SEB": 0.1}
     assert tried.empty
-    return train_methods(setting, found, found.cases(setting.kinds, 2, best), "typefaces")
+    return train_methods(setting, found, found.cases(setting.kinds, 2, best))
 
 
 def test_training_makes_one_table_of_runs_and_one_of_epochs(trained):

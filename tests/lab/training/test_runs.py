@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import gcplib.lab.training.train as train_module
+from gcplib.lab.outcomes import unpack
 from gcplib.lab.training import (
     Engine,
     Recipe,
@@ -99,6 +100,7 @@ def test_divergence_is_an_outcome(spec):
     json.dumps(run.result, allow_nan=False)
     table = results_table([run])
     assert table.outcome.tolist() == ["diverged"]
+    assert table.correct.isna().all()
 
 
 @pytest.mark.parametrize("pool", ["gap", "mpn_cov"])
@@ -122,7 +124,9 @@ def test_tables_hold_runs_that_diverged_at_once(spec):
     wild = dataclasses.replace(spec, pool="cov", recipe=dataclasses.replace(QUICK, learning_rate=1e18, clip=0.0))
     runs = [ensure(wild), ensure(spec)]
     assert runs[0].metrics.empty
-    assert results_table(runs).outcome.tolist() == ["diverged", "finished"]
+    table = results_table(runs)
+    assert table.outcome.tolist() == ["diverged", "finished"]
+    assert unpack(table.correct[1]).mean() == pytest.approx(table.test_accuracy[1])
     assert metrics_table(runs).pool.tolist() == ["mpn_cov"] * 3
 
 
