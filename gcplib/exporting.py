@@ -66,6 +66,8 @@ def export(
             f"the example must be at least two float32 inputs, got {tuple(example.shape)}, {example.dtype}"
         )
     example, path = example.detach().cpu(), Path(path)
+    description = _preprocessing(model) | dict(metadata or {}) | {"input": list(example.shape[1:])}
+    texts = {key: json.dumps(value) for key, value in description.items()}
     fixed = copy.deepcopy(model).cpu()
     for module in fixed.modules():
         if isinstance(module, StiefelProjection):
@@ -85,18 +87,17 @@ def export(
             raise cause from error
         raise ExportError(f"torch cannot write {type(model).__name__} as ONNX: {error}") from error
     assert program is not None
-    description = _preprocessing(model) | dict(metadata or {}) | {"input": list(example.shape[1:])}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".onnx")
-    os.close(handle)
-    try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        name = os.path.join(folder, path.name)  # readable by whoever may read a new file, as no temporary file is
         proto = program.model_proto
-        onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in description.items()})
+        onnx.helper.set_model_props(proto, texts)
         onnx.save(proto, name)
         session = onnxruntime.InferenceSession(name, providers=["CPUExecutionProvider"])
         for inputs, want in ((example, expected), (example[:1], expected_alone)):
             (got,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
-            apart = (torch.from_numpy(got) - want).abs().max() / want.abs().max()
+            largest = want.abs().max().clamp(min=torch.finfo(want.dtype).tiny)
+            apart = (torch.from_numpy(got) - want).abs().max() / largest
             if not apart <= tolerance:
                 raise ExportError(
                     f"onnxruntime computes other outputs than torch from {tuple(inputs.shape)}: they differ by "
@@ -104,8 +105,6 @@ def export(
                     "than 1e5 of the smallest eigenvalue need a shrinkage, or a larger tolerance"
                 )
         os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
     return path
 
 

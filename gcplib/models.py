@@ -5,6 +5,7 @@ What can be built in beside the pool are modules that compose: ``insert_gates(ba
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -66,11 +67,17 @@ class Head(nn.Module):
         Raises:
             ValueError: one class, or fewer than none.
         """
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or (num_classes < 2 and num_classes != 0):
+        if (
+            isinstance(num_classes, bool)
+            or not isinstance(num_classes, Integral)
+            or num_classes < 0
+            or num_classes == 1
+        ):
             raise ValueError(f"a classifier needs at least two classes, got {num_classes!r}")
         if isinstance(old := getattr(self, "classifier", None), nn.Linear):
             device, dtype = old.weight.device, old.weight.dtype
-        self.num_classes, self.classifier = num_classes, nn.Identity()
+        self.num_classes: int = int(num_classes)
+        self.classifier: nn.Module = nn.Identity()
         if num_classes:
             self.classifier = nn.Linear(self.pool.out_features, num_classes, device=device, dtype=dtype)
 

@@ -50,6 +50,8 @@ def test_every_pool_agrees_with_onnxruntime(name, size, tmp_path):
         assert error < 1e-4
     assert all(torch.equal(value, before[key]) for key, value in pool.state_dict().items())
     assert [p.name for p in tmp_path.iterdir()] == ["pool.onnx"]
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -86,6 +88,8 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path):
     for example in (torch.randn(1, 3, 64, 64), torch.randn(2, 3, 64, 64).double()):
         with pytest.raises(ValueError, match="at least two float32 inputs"):
             export(model.eval(), tmp_path / "m.onnx", example)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        export(model.eval(), tmp_path / "m.onnx", torch.randn(2, 3, 64, 64), metadata={"classes": np.int64(3)})
     assert not list(tmp_path.iterdir())
 
 

@@ -115,7 +115,7 @@ def test_timms_interface():
 def test_another_classifier():
     model = gcplib.create_model(gcplib.create_backbone("test_resnet", pretrained=False), "gap", 5).double().eval()
     x = torch.randn(2, 3, 64, 64, dtype=torch.double)
-    model.reset_classifier(7)
+    model.reset_classifier(np.int64(7))  # as labels.max() + 1 is
     assert model(x).shape == (2, 7)
     assert (model.num_classes, model.get_classifier().weight.dtype) == (7, torch.double)
     model.reset_classifier(0)

@@ -170,6 +170,42 @@ def test_bad_input_is_named(probe, X, message):
         probe.fit(X, [0, 1] * 4)
 
 
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        (LinearProbe(width=0), "width must be a positive integer, got 0"),
+        (LinearProbe(width=3.5), "width must be a positive integer, got 3.5"),
+        (LinearProbe(C=()), "positive numbers, at least one"),
+        (TrainedProbe(rates=(0, 1)), "positive numbers, at least one"),
+    ],
+)
+def test_settings_out_of_range_are_named(probe, message, maps):
+    with pytest.raises(ValueError, match=message):
+        probe.fit(*maps)
+
+
+@pytest.mark.parametrize("probe", [LinearProbe("cov"), TrainedProbe(epochs=1, least_steps=0)])
+def test_classes_must_be_one_for_each_image(probe, maps):
+    X, y = maps
+    with pytest.raises(ValueError, match="115 images, but 120 classes"):
+        probe.fit(X[:115], y)
+    with pytest.raises(ValueError, match="30 images, but 29 classes"):
+        probe.fit(X[30:], y[30:], validation=(X[:30], y[:29]))
+    with pytest.raises(ValueError, match=r"have shape \(12, 5, 6\), those of training \(12, 6, 6\)"):
+        probe.fit(X[30:], y[30:], validation=(X[:30, :, 1:], y[:30]))
+
+
+def test_features_may_need_gradients_and_one_strength_may_be_given(maps):
+    X, y = maps
+    want = LinearProbe("cov", C=(1.0,)).fit(X, y).predict_proba(X)
+    found = LinearProbe("cov", C=1.0).fit(X.clone().requires_grad_(), y).predict_proba(X.clone().requires_grad_())
+    np.testing.assert_array_equal(found, want)
+    tokens = X.flatten(2).transpose(1, 2)
+    assert LinearProbe("cov").fit(tokens.numpy(), y).n_features_in_ == 12
+    vectors = X.mean((2, 3)).bfloat16().requires_grad_()
+    assert LinearProbe("gap").fit(vectors, y).predict(vectors).shape == y.shape
+
+
 def test_other_channels_than_it_was_fitted_to(maps):
     X, y = maps
     with pytest.raises(ValueError, match="X has 11 channels, but LinearProbe was fitted with 12"):

@@ -8,6 +8,7 @@ import ast
 import difflib
 import functools
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, TypeVar
 
 __all__ = ["Partial", "check_count", "read_call", "resolve", "unknown", "write_call"]
@@ -77,9 +78,9 @@ def write_call(name: str, *settings: float, defaults: tuple[float, ...] | None =
 
 def check_count(what: str, value: int, least: int = 1) -> int:
     """Return a setting that counts something, or raise a ValueError if it is no integer from ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{what} must be an integer from {least}, got {value!r}")
-    return value
+    return int(value)
 
 
 def resolve(kind: type[T], what: str, value: str | T, table: Mapping[str, Any]) -> T:

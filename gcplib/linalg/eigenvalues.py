@@ -80,8 +80,8 @@ def _raise_singular(fn: SpectralFunction, lam: Tensor) -> NoReturn:
 
 
 def require_semidefinite(fn: SpectralFunction, lam: Tensor) -> None:
-    """Raise a ValueError where an eigenvalue is negative by more than rounding noise: f has no value there."""
-    if not fn.smooth and lam.numel():
+    """Raise a ValueError where an eigenvalue is negative by more than rounding noise."""
+    if lam.numel():
         ok = (lam[..., 0] >= -STRUCTURE_TOLERANCE * lam[..., -1]).all()
         require(ok, "matrices are not positive semi-definite", partial(_raise_indefinite, fn, lam))
 

@@ -126,7 +126,9 @@ def top_n(drop: int = 50) -> GradientRule:
 
 
 def taylor(degree: int = 100) -> GradientRule:
-    """SVD-Taylor: ``K = (1 + r + ... + r^degree) / lam_i`` with r the ratio of the smaller to the larger eigenvalue.
+    """SVD-Taylor: ``K = s (1 + r + ... + r^degree) / max(lam_i, lam_j)``.
+
+    Here ``r = min / max`` of the two eigenvalues, and s is 1 where ``lam_i >= lam_j``, else -1.
 
     Bounded by ``(degree + 1) / lam``. Trap: where eigenvalues coincide the bound is reached with the same sign on both
     sides, so that ``W = 2 (degree + 1) / sqrt(lam)``, for degree 100 404 times the exact one; close to it, where the
@@ -161,7 +163,9 @@ def newton(steps: int = 10) -> GradientRule:
 
 
 def pade(bound: float = 101.0) -> GradientRule:
-    """SVD-Pade as it was meant: the exact quotient up to a bound, ``K = 1 / (lam_i max(1 - r, 1 / bound))``.
+    """SVD-Pade as it was meant: the exact quotient up to a bound, r and s as with ``taylor``.
+
+    ``K = s / (max(lam_i, lam_j) max(1 - r, 1 / bound))``.
 
     The [50/50] approximant of ``1 / (1 - r)`` *is* ``1 / (1 - r)``, a rational function already, and caps nothing but
     by rounding (``pade_released``). Here the cap is that of the degree-100 Taylor polynomial, so the two differ only in

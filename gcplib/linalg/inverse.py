@@ -12,7 +12,7 @@ from torch import Tensor
 from gcplib.linalg.calls import check_count
 from gcplib.linalg.covariance import symmetric
 from gcplib.linalg.products import product
-from gcplib.linalg.tolerance import NonFiniteError, check_matrices, require
+from gcplib.linalg.tolerance import NonFiniteError, check_semidefinite, require
 from gcplib.linalg.transforms import look
 
 
@@ -28,7 +28,7 @@ def newton_schulz_inverse(s: Tensor, steps: int = 7) -> Tensor:
         steps: number of iterations.
 
     Raises:
-        ValueError: not square, or fewer than one step.
+        ValueError: not square, symmetric and positive semi-definite, or fewer than one step.
 
     Source: iSICE (Rahman et al., CVPR 2023), after iSQRT-COV (Li et al., CVPR 2018).
 
@@ -36,8 +36,12 @@ def newton_schulz_inverse(s: Tensor, steps: int = 7) -> Tensor:
     tensor([[1.0000, 0.0000],
             [0.0000, 1.0000]])
     """
-    check_matrices(s)
+    look(check_semidefinite, s)
     check_count("the number of Newton-Schulz steps", steps)
+    return _inverse(s, steps)
+
+
+def _inverse(s: Tensor, steps: int) -> Tensor:
     with torch.autocast(s.device.type, enabled=False):
         t = s.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
         t = torch.where(t != 0, t, torch.ones_like(t))
@@ -93,9 +97,9 @@ def sparse_inverse(
     """
     check_sparse_inverse(steps, step_size, sparsity, newton_steps)
     with torch.autocast(s.device.type, enabled=False):
-        p = newton_schulz_inverse(s, newton_steps)
+        p = _inverse(s, newton_steps)
         for i in range(steps - 1):
-            h, g = step_size * (1 - i / (steps - 1)), s - newton_schulz_inverse(p, newton_steps)
+            h, g = step_size * (1 - i / (steps - 1)), s - _inverse(p, newton_steps)
             p = symmetric((p.relu() - h * (g + sparsity)).relu() - ((-p).relu() - h * (sparsity - g)).relu())
 
     def check(p: Tensor) -> None:

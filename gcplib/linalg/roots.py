@@ -21,7 +21,7 @@ from gcplib.linalg.functions import LOG, SQRT, SpectralFunction
 from gcplib.linalg.gradient_rules import GradientRule
 from gcplib.linalg.iterations import Steps, iterate
 from gcplib.linalg.products import product
-from gcplib.linalg.tolerance import ROOT_STEPS, check_symmetric, rank_tolerance
+from gcplib.linalg.tolerance import ROOT_STEPS, check_semidefinite, rank_tolerance
 from gcplib.linalg.transforms import look
 
 _forced = threading.local()
@@ -142,12 +142,16 @@ def newton_schulz(s: Tensor, steps: int = 5) -> Tensor:
     too large first (24 % at 3 %), and too small below 0.6 % (53 % at 0.1 %).
 
     Args:
-        s: ``(..., d, d)``.
+        s: ``(..., d, d)``, float32 or float64, symmetric positive semi-definite.
         steps: number of iterations; the papers use 5.
+
+    Raises:
+        ValueError: what can be seen not to be such matrices. TypeError: half precision.
 
     Source: iSQRT-COV (Li et al., CVPR 2018), eqs. 1-6.
     """
-    look(check_symmetric, s)
+    rank_tolerance(s.dtype)  # half precision is too coarse for the products
+    look(check_semidefinite, s)
     with torch.autocast(s.device.type, enabled=False):
         return iterate(s, formulas.newton_schulz_steps(steps))
 
@@ -159,7 +163,8 @@ def taylor_root(s: Tensor, terms: int = 10) -> Tensor:
 
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
-    look(check_symmetric, s)
+    rank_tolerance(s.dtype)  # half precision is too coarse for the products
+    look(check_semidefinite, s)
     with torch.autocast(s.device.type, enabled=False):
         polynomial = partial(polynomials.polynomial, formulas.taylor_coefficients(terms), 1)
         return polynomials.scaled(polynomial, "norm", s)
@@ -173,6 +178,6 @@ def pade_root(s: Tensor) -> Tensor:
     Source: fast differentiable matrix square root (Song et al., ICLR 2022).
     """
     rank_tolerance(s.dtype)  # the solver has no half precision
-    look(check_symmetric, s)
+    look(check_semidefinite, s)
     with torch.autocast(s.device.type, enabled=False):
         return polynomials.scaled(polynomials.pade, "norm", s)

@@ -9,6 +9,8 @@ channels. Eigenvectors and the trace stay; every eigenvalue moves toward their m
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -17,6 +19,18 @@ from gcplib.linalg.calls import unknown
 from gcplib.linalg.covariance import center
 from gcplib.linalg.functions import IDENTITY
 from gcplib.linalg.spectral import covariance_map
+from gcplib.linalg.tolerance import require
+from gcplib.linalg.transforms import look
+
+
+def _check_range(intensity: Tensor) -> None:
+    inside = ((intensity >= 0) & (intensity <= 1)).all()
+    require(inside, "an intensity is not from 0 to 1", partial(_raise_range, intensity))
+
+
+def _raise_range(intensity: Tensor) -> NoReturn:
+    numbers = f"from {intensity.min().item():.3g} to {intensity.max().item():.3g}"
+    raise ValueError(f"an intensity of shrinkage must be from 0 to 1, got {numbers}")
 
 
 def _over_mean(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,6 +149,8 @@ def shrunk_covariance(x: Tensor, intensity: float | str | Tensor) -> Tensor:
         if intensity.shape not in (s.shape[:-2], ()):
             shapes = f"got {tuple(intensity.shape)} for covariances {tuple(s.shape)}"
             raise ValueError(f"intensities must be one, or one for each covariance; {shapes}")
+        look(_check_range, intensity)
+        intensity = intensity.to(s.dtype)
     else:
         check_shrinkage(intensity)
     with torch.autocast(x.device.type, enabled=False):

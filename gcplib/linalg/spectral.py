@@ -19,6 +19,7 @@ from gcplib.linalg.roots import features_by_products, map_by_products, only_prod
 from gcplib.linalg.tolerance import (
     NonFiniteError,
     check_matrices,
+    check_semidefinite,
     check_symmetric,
     raise_non_finite,
     rank_tolerance,
@@ -35,7 +36,7 @@ def spectral_map(
     """Return ``f(S) = U f(lam) U^T`` of symmetric positive semi-definite matrices.
 
     Args:
-        s: ``(..., d, d)``, float32 or float64; only its symmetric part is used.
+        s: ``(..., d, d)``, float32 or float64, symmetric up to rounding.
         fn: a ``SpectralFunction``, or its name (``list_functions``).
         rule: how to differentiate, a ``GradientRule`` or its name (``list_rules``); ``exact`` is finite at repeated
             and zero eigenvalues.
@@ -46,9 +47,10 @@ def spectral_map(
         smooth there or the rule clamps.
 
     Raises:
-        ValueError: not square, unknown function or rule.
+        ValueError: not square or symmetric, unknown function, rule or route, or ones that do not go together.
         TypeError: half precision.
-        NonFiniteError: NaN or infinity in the matrices, a singular one where f(0) is infinite, or an overflow.
+        NonFiniteError: NaN or infinity in the matrices, a singular one where f(0) is infinite, one with negative
+            eigenvalues where f has no value there, or an overflow.
 
     Source: Daleckii-Krein; matrix back-propagation (Ionescu et al., ICCV 2015).
 
@@ -60,9 +62,10 @@ def spectral_map(
     check_route(route, ("auto", "products"))
     fn, rule = check_map(fn, rule, route, s.shape[-1])
     rank_tolerance(s.dtype)
-    look(check_symmetric, s)
     if route == "products" or only_products(fn, rule):
+        look(check_semidefinite, s)
         return map_by_products(s, fn)
+    look(check_symmetric, s)
     try:
         with torch.autocast(s.device.type, enabled=False):
             return run(SpectralMap, symmetric(_batch(s)), fn, rule, "matrix", False)[0].view(s.shape)

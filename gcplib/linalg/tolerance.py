@@ -65,6 +65,30 @@ def check_symmetric(s: Tensor) -> None:
     )
 
 
+def check_semidefinite(s: Tensor) -> None:
+    """Raise a ValueError where ``check_symmetric`` does, or where a principal minor of one or two rows is negative.
+
+    It is what can be seen without eigenvalues: ``S_ii >= 0`` and ``S_ij^2 <= S_ii S_jj``, up to rounding noise.
+    """
+    check_symmetric(s)
+    if s.numel() == 0:
+        return
+    # Relative to the largest, whose square may overflow.
+    r = s / s.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(s.dtype).tiny)
+    d = r.diagonal(dim1=-2, dim2=-1)
+    minors = d[..., :, None] * d[..., None, :] - r * r
+    ok = (d >= -STRUCTURE_TOLERANCE).all() & (minors >= -STRUCTURE_TOLERANCE).all()
+    require(ok, "matrices are not positive semi-definite", partial(_raise_indefinite, s, d, minors))
+
+
+def _raise_indefinite(s: Tensor, d: Tensor, minors: Tensor) -> NoReturn:
+    worst = int(torch.minimum(d.amin(-1), minors.amin((-2, -1))).argmin())
+    raise ValueError(
+        f"matrices of shape {tuple(s.shape)} are not positive semi-definite: number {worst} has a negative entry on "
+        "its diagonal, or one beside it that is larger than those of the diagonal allow"
+    )
+
+
 def _raise_asymmetric(s: Tensor) -> NoReturn:
     if not torch.isfinite(s).all():
         raise_non_finite("matrices", s)

@@ -120,7 +120,7 @@ class AveragePool(nn.Module):
         Raises:
             ValueError: wrong number of dimensions or channels, or too few positions to pool.
         """
-        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
+        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels or (x.dim() == 5 and x.shape[1] == 0):
             raise ValueError(f"expected features (B, {self.in_channels}, H, W), got {tuple(x.shape)}")
         if x.shape[-2] * x.shape[-1] < self.min_positions:
             raise ValueError(

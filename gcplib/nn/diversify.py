@@ -61,6 +61,8 @@ class DiversificationBlock(nn.Module):
         """
         if maps.dim() != 4 or 0 in maps.shape[2:]:
             raise ValueError(f"expected class maps (B, classes, h, w) with positions, got {tuple(maps.shape)}")
+        if not maps.is_floating_point():
+            raise TypeError(f"expected floating-point class maps, got {maps.dtype}")
         return maps * self.weights(maps.detach()) if self.training else maps
 
     def weights(self, maps: Tensor) -> Tensor:

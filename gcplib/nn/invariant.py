@@ -64,6 +64,8 @@ class StiefelProjection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-2] != self.in_channels:
             raise ValueError(f"expected features (..., {self.in_channels}, M), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"expected floating-point features, got {x.dtype}")
         with torch.autocast(x.device.type, enabled=False):
             return self.weight.to(x.dtype).mT @ x
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from numbers import Integral
 from typing import Any, get_type_hints
 
 from torch import nn
@@ -66,8 +67,8 @@ def make_module(
 
 
 def check_positive(name: str, value: object) -> None:
-    """Raise ``ValueError`` unless ``value`` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    """Raise ``ValueError`` unless ``value`` is a positive integer, of Python or NumPy."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 

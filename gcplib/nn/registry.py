@@ -31,6 +31,8 @@ def _mpn_cov(in_channels: int, *, exponent: float | None = None, **options) -> C
 def _svd_top_n(
     in_channels: int, *, drop: int | None = None, reduction: Widths = None, blocks: int = 1, **options
 ) -> CovariancePool:
+    if drop is not None and "rule" in options:
+        raise ValueError(f"give a number to drop or a rule, not both: {drop} and {options['rule']}")
     if drop is None:
         # The paper drops 50 of 256: the same fraction of any other number of channels, unless told otherwise.
         channels = in_channels if reduction is None else check_widths(reduction)[-1]

@@ -46,7 +46,8 @@ def amplify(fn: str | SpectralFunction, how: str | Amplifier, channels: int) -> 
             mean square),
 
             - ``released``: ``(1 + sqrt(sum_j q_j^2 exp(-2 lam_j))) q_i``, the published layer;
-            - ``exp``: ``(1 + exp(-lam_i)) q_i``, the same idea for every eigenvalue by itself: our own reading;
+            - ``exp``: ``(1 + exp(-lam_i)) q_i``, the same idea for every eigenvalue by itself: our own reading, not of
+              approximate roots, which take eigenvalues relative to a scale;
             - ``exp_relative(b)``, b = 1 unless given: ``(1 + b exp(-lam_i / m)) q_i``, whatever the features' scale;
             - ``power(p)``: ``sqrt(m) (lam_i / m)^p``, p below 1/2, of the exact root alone; scale-free as well;
             - ``released_detached``: the published value, with the factor a constant for the gradient;
@@ -110,6 +111,10 @@ def _decayed(fn: SpectralFunction, strength: float, rate: float, a: Tensor, b: T
 
 def _times_decay(strength: float, relative: bool, fn: SpectralFunction, channels: int) -> SpectralFunction:
     rate = 1.0
+    if not relative and fn.scale is not None:
+        raise ValueError(
+            f"exp needs eigenvalues as they are, and {fn} has them over their {fn.scale}; use exp_relative"
+        )
     if relative:
         if fn == get_function("sqrt"):
             # sqrt(t) sqrt(S / t) is the root as well; the trace t makes the exponent relative.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
 BATCH = 64
@@ -49,6 +49,10 @@ class Probe(ClassifierMixin, BaseEstimator):
         more, labels = self._checked(validation[0], np.asarray(validation[1]), reset=False)
         if unknown := sorted(set(np.unique(labels).tolist()) - set(self.classes_.tolist())):
             raise ValueError(f"validation images are of classes that training has not: {unknown[:5]}")
+        if X.shape[1:] != more.shape[1:]:
+            raise ValueError(
+                f"validation features have shape {(*more.shape[1:],)}, those of training {(*X.shape[1:],)}"
+            )
         both = torch.cat([X, more])
         codes = np.concatenate([codes, np.searchsorted(self.classes_, labels)])
         self._fit_classifier(both, codes, np.arange(len(X)), np.arange(len(X), len(both)))
@@ -75,11 +79,20 @@ class Probe(ClassifierMixin, BaseEstimator):
         """Return features as a tensor, and with classes these as well; tensors keep their dtype and place on disk."""
         if is_paths(X):
             X = features_of_paths(list(X), self.backbone, self.stride, self.pixels)
+        if isinstance(X, Tensor):
+            X = X.detach()
+        elif isinstance(X, np.ndarray) and X.ndim > 2:
+            X = torch.from_numpy(np.ascontiguousarray(X, np.float32))
         if isinstance(X, Tensor) and X.dim() > 2:
             found = self._finite(X, reset)
-            return (found, np.asarray(y)) if y is not None else found
+            if y is None:
+                return found
+            y = column_or_1d(y)
+            if len(X) != len(y):
+                raise ValueError(f"there are {len(X)} images, but {len(y)} classes")
+            return found, y
         options: dict[str, Any] = {"dtype": np.float32, "allow_nd": True, "reset": reset}
-        X = X.numpy() if isinstance(X, Tensor) else X
+        X = X.float().cpu().numpy() if isinstance(X, Tensor) else X
         if y is None:
             return torch.from_numpy(np.ascontiguousarray(validate_data(self, X, **options)))
         X, y = validate_data(self, X, y, **options)
@@ -124,17 +137,22 @@ def held_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
     return inner, outer if len(outer) else inner
 
 
-def search(values: Sequence[float], score: Callable[[float], Any]) -> tuple[float, list[tuple], bool]:
+def search(values: float | Sequence[float], score: Callable[[float], Any]) -> tuple[float, list[tuple], bool]:
     """Return the best of some settings; as long as it is at an end of the list, the list grows there.
 
     Args:
-        values: at least two; a single one is returned as it is.
+        values: a single one is returned as it is.
         score: of a value; the largest is the best.
 
     Returns:
         The value (of equal scores the first), all values with their scores, and whether the best is still at an end.
+
+    Raises:
+        ValueError: no value, or one that is not positive and finite.
     """
-    values = sorted(values)
+    values = np.unique(np.atleast_1d(values).astype(float)).tolist()
+    if not values or not all(0 < value < np.inf for value in values):
+        raise ValueError(f"settings to choose from are positive numbers, at least one, got {values}")
     if len(values) == 1:  # nothing to choose
         return values[0], [], False
     found = {value: score(value) for value in values}

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from gcplib.nn import create_pool
+from gcplib.nn.options import check_positive
 from gcplib.probe.base import Probe, as_maps, parts, search, validation_score
 
 __all__ = ["LinearProbe"]
@@ -76,6 +77,8 @@ class LinearProbe(Probe):
         self.backbone, self.stride, self.pixels = backbone, stride, pixels
 
     def _fit_classifier(self, X: Tensor, codes: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> None:
+        if self.width is not None:
+            check_positive("width", self.width)
         # These know no classes, and so may be those of all images.
         self.directions_ = self.principal(X)
         vectors = self.vectors(X)

@@ -147,5 +147,9 @@ def test_what_cannot_be_inverted_and_wrong_shapes_are_told():
         sparse_inverse(torch.full((3, 3), float("nan")))
     with pytest.raises(ValueError, match=r"expected square matrices \(\.\.\., d, d\), got \(2, 3\)"):
         newton_schulz_inverse(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="not positive semi-definite"):
+        newton_schulz_inverse(torch.diag(torch.tensor([1.0, -0.1])))
+    with pytest.raises(NonFiniteError, match="4 non-finite"):
+        newton_schulz_inverse(torch.eye(2) * float("inf"))
     with pytest.raises(ValueError, match="must be an integer from 1, got 0"):
         newton_schulz_inverse(torch.eye(2), 0)

@@ -174,6 +174,14 @@ def test_bad_input():
         taylor_root(torch.eye(2), 0)
     with pytest.raises(TypeError, match=r"bfloat16; convert .* to one of torch.float32"):
         pade_root(torch.eye(2, dtype=torch.bfloat16))
+    for root in (newton_schulz, taylor_root, pade_root):
+        with pytest.raises(TypeError, match=r"float16; convert .* to one of torch.float32"):
+            root(torch.eye(2).half())
+        for indefinite in ([[1.0, 0.0], [0.0, -0.1]], [[1.0, 2.0], [2.0, 1.0]]):
+            with pytest.raises(ValueError, match=r"\(2, 2, 2\) are not positive semi-definite: number 1 "):
+                root(torch.stack([torch.eye(2), torch.tensor(indefinite)]))
+    with pytest.raises(ValueError, match="not positive semi-definite"):
+        spectral_map(torch.diag(torch.tensor([1.0, -0.1])), route="products")
     off_diagonal = torch.eye(3).expand(2, 4, 3, 3).clone()
     off_diagonal[1, 2, 0, 1] = float("nan")
     for root in (newton_schulz, taylor_root, pade_root):

@@ -135,6 +135,9 @@ def test_a_logarithm_exists_with_few_positions():
         (float("nan"), "got nan"),
         (True, "got True"),
         (None, "got None"),
+        (torch.tensor(1.5), "must be from 0 to 1, got from 1.5 to 1.5"),
+        (torch.tensor(-0.5), "got from -0.5 to -0.5"),
+        (torch.tensor(float("nan")), "got from nan to nan"),
     ],
 )
 def test_other_intensities_are_refused(intensity, message):

@@ -322,7 +322,7 @@ def test_matrices_that_are_not_symmetric_are_refused(root):
     torch.testing.assert_close(spectral_map(s[:2] + rounding), spectral_map(s[:2]))
 
 
-@pytest.mark.parametrize("fn", ["sqrt", "power(0.3)", "invsqrt", "log"])
+@pytest.mark.parametrize("fn", ["sqrt", "power(0.3)", "invsqrt", "log", "newton_schulz", "pade"])
 def test_matrices_with_negative_eigenvalues_are_refused(fn):
     s = torch.diag_embed(torch.tensor([[4.0, 9.0], [4.0, -9.0]]))
     with pytest.raises(NonFiniteError, match="number 1 of 2"):

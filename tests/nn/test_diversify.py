@@ -148,6 +148,11 @@ def test_bad_maps(shape):
         DiversificationBlock()(torch.zeros(shape))
 
 
+def test_counts_are_no_class_maps():
+    with pytest.raises(TypeError, match="floating-point class maps, got"):
+        DiversificationBlock()(torch.ones(2, 3, 4, 4, dtype=torch.int64))
+
+
 def test_what_a_reader_sees():
     assert repr(DiversificationBlock()) == "DiversificationBlock(p_peak=0.5, p_patch=0.5, patch=3, factor=0.1)"
     assert not list(DiversificationBlock().parameters())

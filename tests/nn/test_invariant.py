@@ -155,6 +155,8 @@ def test_the_projection_keeps_its_precision_under_autocast():
         assert torch.equal(layer(x), want)
     with pytest.raises(ValueError, match=r"expected features \(\.\.\., 12, M\), got \(2, 11, 30\)"):
         layer(x[:, :11])
+    with pytest.raises(TypeError, match="floating-point features, got"):
+        layer(x.long())
 
 
 @pytest.mark.parametrize(

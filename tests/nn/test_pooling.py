@@ -163,6 +163,8 @@ def test_zero_positions(name):
 
 
 def test_wrong_channels_are_named():
+    with pytest.raises(ValueError, match=r"\(B, 8, H, W\), got \(2, 0, 8, 3, 3\)"):
+        create_pool("gap", 8)(torch.zeros(2, 0, 8, 3, 3))
     with pytest.raises(ValueError, match=r"\(B, 8, H, W\), got \(2, 7, 3, 3\)"):
         create_pool("mpn_cov", 8)(torch.randn(2, 7, 3, 3))
 

@@ -23,6 +23,11 @@ class Newer(Own):
     pass
 
 
+def test_a_cut_has_a_number_or_a_rule():
+    with pytest.raises(ValueError, match="a number to drop or a rule, not both: 6 and original"):
+        create_pool("svd_top_n", 8, drop=6, rule="original")
+
+
 def test_a_registered_pool_is_made_by_name():
     register_pool("own", Own)
     assert list_pools()[-1] == "own"
