@@ -45,7 +45,7 @@ class CompactBilinearPool(AveragePool):
     def __init__(self, in_channels: int, *, sketch: int = 8192, seed: int = 0, **common):
         super().__init__(in_channels, **common)
         check_positive("sketch", sketch)
-        self.sketch = sketch
+        self.sketch = self.settings["sketch"] = sketch
         # Drawn on the CPU whatever the default device is, so that a seed means the same hashes everywhere.
         draw = {"generator": torch.Generator("cpu").manual_seed(seed), "device": "cpu"}
         bins = torch.randint(sketch, (2, self.channels), **draw)

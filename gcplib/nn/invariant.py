@@ -125,7 +125,8 @@ class InvariantPool(MatrixPool):
             self.projection = StiefelProjection(self.channels, self.width, orthonormal=orthonormal, **place)
         # What cannot work fails here, not in the first training step.
         fn = "sqrt" if steps is None else newton_schulz_function(steps)
-        self.steps, self.settings = steps, {"fn": fn, "rule": "exact", "route": "auto"} | self.settings
+        self.root, self.steps = fn, steps
+        self.settings = {"projection": projection, "orthonormal": orthonormal, "steps": steps} | self.settings
 
     @property
     def out_features(self) -> int:
@@ -135,7 +136,7 @@ class InvariantPool(MatrixPool):
         """Return the root ``(B, k, k)`` of reduced features ``(B, d, M)``."""
         # Centered first, so that W does not act on large means, whose rounding would count as variance.
         x = self.projection(center(x))
-        return covariance_map(x, self.settings["fn"], route="auto" if self.steps is None else "products")
+        return covariance_map(x, self.root, route="auto" if self.steps is None else "products")
 
     def pool(self, x: Tensor) -> Tensor:
         # The norm of the upper triangle is one more factor that the last division undoes; the offset is as released.
