@@ -1,12 +1,13 @@
-"""Holm's correction of p values for their number."""
+"""p values of intervals, and Holm's correction of them for their number."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["holm"]
+__all__ = ["holm", "p_value"]
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -30,3 +31,18 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     order = values.argsort()
     corrected = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
     return corrected[order.argsort()]
+
+
+def p_value(mean: float, low: float, high: float, n: int, freedom: float | None = None) -> float:
+    """Return the two-sided p value of no effect that belongs to a 95 % interval, NaN for n = 1.
+
+    ``2 P(T > t |mean| / h)`` with T of Student's distribution, t its 97.5 % point and h the width on the side of zero:
+    below 0.05 exactly where the interval does not reach zero. Without a width it is 0, or 1 at 0.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    # What rounding leaves of equal accuracies is alike for every seed, and would be significant.
+    mean, half, freedom = round(mean, 12), round(mean - low if mean > 0 else high - mean, 12), freedom or n - 1
+    if n == 1 or mean == 0 or half == 0:
+        return math.nan if n == 1 else float(mean == 0)
+    return float(2 * stdtr(freedom, -stdtrit(freedom, 0.975) * abs(mean) / half))

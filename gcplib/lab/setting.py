@@ -195,8 +195,7 @@ class Setting:
         guess = {kind: self.chance(kind) for kind in table["labels"].unique()}
         table["score"] = table.test_accuracy.astype(float).fillna(table["labels"].map(guess))
         lost = table[table.outcome != "finished"]
-        print(f"{len(runs)} runs, {table.seconds.sum():.0f} s of training, {len(lost)} diverged")
-        print("guessing has", ", ".join(f"{value:.1f} %" for value in guess.values()))
+        print(f"{len(runs)} runs, {table.seconds.sum():.0f} s, {len(lost)} diverged; guessing: {[*guess.values()]} %")
         if len(lost):
             print(lost[[*names, "reason"]].to_string(index=False))
         return table

@@ -22,8 +22,6 @@ __all__ = ["Crossed", "grouped_plot"]
 class Crossed(Paired):
     """Tables with one row per seed, image and method; see ``Paired`` for the arguments before these.
 
-    There is no interval where a method has not all images of all its seeds.
-
     Args:
         across: the column that is crossed with ``seed``.
         as_one: average over the seeds first, where they are not independent: intervals are over images alone.

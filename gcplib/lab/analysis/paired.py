@@ -169,6 +169,10 @@ class Paired:
 
 def _interval(values: np.ndarray) -> Interval | None:
     """Return the interval over seeds, crossed with images where there are any, when ``n`` counts seeds."""
-    if np.isnan(values).any():
-        return None
-    return mean_interval(values.ravel()) if 1 in values.shape else replace(crossed_interval(values), n=len(values))
+    return (
+        None
+        if np.isnan(values).any()
+        else mean_interval(values.ravel())
+        if 1 in values.shape
+        else replace(crossed_interval(values), n=len(values))
+    )

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from gcplib.lab.holm import p_value
+
 __all__ = [
     "Interval",
     "crossed_interval",
@@ -36,25 +38,12 @@ class Interval:
 
     @property
     def p_value(self) -> float:
-        """The two-sided p value of no effect that belongs to the interval, NaN for n = 1.
-
-        ``2 P(T > t |mean| / h)`` with T of Student's distribution, t its 97.5 % point and h the width of the interval
-        on the side of zero: below 0.05 exactly where the interval does not reach zero. For Student's intervals it is
-        the t test's; for skew ones an approximation where it is not near 0.05. Without a width it is 0, or 1 at 0.
-        """
-        from scipy.special import stdtr, stdtrit
-
-        # What rounding leaves of equal accuracies is alike for every seed, and would be significant.
-        mean, half = round(self.mean, 12), round(self.mean - self.low if self.mean > 0 else self.high - self.mean, 12)
-        if self.n == 1 or mean == 0 or half == 0:
-            return math.nan if self.n == 1 else float(mean == 0)
-        freedom = self.freedom or self.n - 1
-        return float(2 * stdtr(freedom, -stdtrit(freedom, 0.975) * abs(mean) / half))
+        """The two-sided p value of no effect that belongs to the interval; see ``gcplib.lab.holm.p_value``."""
+        return p_value(self.mean, self.low, self.high, self.n, self.freedom)
 
     def __str__(self) -> str:
-        if self.n == 1:
-            return f"{self.mean:.1f} (n = 1, no interval)"
-        return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        known = f"[{self.low:.1f}, {self.high:.1f}]" if self.n > 1 else "(n = 1, no interval)"
+        return f"{self.mean:.1f} {known}"
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -143,13 +132,8 @@ def crossed_bootstrap(values: ArrayLike, confidence: float = 0.95, draws: int = 
     such as three seeds, Student's quantiles of ``crossed_interval`` are too wide to tell anything; this one takes
     these rows for all that there may be, and so is on the narrow side by what other seeds may add.
 
-    Args:
-        values: ``(R, C)``.
-        confidence: of the interval.
-        draws: of the bootstrap, always the same.
-
     Raises:
-        ValueError: not a table of at least one finite value.
+        ValueError: not a table ``(R, C)`` of at least one finite value.
 
     Source: the pigeonhole bootstrap, Owen, Annals of Applied Statistics 2007.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gcplib.lab.holm import holm
+from gcplib.lab.holm import holm, p_value
 from gcplib.lab.validation import read_yaml, unknown
 
 if TYPE_CHECKING:
@@ -119,10 +119,8 @@ class Evidence:
 
     @property
     def p_value(self) -> float:
-        """The two-sided p value of no effect that belongs to the interval; see ``gcplib.lab.analysis.Interval``."""
-        from gcplib.lab.analysis.statistics import Interval
-
-        return Interval(self.effect, self.low, self.high, self.n, self.freedom).p_value
+        """The two-sided p value of no effect that belongs to the interval; see ``gcplib.lab.holm.p_value``."""
+        return p_value(self.effect, self.low, self.high, self.n, self.freedom)
 
     @property
     def amount(self) -> str:
