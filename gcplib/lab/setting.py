@@ -195,7 +195,8 @@ class Setting:
         guess = {kind: self.chance(kind) for kind in table["labels"].unique()}
         table["score"] = table.test_accuracy.astype(float).fillna(table["labels"].map(guess))
         lost = table[table.outcome != "finished"]
-        print(f"{len(runs)} runs, {len(lost)} diverged; guessing: {[round(x, 1) for x in guess.values()]} %")
+        chance = ", ".join(f"{value:.1f} %" for value in guess.values())
+        print(f"{len(runs)} runs, {len(lost)} diverged; guessing has {chance}")
         if len(lost):
             print(lost[[*names, "reason"]].to_string(index=False))
         return table
