@@ -8,10 +8,11 @@ import ast
 import difflib
 import functools
 from collections.abc import Iterable, Mapping
-from numbers import Integral
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
-__all__ = ["Partial", "check_count", "read_call", "resolve", "unknown", "write_call"]
+__all__ = ["Partial", "check_count", "is_number", "read_call", "resolve", "unknown", "write_call"]
 
 T = TypeVar("T")
 
@@ -74,6 +75,15 @@ def write_call(name: str, *settings: float, defaults: tuple[float, ...] | None =
         return name
     whole = (int(s) if abs(s) < 1e15 and float(s).is_integer() else s for s in settings)
     return f"{name}({', '.join(repr(s if isinstance(s, int) else float(s)) for s in whole)})"
+
+
+def is_number(value: object) -> bool:
+    """Return whether a setting is a finite real number, of Python or NumPy: no text, truth value or NaN.
+
+    >>> is_number(1), is_number("1"), is_number(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def check_count(what: str, value: int, least: int = 1) -> int:

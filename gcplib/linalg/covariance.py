@@ -102,7 +102,8 @@ def covariance(x: Tensor) -> Tensor:
         x: uncentered features ``(..., d, M)``: d channels at M positions.
 
     Returns:
-        ``(..., d, d)``, positive semi-definite, rank at most ``min(d, M - 1)``, same dtype and device.
+        ``(..., d, d)``, positive semi-definite, rank at most ``min(d, M - 1)``, same dtype and device. What overflows
+        is infinite, in float16 from a deviation of 256; the pools compute that in float32.
 
     Raises:
         ValueError: no channel or no position.

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from gcplib.linalg.calls import check_count
+from gcplib.linalg.calls import check_count, is_number
 
 T = TypeVar("T", Tensor, float)
 
@@ -90,8 +90,8 @@ def accelerated_steps(steps: int, smallest: float, least_ratio: float = 0.0) -> 
     is made for roots further apart than ``least_ratio``.
     """
     check_count("the number of Newton-Schulz steps", steps)
-    if not 0 < smallest < 1:
-        raise ValueError(f"the smallest eigenvalue over the trace must lie between 0 and 1, got {smallest}")
+    if not (is_number(smallest) and 0 < smallest < 1):
+        raise ValueError(f"the smallest eigenvalue over the trace must lie between 0 and 1, got {smallest!r}")
     low, high, found = smallest**0.5, 1.0, []
     for _ in range(steps):
         smallest_root, low = low, max(low, least_ratio * high)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcplib.linalg.calls import Partial, check_count, resolve, write_call
+from gcplib.linalg.calls import Partial, check_count, is_number, resolve, write_call
 
 # Of a random order: more than any backbone has.
 MOST_CHANNELS = 1 << 14
@@ -110,8 +110,8 @@ def energy_random(fraction: float, seed: int = 0) -> EigenvalueSet:
 
 
 def _part(fraction: float) -> float:
-    if not 0 < fraction < 1:
-        raise ValueError(f"the fraction of the energy must be between 0 and 1, got {fraction}")
+    if not (is_number(fraction) and 0 < fraction < 1):
+        raise ValueError(f"the fraction of the energy must be between 0 and 1, got {fraction!r}")
     return fraction
 
 

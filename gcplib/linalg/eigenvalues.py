@@ -75,7 +75,8 @@ def _raise_singular(fn: SpectralFunction, lam: Tensor) -> NoReturn:
     parts = lam[..., 0] / lam[..., -1].clamp(min=torch.finfo(lam.dtype).tiny)
     raise NonFiniteError(
         f"{fn} needs positive definite matrices, but in number {int(parts.argmin())} of {len(lam)} the smallest "
-        f"eigenvalue is {parts.min().item():.2g} of the largest; add a multiple of the identity first"
+        f"eigenvalue is {parts.min().item():.2g} of the largest; add a multiple "
+        "of the identity first; one without variance has no multiple of its trace to add"
     )
 
 

@@ -9,7 +9,7 @@ All raise a ValueError at a setting out of range.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gcplib.linalg import diagonal, polynomials
 from gcplib.linalg import divided_differences as formulas
-from gcplib.linalg.calls import Partial, resolve, write_call
+from gcplib.linalg.calls import Partial, is_number, resolve, write_call
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def power(exponent: float) -> SpectralFunction:
     >>> power(0.5).quotient(torch.tensor(4.0), torch.tensor(9.0))
     tensor(0.2000)
     """
-    if not (exponent != 0 and isfinite(exponent)):
-        raise ValueError(f"the matrix power must be a finite number other than 0, got {exponent}")
+    if not (is_number(exponent) and exponent != 0):
+        raise ValueError(f"the matrix power must be a finite number other than 0, got {exponent!r}")
     if exponent in (0.5, -0.5, 1):
         return {0.5: SQRT, -0.5: INVSQRT, 1: IDENTITY}[exponent]
     value, quotient = Partial(formulas.power, float(exponent)), Partial(formulas.power_difference, float(exponent))
@@ -93,20 +93,25 @@ def newton_schulz_function(steps: int = 5) -> SpectralFunction:
 
     Source: iSQRT-COV (Li et al., CVPR 2018).
     """
-    return _iteration(write_call("newton_schulz", steps), formulas.newton_schulz_steps(steps))
+    return _iteration("newton_schulz", formulas.newton_schulz_steps(steps), steps)
 
 
 def accelerated_function(steps: int = 4, smallest: float = 1e-3) -> SpectralFunction:
     """Return what ``accelerated_newton_schulz`` computes: the best composition of so many cubics.
 
+    Args:
+        steps: at least one.
+        smallest: the smallest eigenvalue over the trace that is to come out well, above 0 and below 1.
+
     Source: Polar Express (Amsel et al., 2025), degree 3; Chen and Chow (2014).
     """
-    return _iteration(write_call("accelerated", steps, smallest), formulas.accelerated_steps(steps, smallest))
+    return _iteration("accelerated", formulas.accelerated_steps(steps, smallest), steps, smallest)
 
 
-def _iteration(name: str, steps: tuple[formulas.Step, ...]) -> SpectralFunction:
+def _iteration(name: str, steps: tuple[formulas.Step, ...], *settings: float) -> SpectralFunction:
     value, quotient = Partial(formulas.iteration, steps), Partial(formulas.iteration_difference, steps)
-    return _approximate_root(name, value, quotient, "trace", Partial(polynomials.iteration, steps))
+    matrix = Partial(polynomials.iteration, steps)
+    return _approximate_root(write_call(name, *settings), value, quotient, "trace", matrix)
 
 
 def _approximate_root(name: str, value: Callable, quotient: Callable, scale: str, matrix: Callable) -> SpectralFunction:

@@ -7,12 +7,11 @@ truncations, unless they are of the ``backward`` pass alone. All raise a ValueEr
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
 
 from torch import Tensor
 
 from gcplib.linalg import gradient
-from gcplib.linalg.calls import Partial, check_count, resolve, unknown, write_call
+from gcplib.linalg.calls import Partial, check_count, is_number, resolve, unknown, write_call
 from gcplib.linalg.eigenvalue_sets import EigenvalueSet, all_but_smallest, get_eigenvalue_set
 from gcplib.linalg.functions import SpectralFunction, newton_schulz_function
 
@@ -109,8 +108,8 @@ def clip(bound: float = 1e10) -> GradientRule:
 
     Source: Song et al., ICCV 2021 (``bound=1e10`` is theirs).
     """
-    if not 0 < bound < inf:
-        raise ValueError(f"the bound on K must be positive and finite, got {bound}")
+    if not (is_number(bound) and bound > 0):
+        raise ValueError(f"the bound on K must be positive and finite, got {bound!r}")
     return GradientRule(_name(clip, bound), _from_k(gradient.clipped, bound))
 
 
@@ -173,8 +172,8 @@ def pade(bound: float = 101.0) -> GradientRule:
 
     Source: Song et al., ICCV 2021; the ratio clamp is the simple alternative of Wang et al., TPAMI 2021.
     """
-    if not 1 <= bound < inf:
-        raise ValueError(f"the bound on K lam must be finite and at least 1, got {bound}")
+    if not (is_number(bound) and bound >= 1):
+        raise ValueError(f"the bound on K lam must be finite and at least 1, got {bound!r}")
     return GradientRule(_name(pade, bound), _from_k(gradient.capped, bound))
 
 

@@ -3,13 +3,12 @@
 Everything here is products, sums and ReLUs of tensors, so it is differentiable as often as anyone likes.
 """
 
-import math
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from gcplib.linalg.calls import check_count
+from gcplib.linalg.calls import check_count, is_number
 from gcplib.linalg.covariance import symmetric
 from gcplib.linalg.products import product
 from gcplib.linalg.tolerance import NonFiniteError, check_semidefinite, require
@@ -60,9 +59,9 @@ def check_sparse_inverse(steps: int, step_size: float, sparsity: float, newton_s
     """Raise ``ValueError`` unless these are settings of ``sparse_inverse``."""
     check_count("the number of steps of the sparse inverse", steps, 2)
     check_count("the number of Newton-Schulz steps", newton_steps)
-    if not 0 < step_size < math.inf:
+    if not (is_number(step_size) and step_size > 0):
         raise ValueError(f"step_size must be above 0 and finite, got {step_size!r}")
-    if not 0 <= sparsity < math.inf:
+    if not (is_number(sparsity) and sparsity >= 0):
         raise ValueError(f"sparsity must be 0 or more and finite, got {sparsity!r}")
 
 

@@ -129,7 +129,8 @@ def steps_of(fn: SpectralFunction) -> Steps | None:
     if fn == SQRT or (fn.smooth and fn.matrix is not None):
         return None
     raise ValueError(
-        f"route 'products' has the square root (sqrt, newton_schulz, accelerated, taylor, pade), not {fn}; use auto"
+        f"route 'products' has the square root (sqrt, newton_schulz, accelerated, taylor, pade), not {fn}; use "
+        "auto, or in an ONNX file, which has products alone, one of these functions"
     )
 
 

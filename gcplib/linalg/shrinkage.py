@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from gcplib.linalg.calls import unknown
+from gcplib.linalg.calls import is_number, unknown
 from gcplib.linalg.covariance import center
 from gcplib.linalg.functions import IDENTITY
 from gcplib.linalg.spectral import covariance_map
@@ -65,7 +65,7 @@ def _oas(x: Tensor, s: Tensor) -> Tensor:
 
 
 # What a shrinkage may be called.
-INTENSITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ledoit_wolf": _ledoit_wolf, "oracle": _oas}
+INTENSITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ledoit_wolf": _ledoit_wolf, "oas": _oas}
 
 
 def ledoit_wolf(x: Tensor) -> Tensor:
@@ -114,11 +114,11 @@ def oas(x: Tensor) -> Tensor:
 
 
 def check_shrinkage(intensity: object) -> None:
-    """Raise ``ValueError`` unless it is a number above 0 and at most 1, or a name: ``ledoit_wolf`` or ``oracle``."""
+    """Raise ``ValueError`` unless it is a number above 0 and at most 1, or a name: ``ledoit_wolf`` or ``oas``."""
     if isinstance(intensity, str):
         if intensity not in INTENSITIES:
             raise ValueError(unknown("shrinkage", intensity, INTENSITIES))
-    elif isinstance(intensity, bool) or not isinstance(intensity, int | float) or not 0 < intensity <= 1:
+    elif not (is_number(intensity) and 0 < intensity <= 1):
         known = ", ".join(INTENSITIES)
         raise ValueError(f"shrinkage must be above 0 and at most 1, or one of {known}; got {intensity!r}")
 
@@ -128,8 +128,8 @@ def shrunk_covariance(x: Tensor, intensity: float | str | Tensor) -> Tensor:
 
     Args:
         x: uncentered features ``(..., d, M)``, float32 or float64.
-        intensity: a, a number above 0 and at most 1; or ``ledoit_wolf`` or ``oracle`` (``oas``), which take it from
-            the features of each matrix, with its gradient; or a tensor ``(...)`` of numbers.
+        intensity: a, a number above 0 and at most 1; or ``ledoit_wolf`` or ``oas``, which take it from the
+            features of each matrix, with its gradient; or a tensor ``(...)`` of numbers.
 
     Returns:
         ``(..., d, d)``.

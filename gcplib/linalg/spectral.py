@@ -116,7 +116,12 @@ def check_route(route: str, routes: tuple[str, ...]) -> None:
 def check_map(
     fn: str | SpectralFunction, rule: str | GradientRule, route: str, channels: int
 ) -> tuple[SpectralFunction, GradientRule]:
-    """Return the spectral function and the gradient rule, or raise a ValueError about what cannot work together."""
+    """Return the spectral function and the gradient rule, or raise a ValueError about what cannot work together.
+
+    Args:
+        fn, rule, route: as for ``spectral_map``.
+        channels: d of the matrices.
+    """
     fn, rule = get_function(fn), get_rule(rule)
     check_route(route, ROUTES)
     if route in ("thin", "svd"):

@@ -20,6 +20,10 @@ class BilinearPool(MatrixPool):
     """Bilinear pooling (B-CNN, ICCV 2015): ``X X^T / M``, signed square root, division by its Frobenius norm.
 
     The published vector holds every off-diagonal entry twice, this one once, after the same normalization.
+
+    Args:
+        in_channels: ``C``; the vector has ``C (C + 1) / 2`` entries.
+        common: see ``MatrixPool``.
     """
 
     def matrix(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gcplib.linalg.calls import is_number
 from gcplib.nn.options import check_positive
 
 
@@ -48,7 +49,7 @@ class DiversificationBlock(nn.Module):
     ):
         super().__init__()
         for name, value in (("p_peak", p_peak), ("p_patch", p_patch), ("factor", factor)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            if not (is_number(value) and 0 <= value <= 1):
                 raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
         check_positive("patch", patch)
         self.p_peak, self.p_patch, self.patch, self.factor = p_peak, p_patch, patch, factor

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import Conv1d, functional
 
 from gcplib.linalg import center, covariance_map
+from gcplib.linalg.calls import is_number
 from gcplib.nn.base import MatrixPool
 from gcplib.nn.options import check_positive
 
@@ -72,7 +73,7 @@ class DropCovPool(MatrixPool):
         super().__init__(in_channels, **common)
         if self.channels < 2:
             raise ValueError(f"DropCov needs at least two channels, got {self.channels}: log2(1) is zero")
-        if not 0 < preserve < math.inf:
+        if not (is_number(preserve) and preserve > 0):
             raise ValueError(f"preserve must be above 0 and finite, got {preserve!r}")
         check_positive("kernel", kernel)
         if kernel % 2 == 0:

@@ -28,7 +28,10 @@ def known_options(make: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(make).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        names += known_options(make.__base__ if isinstance(make, type) else get_type_hints(make)["return"])
+        onward = make.__base__ if isinstance(make, type) else get_type_hints(make).get("return")
+        if onward is None:
+            raise TypeError(f"{make.__name__} hands options on in **, and needs the class that it returns: `-> Class`")
+        names += known_options(onward)
     return [name for name in dict.fromkeys(names) if name not in getattr(make, "fixed", ())]
 
 

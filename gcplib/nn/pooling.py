@@ -29,7 +29,7 @@ class CovariancePool(MatrixPool):
         where: which passes ``keep`` truncates: ``both``, ``forward`` or ``backward``.
         blocks: g parts of d / g channels, each with a covariance of its own: d (d / g + 1) / 2 entries in all.
         shrinkage: None, or how far the covariance is moved toward a multiple of the identity first: a number above 0
-            and at most 1, or ``ledoit_wolf`` or ``oracle``, which take it from each image
+            and at most 1, or ``ledoit_wolf`` or ``oas``, which take it from each image
             (``gcplib.linalg.shrunk_covariance``). There are no null directions then, so ``auto`` is ``full``.
         common: see ``MatrixPool`` and ``AveragePool``.
 
@@ -173,7 +173,7 @@ class LogPool(MatrixPool):
 
     Args:
         in_channels: ``C``.
-        shrinkage: a, above 0 and at most 1; or ``ledoit_wolf`` or ``oracle``, see ``CovariancePool``.
+        shrinkage: a, above 0 and at most 1; or ``ledoit_wolf`` or ``oas``, see ``CovariancePool``.
         common: see ``MatrixPool``.
 
     Raises:

@@ -7,12 +7,13 @@ from typing import Any
 from torch import nn
 
 from gcplib.linalg import SpectralFunction, pade_function, power, taylor_function, top_n
+from gcplib.linalg.calls import is_number
 from gcplib.nn.base import AveragePool, Widths, check_widths
 from gcplib.nn.bilinear import BilinearPool, CompactBilinearPool
 from gcplib.nn.dropcov import DropCovPool
 from gcplib.nn.invariant import InvariantPool
 from gcplib.nn.moment_probing import MomentProbingPool
-from gcplib.nn.options import check_parts, make_module
+from gcplib.nn.options import check_parts, known_options, make_module
 from gcplib.nn.pooling import CovariancePool, GaussianPool, LogPool, NewtonSchulzPool
 from gcplib.nn.sparse_inverse import SparseInversePool
 
@@ -23,8 +24,8 @@ def _mpn_cov(in_channels: int, *, exponent: float | None = None, **options) -> C
         return CovariancePool(in_channels, **options)
     if "fn" in options:
         raise ValueError(f"give an exponent or a function, not both: {exponent} and {options['fn']}")
-    if not exponent > 0:
-        raise ValueError(f"the matrix power of a covariance must be positive, got {exponent}: covariances are singular")
+    if not (is_number(exponent) and exponent > 0):
+        raise ValueError(f"the matrix power of a covariance must be positive, got {exponent!r}: many are singular")
     return CovariancePool(in_channels, fn=power(exponent), **options)
 
 
@@ -98,7 +99,7 @@ def register_pool(name: str, make: Callable[..., nn.Module]) -> None:
 
     Raises:
         ValueError: the library has a pool of that name, or there is no name.
-        TypeError: ``make`` cannot be called.
+        TypeError: ``make`` is no class or function, or hands options on without saying what it returns.
 
     >>> register_pool("gap", nn.Flatten)
     Traceback (most recent call last):
@@ -106,8 +107,9 @@ def register_pool(name: str, make: Callable[..., nn.Module]) -> None:
     """
     if not name or (name in POOLS and name not in _ADDED):
         raise ValueError(f"a pool of one's own needs a name that the library does not have, got {name!r}")
-    if not callable(make):
+    if isinstance(make, nn.Module) or not callable(make):
         raise TypeError(f"a pool is made by a class or function, got {type(make).__name__}: {make!r}")
+    known_options(make)
     POOLS[name] = make
     _ADDED.add(name)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gcplib.linalg import SpectralFunction, get_function, power
-from gcplib.linalg.calls import Partial, resolve, write_call
+from gcplib.linalg.calls import Partial, is_number, resolve, write_call
 
 Gain = tuple[Tensor, Tensor, Tensor]
 
@@ -86,8 +86,8 @@ def _constant_gain(amount: float, q: Tensor, lam: Tensor) -> Gain:
 
 
 def _check_strength(name: str, strength: float) -> None:
-    if not 0 < strength < math.inf:
-        raise ValueError(f"{name}(b) multiplies by 1 + b with b positive and finite, got {strength:g}")
+    if not (is_number(strength) and strength > 0):
+        raise ValueError(f"{name}(b) multiplies by 1 + b with b positive and finite, got {strength!r}")
 
 
 def constant(amount: float) -> Amplifier:
@@ -145,8 +145,8 @@ def _relative_power(exponent: float, fn: SpectralFunction, channels: int) -> Spe
 
 
 def relative_power(exponent: float) -> Amplifier:
-    if not 0 < exponent < 0.5:
-        raise ValueError(f"power(p) amplifies small eigenvalues where 0 < p < 1/2, got {exponent:g}")
+    if not (is_number(exponent) and 0 < exponent < 0.5):
+        raise ValueError(f"power(p) amplifies small eigenvalues where 0 < p < 1/2, got {exponent!r}")
     return Amplifier(write_call("power", exponent), Partial(_relative_power, exponent))
 
 

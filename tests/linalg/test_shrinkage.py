@@ -10,7 +10,7 @@ from gcplib.linalg import NonFiniteError, covariance, ledoit_wolf, logm, oas, sh
 DOUBLE = torch.float64
 # Channels and positions, from far too few positions to many; the mean is not zero.
 SIZES = [(2, 3), (6, 4), (24, 9), (5, 200), (16, 17), (3, 2)]
-ESTIMATORS = {"ledoit_wolf": (ledoit_wolf, LedoitWolf), "oracle": (oas, OAS)}
+ESTIMATORS = {"ledoit_wolf": (ledoit_wolf, LedoitWolf), "oas": (oas, OAS)}
 
 
 def features(channels, positions, batch=3, seed=0):
@@ -28,7 +28,7 @@ def by_the_formulas(x):
     variance = sum(((np.outer(v, v) - s) ** 2).sum() for v in x.T) / positions**2
     square, total = np.trace(s @ s), np.trace(s) ** 2
     oracle = (square + total) / ((positions + 1) * (square - total / channels))
-    return {"ledoit_wolf": min(1, variance / distance), "oracle": min(1, oracle)}
+    return {"ledoit_wolf": min(1, variance / distance), "oas": min(1, oracle)}
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -128,9 +128,9 @@ def test_a_logarithm_exists_with_few_positions():
 @pytest.mark.parametrize(
     ("intensity", "message"),
     [
-        ("ledoit", "unknown shrinkage 'ledoit'; did you mean 'ledoit_wolf'. known: ledoit_wolf, oracle"),
-        ("oas", "unknown shrinkage 'oas'; .*known: ledoit_wolf, oracle"),
-        (0, "above 0 and at most 1, or one of ledoit_wolf, oracle; got 0"),
+        ("ledoit", "unknown shrinkage 'ledoit'; did you mean 'ledoit_wolf'. known: ledoit_wolf, oas"),
+        ("oracle", "unknown shrinkage 'oracle'; .*known: ledoit_wolf, oas"),
+        (0, "above 0 and at most 1, or one of ledoit_wolf, oas; got 0"),
         (1.5, "got 1.5"),
         (float("nan"), "got nan"),
         (True, "got True"),

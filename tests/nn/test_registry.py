@@ -1,5 +1,7 @@
 """Pools of one's own by name."""
 
+import re
+
 import pytest
 from torch import nn
 
@@ -51,3 +53,32 @@ def test_pools_of_the_library_are_not_replaced():
         register_pool("", Own)
     with pytest.raises(TypeError, match="made by a class or function, got str: 'gap'"):
         register_pool("own", "gap")
+    with pytest.raises(TypeError, match="made by a class or function, got Own: Own"):
+        register_pool("own", Own(8))
+
+
+def test_a_pool_whose_options_nobody_knows_is_refused_at_once():
+    def make(in_channels, **options):
+        return Own(in_channels, **options)
+
+    with pytest.raises(TypeError, match=r"make hands options on .* needs the class that it returns"):
+        register_pool("own", make)
+    make.__annotations__["return"] = Own
+    register_pool("own", make)
+    assert create_pool("own", 8, exponent=0.25).exponent == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "least"),
+    [
+        ("isqrt_cov", "steps", "an integer from 1"),
+        ("mpn_cov", "exponent", "positive"),
+        ("isice", "step_size", "above 0"),
+        ("isice", "sparsity", "0 or more"),
+        ("dropcov", "preserve", "above 0"),
+    ],
+)
+@pytest.mark.parametrize("value", ["5", True, float("nan")])
+def test_a_setting_that_is_no_number_is_refused_by_name(name, option, least, value):
+    with pytest.raises(ValueError, match=f"must be {least}.*{re.escape(repr(value))}"):
+        create_pool(name, 8, **{option: value})

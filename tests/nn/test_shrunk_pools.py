@@ -10,7 +10,7 @@ from gcplib import create_pool
 from gcplib.linalg import NonFiniteError, logm, newton_schulz, powm, shrunk_covariance, spectral_map, sqrtm, triu_vector
 
 DOUBLE = torch.float64
-SHRINKAGES = [0.2, 1.0, "ledoit_wolf", "oracle"]
+SHRINKAGES = [0.2, 1.0, "ledoit_wolf", "oas"]
 ROOTS = {
     "cov": lambda s: s,
     "mpn_cov": sqrtm,
@@ -32,8 +32,8 @@ def test_the_root_is_that_of_the_shrunk_covariance(name, shrinkage, positions):
 
 def test_a_power_and_blocks():
     x = torch.randn(2, 6, 1, 9, dtype=DOUBLE)
-    pool = create_pool("mpn_cov", 6, exponent=0.25, blocks=2, shrinkage="oracle")
-    parts = [triu_vector(powm(shrunk_covariance(part, "oracle"), 0.25)) for part in x.flatten(2).split(3, dim=1)]
+    pool = create_pool("mpn_cov", 6, exponent=0.25, blocks=2, shrinkage="oas")
+    parts = [triu_vector(powm(shrunk_covariance(part, "oas"), 0.25)) for part in x.flatten(2).split(3, dim=1)]
     torch.testing.assert_close(pool(x), torch.cat(parts, 1))
 
 
@@ -52,7 +52,7 @@ def test_shrinkage_of_one_leaves_the_variance_alone():
     torch.testing.assert_close(create_pool("mpn_cov", 4, shrinkage=1)(x), want)
 
 
-@pytest.mark.parametrize("shrinkage", [0.2, "ledoit_wolf", "oracle"])
+@pytest.mark.parametrize("shrinkage", [0.2, "ledoit_wolf", "oas"])
 @pytest.mark.parametrize("name", ["mpn_cov", "isqrt_cov", "log"])
 def test_gradcheck(name, shrinkage):
     x = torch.randn(2, 4, 1, 7, dtype=DOUBLE) * torch.tensor([1.0, 2, 4, 8], dtype=DOUBLE)[:, None, None]
@@ -68,7 +68,7 @@ def test_views_are_shrunk_together():
 
 
 @pytest.mark.parametrize("name", ["mpn_cov", "log"])
-@pytest.mark.parametrize("shrinkage", ["ledoit_wolf", "oracle"])
+@pytest.mark.parametrize("shrinkage", ["ledoit_wolf", "oas"])
 def test_precisions_empty_batches_copies_and_one_graph(name, shrinkage):
     torch._dynamo.reset()
     pool, x = create_pool(name, 6, shrinkage=shrinkage), torch.randn(2, 6, 3, 3)
@@ -84,8 +84,8 @@ def test_precisions_empty_batches_copies_and_one_graph(name, shrinkage):
 
 
 def test_settings_are_said():
-    pool = create_pool("mpn_cov", 8, shrinkage="oracle")
-    assert pool.extra_repr() == "8, out_features=36, fn=sqrt, rule=exact, route=auto, shrinkage=oracle"
+    pool = create_pool("mpn_cov", 8, shrinkage="oas")
+    assert pool.extra_repr() == "8, out_features=36, fn=sqrt, rule=exact, route=auto, shrinkage=oas"
     assert "shrinkage=ledoit_wolf" in repr(create_pool("log", 8, shrinkage="ledoit_wolf"))
     assert "shrinkage" not in repr(create_pool("mpn_cov", 8))
 
@@ -93,8 +93,8 @@ def test_settings_are_said():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mpn_cov", {"shrinkage": 0}, "above 0 and at most 1, or one of ledoit_wolf, oracle; got 0"),
-        ("mpn_cov", {"shrinkage": "orcale"}, "unknown shrinkage 'orcale'; did you mean 'oracle'"),
+        ("mpn_cov", {"shrinkage": 0}, "above 0 and at most 1, or one of ledoit_wolf, oas; got 0"),
+        ("mpn_cov", {"shrinkage": "oass"}, "unknown shrinkage 'oass'; did you mean 'oas'"),
         ("log", {"shrinkage": "ledoit-wolf"}, "unknown shrinkage 'ledoit-wolf'; did you mean 'ledoit_wolf'"),
         ("log", {"shrinkage": None}, "got None"),
         (
@@ -102,7 +102,7 @@ def test_settings_are_said():
             {"shrinkage": 0.1, "route": "thin"},
             "route 'thin' needs null directions, which shrinkage=0.1 fills",
         ),
-        ("isqrt_cov", {"shrinkage": "oracle", "route": "svd"}, "route 'svd' needs null directions.*; use full"),
+        ("isqrt_cov", {"shrinkage": "oas", "route": "svd"}, "route 'svd' needs null directions.*; use full"),
         ("gaussian", {"shrinkage": 0.1}, "unknown option 'shrinkage'"),
     ],
 )
