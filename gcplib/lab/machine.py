@@ -13,11 +13,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from gcplib import __version__
 from gcplib.lab.files import project_root
 
 __all__ = ["allotted_cores", "cpu_count", "describe_machine", "machine_line"]
 
-PACKAGES = ("gcplib", "torch", "timm", "numpy", "scikit-learn", "pandas", "snakemake", "papermill")
+PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "pandas", "snakemake", "papermill")
 
 
 def cpu_count() -> int:
@@ -43,7 +44,7 @@ def describe_machine() -> dict:
         "cores": cpu_count(),
         "gpu": _gpu(),
         "system": platform.platform(terse=True),
-        "versions": {"python": platform.python_version()} | installed_versions(PACKAGES),
+        "versions": {"python": platform.python_version(), "gcplib": __version__} | installed_versions(PACKAGES),
         "commit": _commit(),
     }
 
@@ -70,7 +71,6 @@ def _gpu() -> str | None:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if first in ("", "-1"):
         return None
-    # No driver, or no such device, says nothing.
     return _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={first}"])
 
 
