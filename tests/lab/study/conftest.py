@@ -186,10 +186,9 @@ def world(tmp_path, monkeypatch):
     shutil.copytree(PACKAGE / "lab", package / "lab", ignore=ignored)
     # Without the layers there is no torch to import: the tests of the runner are quick, and about the runner.
     (package / "linalg").mkdir()
-    for name in ("__main__.py", "linalg/calls.py"):
+    for name in ("__init__.py", "__main__.py", "linalg/calls.py"):
         shutil.copy(PACKAGE / name, package / name)
-    for name in ("__init__.py", "linalg/__init__.py"):
-        (package / name).write_text("")
+    (package / "linalg" / "__init__.py").write_text("")
     for name in ("GCPLIB_NOTEBOOKS", "GCPLIB_RUNS", "GCPLIB_CACHE", "GCPLIB_ROOT"):
         monkeypatch.setenv(name, world.environment()[name])
     yield world
