@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 __all__ = ["Partial", "check_count", "is_number", "read_call", "resolve", "unknown", "write_call"]
 
@@ -77,7 +77,7 @@ def write_call(name: str, *settings: float, defaults: tuple[float, ...] | None =
     return f"{name}({', '.join(repr(s if isinstance(s, int) else float(s)) for s in whole)})"
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether a setting is a finite real number, of Python or NumPy: no text, truth value or NaN.
 
     >>> is_number(1), is_number("1"), is_number(float("nan"))
