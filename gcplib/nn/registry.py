@@ -25,7 +25,7 @@ def _mpn_cov(in_channels: int, *, exponent: float | None = None, **options) -> C
     if "fn" in options:
         raise ValueError(f"give an exponent or a function, not both: {exponent} and {options['fn']}")
     if not (is_number(exponent) and exponent > 0):
-        raise ValueError(f"the matrix power of a covariance must be positive, got {exponent!r}: many are singular")
+        raise ValueError(f"the matrix power of a covariance must be positive and finite, got {exponent!r}")
     return CovariancePool(in_channels, fn=power(exponent), **options)
 
 
